@@ -1,0 +1,112 @@
+"""Rules of `run.toml` that join several keys; each broken one is a line that names table, values and cure."""
+
+from collections.abc import Iterator
+
+from pipeline.run_sections import DataSection, PrivacySection, RunFile, SearchSection, SpaceSection, TrainingSection
+
+
+def broken_rules(run: RunFile) -> list[str]:
+    """One line for each rule that the file breaks."""
+    lines = [*_data_rules(run.data), *_space_rules(run.space), *_search_rules(run.search), *_round_rules(run)]
+    if run.run.kind == "real" and run.fleet is not None:
+        lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
+    if run.privacy is None:
+        return [*lines, *_ordinary_rules(run.training)]
+    return [*lines, *_private_rules(run.training, run.privacy), *_noise_place_rules(run, run.privacy)]
+
+
+def _data_rules(data: DataSection) -> Iterator[str]:
+    if data.partition == "file":
+        if data.source == "digits":
+            yield "[data] digits come without clients; set partition to 'dirichlet' or 'iid'"
+        if data.clients is not None:
+            yield f"[data] partition = 'file' reads the clients from the data; remove clients = {data.clients}"
+    elif data.clients is None:
+        yield f"[data] partition = '{data.partition}' needs clients, the number of parts, e.g. clients = 30"
+    if data.partition == "dirichlet" and data.alpha is None:
+        yield "[data] partition = 'dirichlet' needs alpha, its concentration, e.g. alpha = 0.5"
+    if data.partition != "dirichlet" and data.alpha is not None:
+        yield f"[data] alpha = {data.alpha} has no meaning for partition = '{data.partition}'; remove it"
+
+
+def _space_rules(space: SpaceSection) -> Iterator[str]:
+    even = [kernel for kernel in space.kernels if kernel % 2 == 0]
+    if even:
+        yield f"[space] kernels must be odd, got {even}; an even kernel has no centre"
+    for name, value in space:
+        if isinstance(value, tuple) and len(set(value)) != len(value):
+            yield f"[space] {name} must list each option once, got {list(value)}"
+    if "inverted" not in space.kinds and max(space.expansions) > 1:
+        yield f"[space] expansions = {list(space.expansions)} needs 'inverted' in kinds; depthwise blocks do not expand"
+
+
+def _search_rules(search: SearchSection) -> Iterator[str]:
+    sizes = {"population_size": search.population_size, "tournament_size": search.tournament_size}
+    given = [name for name, size in sizes.items() if size is not None]
+    if search.algorithm == "random_search" and given:
+        yield f"[search] random_search has no {' or '.join(given)}; remove it or choose 'regularized_evolution'"
+    if search.algorithm == "regularized_evolution":
+        for name in sizes.keys() - given:
+            yield f"[search] regularized_evolution needs {name}"
+    if search.population_size is not None:
+        if search.population_size > search.trials:
+            yield (
+                f"[search] population_size must be <= trials = {search.trials}, got {search.population_size}: "
+                "evolution would never begin"
+            )
+        if search.tournament_size is not None and search.tournament_size > search.population_size:
+            yield (
+                f"[search] tournament_size must be <= population_size = {search.population_size}, "
+                f"got {search.tournament_size}"
+            )
+
+
+def _round_rules(run: RunFile) -> Iterator[str]:
+    cohort, clients = run.round.cohort_size, run.data.clients
+    if run.round.min_reports > cohort:
+        yield f"[round] min_reports must be <= cohort_size = {cohort}, got {run.round.min_reports}"
+    if clients is not None and cohort > clients:
+        yield f"[round] cohort_size must be <= [data] clients = {clients}, got {cohort}"
+
+
+def _ordinary_rules(training: TrainingSection) -> Iterator[str]:
+    if (training.local_steps is None) == (training.local_epochs is None):
+        yield "[training] needs exactly one of local_steps and local_epochs"
+    if training.batch_size is None:
+        yield "[training] needs batch_size, the examples of one step, e.g. batch_size = 8"
+
+
+def _private_rules(training: TrainingSection, privacy: PrivacySection) -> Iterator[str]:
+    if training.local_steps is None:
+        yield "[training] a private run needs local_steps: a phone's spending is counted in steps"
+    if training.max_grad_norm is None:
+        yield "[training] a private run needs max_grad_norm: without a clip noise protects nothing"
+    if training.local_epochs is not None:
+        yield f"[training] a private run counts local_steps; remove local_epochs = {list(training.local_epochs)}"
+    if training.batch_size is not None:
+        yield (
+            f"[training] a private step draws by [privacy.update] sample_rate = {privacy.update.sample_rate}; "
+            f"remove batch_size = {list(training.batch_size)} (artifact_batch_size is the one for memory)"
+        )
+
+
+def _noise_place_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
+    training = run.training
+    if privacy.noise_at == "device":
+        if "flatten" not in run.space.heads:
+            yield (
+                "[space] heads must offer 'flatten' where noise_at = 'device': "
+                "a global average over few channels learns nothing under that noise"
+            )
+        return
+    if training.local_steps not in (None, (1,)):
+        yield f"[training] noise_at = 'sum' is one step a round; set local_steps = 1, got {list(training.local_steps)}"
+    if training.max_grad_norm is not None and len(training.max_grad_norm) > 1:
+        yield f"[training] noise_at = 'sum' needs one max_grad_norm for all clients, got {list(training.max_grad_norm)}"
+    if any(training.momentum):
+        yield (
+            "[training] noise_at = 'sum' uploads raw clipped sums; set momentum = 0 and use server_momentum, "
+            f"got {list(training.momentum)}"
+        )
+    if run.round.weighting != "examples":
+        yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"

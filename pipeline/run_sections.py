@@ -1,0 +1,233 @@
+"""The tables of `run.toml` as frozen records: names, units, ranges. Rules across fields are in `run_checks`."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from search.architecture import Activation, BlockKind, HeadKind, Normalization
+
+T = TypeVar("T")
+
+
+def _as_options(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return value if isinstance(value, tuple) else (value,)
+
+
+# What a search may choose from: `[8, 16]`; a single value is a list of one.
+Options = Annotated[tuple[T, ...], BeforeValidator(_as_options), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_options), Field(min_length=1)]
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A table; unknown keys, other types, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """Table [run].
+
+    Attributes:
+        name: Of the run and its folder.
+        seed: Of the search; an `emulated` run derives all keys and randomness from it, so that it replays.
+        kind: `emulated` or `real`; a run refuses clients of the other kind.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**53)]
+    kind: Literal["emulated", "real"]
+
+
+class DataSection(Section):
+    """Table [data].
+
+    Attributes:
+        source: `digits`, `images:DIR` or `npz:FILE`, relative to the working directory.
+        partition: How examples fall to clients: `dirichlet` draws each client's class shares, `iid` deals at random,
+            `file` reads `clients.csv` of a folder or `client` of an npz.
+        clients: Number of clients; None where the file says it.
+        alpha: Concentration of `dirichlet`; the smaller, the fewer classes a client holds. None elsewhere.
+        min_train_examples: A client with fewer training examples is an error that names it.
+    """
+
+    source: Annotated[str, Field(pattern=r"^(digits|images:.+|npz:.+)$")]
+    partition: Literal["dirichlet", "iid", "file"]
+    clients: PositiveInt | None = None
+    alpha: PositiveFloat | None = None
+    min_train_examples: PositiveInt = 1
+
+
+class FleetSection(Section):
+    """Table [fleet], of emulated runs.
+
+    Attributes:
+        profiles: Names in the catalogue; the clients take turns through them.
+    """
+
+    profiles: Names
+
+
+class SpaceSection(Section):
+    """Table [space]: what an architecture may be made of; the vocabulary of `search.architecture`.
+
+    Attributes:
+        widths: Output channels of a block.
+        depths: Blocks in a stage.
+        kernels: Odd side of a square kernel, pixels.
+        strides: Pixels between positions, of a stage's first block.
+        expansions: Inner channels of `inverted` blocks per input channel.
+        max_stages: Most stages after the stem; 0 leaves stem and head.
+    """
+
+    kinds: Options[BlockKind]
+    widths: Options[PositiveInt]
+    depths: Options[PositiveInt]
+    kernels: Options[PositiveInt]
+    strides: Options[PositiveInt]
+    heads: Options[HeadKind]
+    max_stages: Annotated[int, Field(ge=0)]
+    expansions: Options[PositiveInt] = (1,)
+    normalizations: Options[Normalization] = ("none",)
+    activations: Options[Activation] = ("relu",)
+
+
+class BudgetSection(Section):
+    """Table [budgets.CLASS] of a device class, [budgets.default] of the others: hard limits; None is none.
+
+    Attributes:
+        latency_ms: Of one inference.
+        training_step_ms: Of one chunk of `artifact_batch_size` examples, forward and backward.
+        memory_mib: Peak while training.
+        size_kib: Of the parameters as float32.
+    """
+
+    latency_ms: PositiveFloat | None = None
+    training_step_ms: PositiveFloat | None = None
+    memory_mib: PositiveFloat | None = None
+    size_kib: PositiveFloat | None = None
+
+
+class SearchSection(Section):
+    """Table [search].
+
+    Attributes:
+        trials: Candidates trained in total.
+        parallel: Trials asked for at a time.
+        rounds: Rounds that a trial trains.
+        population_size, tournament_size: P and S of `regularized_evolution`; None elsewhere.
+    """
+
+    algorithm: Literal["random_search", "regularized_evolution"]
+    trials: PositiveInt
+    rounds: PositiveInt
+    parallel: PositiveInt = 1
+    population_size: PositiveInt | None = None
+    tournament_size: PositiveInt | None = None
+
+
+class TrainingSection(Section):
+    """Table [training]: hyper-parameters, each a value or a list of options that the search chooses from.
+
+    Attributes:
+        learning_rate: Of the local steps.
+        local_steps: Steps a round; exactly one of it and local_epochs.
+        local_epochs: Passes over the client's training split a round; ordinary training only.
+        batch_size: Examples a step; ordinary training only (a private step draws by its sample_rate).
+        momentum: Of the local steps.
+        max_grad_norm: Clip of each example's gradient; None for no clipping.
+        server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
+        artifact_batch_size: B, the examples a phone computes at a time: memory only, no result depends on it.
+    """
+
+    learning_rate: Options[PositiveFloat]
+    local_steps: Options[PositiveInt] | None = None
+    local_epochs: Options[PositiveInt] | None = None
+    batch_size: Options[PositiveInt] | None = None
+    momentum: Options[Momentum] = (0.0,)
+    max_grad_norm: Options[PositiveFloat] | None = None
+    server_learning_rate: PositiveFloat = 1.0
+    server_momentum: Momentum = 0.0
+    artifact_batch_size: PositiveInt = 32
+
+
+class FinalSection(Section):
+    """Table [final]: training of the winner.
+
+    Attributes:
+        rounds: Rounds after the search.
+    """
+
+    rounds: PositiveInt
+
+
+class RoundSection(Section):
+    """Table [round].
+
+    Attributes:
+        cohort_size: Clients wanted in a round.
+        min_reports: Reports without which a round fails at its deadline.
+        deadline_s: Seconds from a round's start to its end.
+        over_selection: Clients assigned for each one wanted, >= 1, because some are lost.
+        weighting: Of updates in the mean: `uniform`, or `examples` by each client's public count.
+    """
+
+    cohort_size: PositiveInt
+    min_reports: PositiveInt
+    deadline_s: PositiveFloat
+    over_selection: Annotated[float, Field(ge=1)] = 1.0
+    weighting: Literal["uniform", "examples"] = "uniform"
+
+
+class ReleaseSection(Section):
+    """What each release of one kind spends, alike on every phone.
+
+    Attributes:
+        sample_rate: Probability of an example to take part in a logical step (Poisson).
+        noise_multiplier: Noise deviation divided by the release's L2 sensitivity.
+    """
+
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: PositiveFloat
+
+
+class PrivacySection(Section):
+    """Table [privacy]: differential privacy; no table, no privacy. Nothing in it has a default.
+
+    Attributes:
+        unit: What is protected: one example. Neighbours are zero-out, so counts are public.
+        noise_at: `device`: each upload is private against everybody. `sum`: the server sees raw sums and adds the
+            noise, so against the server there is no privacy.
+        delta, target_epsilon: The run stops before it would spend more, search and final training together.
+        update: Of training updates.
+        metrics: Of metric sums on validation splits, the search's scores.
+        test: Of metric sums on test splits, the report's figures.
+    """
+
+    unit: Literal["example"]
+    noise_at: Literal["device", "sum"]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    target_epsilon: PositiveFloat
+    update: ReleaseSection
+    metrics: ReleaseSection
+    test: ReleaseSection
+
+
+class RunFile(Section):
+    """A whole `run.toml`."""
+
+    run: RunSection
+    data: DataSection
+    space: SpaceSection
+    search: SearchSection
+    training: TrainingSection
+    final: FinalSection
+    round: RoundSection
+    fleet: FleetSection | None = None
+    budgets: dict[str, BudgetSection] = Field(default_factory=dict)
+    privacy: PrivacySection | None = None

@@ -1,0 +1,217 @@
+import re
+
+import pytest
+
+from pipeline.run_file import RunFileError, parse_run_file, read_run_file
+
+ORDINARY = """
+[run]
+name = "digits"
+seed = 7
+kind = "emulated"
+
+[data]
+source = "digits"
+partition = "dirichlet"
+clients = 30
+alpha = 0.5
+
+[fleet]
+profiles = ["low", "high"]
+
+[space]
+kinds = ["depthwise", "inverted"]
+widths = [8, 16]
+depths = [1, 2]
+kernels = [3, 5]
+strides = [1, 2]
+expansions = [1, 4]
+heads = ["flatten", "global_average"]
+max_stages = 2
+
+[budgets.default]
+latency_ms = 20
+size_kib = 64.5
+
+[search]
+algorithm = "regularized_evolution"
+trials = 12
+parallel = 4
+rounds = 3
+population_size = 6
+tournament_size = 3
+
+[training]
+learning_rate = [0.03, 0.1]
+momentum = 0.9
+local_epochs = 1
+batch_size = 8
+
+[final]
+rounds = 20
+
+[round]
+cohort_size = 10
+over_selection = 1.3
+min_reports = 8
+deadline_s = 600
+"""
+
+PRIVATE = (
+    ORDINARY.replace("local_epochs = 1\nbatch_size = 8", "local_steps = 1\nmax_grad_norm = 0.5").replace(
+        "momentum = 0.9", "momentum = 0.0"
+    )
+    + """
+[privacy]
+unit = "example"
+noise_at = "device"
+delta = 1e-5
+target_epsilon = 8
+update = {sample_rate = 0.25, noise_multiplier = 1.4}
+metrics = {sample_rate = 1.0, noise_multiplier = 10}
+test = {sample_rate = 1.0, noise_multiplier = 10}
+"""
+)
+ON_SUM = PRIVATE.replace('"device"', '"sum"').replace("[round]", '[round]\nweighting = "examples"')
+
+
+def edited(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+def errors_of(text: str) -> tuple[str, ...]:
+    with pytest.raises(RunFileError) as refused:
+        parse_run_file(text)
+    return refused.value.lines
+
+
+def test_an_ordinary_run_file_is_read():
+    run = parse_run_file(ORDINARY)
+    assert run.run.seed == 7
+    assert run.space.widths == (8, 16)
+    assert run.budgets["default"].latency_ms == 20
+    assert run.budgets["default"].memory_mib is None
+    assert run.privacy is None
+    assert run.fleet.profiles == ("low", "high")
+
+
+@pytest.mark.parametrize("text", [PRIVATE, ON_SUM])
+def test_a_private_run_file_is_read(text):
+    privacy = parse_run_file(text).privacy
+    assert (privacy.update.sample_rate, privacy.update.noise_multiplier) == (0.25, 1.4)
+
+
+def test_a_single_value_is_a_list_of_one_option():
+    training = parse_run_file(ORDINARY).training
+    assert training.momentum == (0.9,)
+    assert training.learning_rate == (0.03, 0.1)
+    assert training.batch_size == (8,)
+
+
+def test_what_has_a_default_is_plain_federated_averaging_without_clipping():
+    training = parse_run_file(ORDINARY).training
+    assert (training.server_learning_rate, training.server_momentum, training.max_grad_norm) == (1.0, 0.0, None)
+
+
+def test_a_run_file_cannot_be_changed_after_reading():
+    with pytest.raises(ValueError, match="frozen"):
+        parse_run_file(ORDINARY).run.seed = 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("trials = 12", "trails = 12", "run.toml: [search] has an unknown key 'trails'; did you mean 'trials'?"),
+        ("[final]", "[finale]", "run.toml: unknown table [finale]; did you mean [final]?"),
+        (
+            "size_kib",
+            "size_kb",
+            "run.toml: [budgets.default] has an unknown key 'size_kb'; did you mean 'size_kib'?",
+        ),
+        (
+            "rounds = 20",
+            "rounds = 20\nzzz = 1",
+            "run.toml: [final] has an unknown key 'zzz'; known: rounds",
+        ),
+        ("seed = 7", "", "run.toml: [run] lacks seed"),
+        ("[final]\nrounds = 20", "", "run.toml: lacks the table [final]"),
+        ("seed = 7", 'seed = "7"', "run.toml: [run] seed must be a valid integer, got '7'"),
+        ("seed = 7", "seed = true", "run.toml: [run] seed must be a valid integer, got True"),
+        ("trials = 12", "trials = 0", "run.toml: [search] trials must be greater than or equal to 1, got 0"),
+        ("0.03, 0.1]", "0.03, inf]", "run.toml: [training] learning_rate[1] must be a finite number, got inf"),
+        ("[8, 16]", "[8, -1]", "run.toml: [space] widths[1] must be greater than or equal to 1, got -1"),
+        ("alpha = 0.5", "alpha = 0", "run.toml: [data] alpha must be greater than 0, got 0"),
+        ("1.3", "0.5", "run.toml: [round] over_selection must be greater than or equal to 1, got 0.5"),
+        ('"emulated"', '"simulated"', "run.toml: [run] kind must be 'emulated' or 'real', got 'simulated'"),
+        (
+            "latency_ms = 20",
+            "latency_ms = -2.5",
+            "run.toml: [budgets.default] latency_ms must be greater than 0, got -2.5",
+        ),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_with_file_table_and_cure(old, new, line):
+    assert line in errors_of(edited(ORDINARY, old, new))
+
+
+@pytest.mark.parametrize("source", ["digit", "images:", "npz", "csv:a.csv", ""])
+def test_a_source_that_no_reader_reads_is_refused(source):
+    (line,) = errors_of(edited(ORDINARY, 'source = "digits"', f'source = "{source}"'))
+    assert line.startswith("run.toml: [data] source must match pattern")
+    assert "digits|images:" in line
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "two words"])
+def test_a_name_that_is_no_plain_folder_name_is_refused(name):
+    assert "[run] name must match" in errors_of(edited(ORDINARY, '"digits"\nseed', f'"{name}"\nseed'))[0]
+
+
+@pytest.mark.parametrize("key", ["widths", "kernels", "strides", "depths", "kinds", "heads"])
+def test_an_empty_list_of_options_is_refused(key):
+    text = re.sub(rf"^{key} = .*$", f"{key} = []", ORDINARY, flags=re.MULTILINE)
+    assert errors_of(text) == (f"run.toml: [space] {key} must list at least one option, got []",)
+
+
+@pytest.mark.parametrize("key", ["unit", "noise_at", "delta", "target_epsilon"])
+def test_no_privacy_parameter_has_a_default(key):
+    text = re.sub(rf"^{key} = .*$", "", PRIVATE, flags=re.MULTILINE)
+    assert errors_of(text) == (f"run.toml: [privacy] lacks {key}",)
+
+
+@pytest.mark.parametrize("release", ["update", "metrics", "test"])
+def test_no_release_has_a_default(release):
+    text = re.sub(rf"^{release} = .*$", "", PRIVATE, flags=re.MULTILINE)
+    assert errors_of(text) == (f"run.toml: lacks the table [privacy.{release}]",)
+
+
+def test_a_release_needs_both_its_parameters():
+    text = edited(PRIVATE, ", noise_multiplier = 1.4", "")
+    assert errors_of(text) == ("run.toml: [privacy.update] lacks noise_multiplier",)
+
+
+def test_every_error_is_told_at_once():
+    text = edited(edited(ORDINARY, "seed = 7", "sed = 7"), "trials = 12", "trials = 0")
+    assert len(errors_of(text)) == 3  # an unknown key, a missing key, a wrong value
+
+
+def test_a_file_that_is_not_toml_is_told_with_the_line():
+    with pytest.raises(RunFileError, match=r"^run\.toml is not TOML: .*line 2"):
+        parse_run_file("[run]\nname digits\n")
+
+
+def test_errors_name_the_file_that_was_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(edited(ORDINARY, "seed = 7", ""))
+    with pytest.raises(RunFileError, match=r"mine\.toml: \[run\] lacks seed"):
+        read_run_file(path)
+    path.write_text(ORDINARY)
+    assert read_run_file(path) == parse_run_file(ORDINARY)
+
+
+def test_a_file_that_is_absent_or_not_text_is_told(tmp_path):
+    with pytest.raises(RunFileError, match="cannot be read: No such file"):
+        read_run_file(tmp_path / "absent.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunFileError, match="cannot be read: it is not UTF-8"):
+        read_run_file(tmp_path / "binary.toml")
