@@ -1,0 +1,143 @@
+"""What every source of examples offers, and one client's share of a source."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from device_runtime.arrays import Inputs, Labels
+from device_runtime.specs import Colour, ExampleSpec
+
+
+class SourceError(ValueError):
+    """A data set cannot be used as it is; the message names the place and the cure."""
+
+
+class ExampleSource(Protocol):
+    """Labelled examples, each with an id that stays its own when others come and go."""
+
+    @property
+    def spec(self) -> ExampleSpec:
+        """What x and y mean."""
+        ...
+
+    def ids(self) -> tuple[str, ...]:
+        """Every example's id, always in the same order."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> tuple[Inputs, Labels]:
+        """Read x [n, *spec.shape] of spec.dtype and y i64[n] for these ids, in their order."""
+        ...
+
+
+class DataSet(ExampleSource, Protocol):
+    """A source with what it takes to deal it out to emulated clients."""
+
+    def class_indices(self) -> Labels:
+        """Class index i64[n] of each of `ids()`, without decoding any x."""
+        ...
+
+    def clients(self) -> dict[str, str] | None:
+        """The owner of each example by id; None where the data names no clients."""
+        ...
+
+
+@runtime_checkable
+class PresplitSource(Protocol):
+    """A source whose author has set examples apart for testing."""
+
+    def test_ids(self) -> frozenset[str] | None:
+        """The ids set apart; None for no such choice."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpecOverrides:
+    """What a user says about raw data in place of what would be guessed from it; None for the guess."""
+
+    colour: Colour | None = None
+    resize: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
+    version: str | None = None
+
+    def apply(self, spec: ExampleSpec) -> ExampleSpec:
+        """The guessed specification with what the user said in its place; shape and labels follow from the data."""
+        return replace(spec, **{name: value for name, value in asdict(self).items() if value is not None})
+
+
+# How to read raw data: exactly as a manifest says, or guessed from the data with some things said by the user.
+Wanted = ExampleSpec | SpecOverrides
+
+
+class SpecMismatchError(SourceError):
+    """A source's examples do not mean what the network was compiled for."""
+
+
+def check_spec(found: ExampleSpec, wanted: ExampleSpec) -> None:
+    """Refuse a source whose specification differs from a manifest's in anything; raises `SpecMismatchError`."""
+    ours, theirs = asdict(found), asdict(wanted)
+    differing = [
+        f"{name} is {value!r}, the network wants {theirs[name]!r}"
+        for name, value in ours.items()
+        if value != theirs[name]
+    ]
+    if differing:
+        raise SpecMismatchError(
+            f"{'; '.join(differing)}: open the source with the manifest's spec, or compile for this one"
+        )
+
+
+class ClientSource:
+    """A view of some of a source's examples: one client's share, itself a source."""
+
+    def __init__(self, source: ExampleSource, ids: Iterable[str]) -> None:
+        self._source = source
+        self._share = frozenset(ids)
+        self._ids = tuple(example_id for example_id in source.ids() if example_id in self._share)
+        unknown = self._share - frozenset(self._ids)
+        if unknown:
+            raise SourceError(f"the source has no example {min(unknown)!r} ({len(unknown)} unknown ids)")
+
+    @property
+    def spec(self) -> ExampleSpec:
+        return self._source.spec
+
+    def ids(self) -> tuple[str, ...]:
+        return self._ids
+
+    def get(self, ids: Sequence[str]) -> tuple[Inputs, Labels]:
+        foreign = set(ids) - self._share
+        if foreign:
+            raise SourceError(f"example {min(foreign)!r} belongs to another client")
+        return self._source.get(ids)
+
+    def test_ids(self) -> frozenset[str] | None:
+        given = given_test_ids(self._source)
+        return None if given is None else given & self._share
+
+
+def given_test_ids(source: ExampleSource) -> frozenset[str] | None:
+    """The ids that the data's author set apart for testing, None where nobody did."""
+    return source.test_ids() if isinstance(source, PresplitSource) else None
+
+
+def normalize(raw: Inputs, spec: ExampleSpec) -> Inputs:
+    """(raw * scale - mean) / deviation, [n, *shape]; mean and deviation run along the first axis of one example."""
+    if spec.dtype == "int64":
+        return raw.astype(np.int64)
+    per_channel = (-1, *[1] * (len(spec.shape) - 1))
+    mean, deviation = (np.array(values, np.float32).reshape(per_channel) for values in (spec.mean, spec.deviation))
+    normalized: Inputs = (raw.astype(np.float32) * np.float32(spec.scale) - mean) / deviation
+    return normalized
+
+
+def check_channels(spec: ExampleSpec) -> ExampleSpec:
+    """Refuse means or deviations for another number of channels; gives the specification back."""
+    for name, values in (("mean", spec.mean), ("deviation", spec.deviation)):
+        if len(values) not in {1, spec.shape[0]}:
+            raise SourceError(f"{name} must have 1 value or one for each of {spec.shape[0]} channels, got {values}")
+    return spec

@@ -1,0 +1,148 @@
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_runtime.artifact import ArtifactError
+from device_runtime.session import StepSession
+
+
+def draw(num_examples: int, seed: int = 0, shape=(3,), num_classes: int = 3):
+    """Parameters f32[P], x and y."""
+    rng = np.random.default_rng(seed)
+    parameters = rng.normal(size=num_classes * (int(np.prod(shape)) + 1)).astype(np.float32)
+    x = rng.normal(size=(num_examples, *shape)).astype(np.float32)
+    return parameters, x, rng.integers(0, num_classes, num_examples)
+
+
+def torch_gradients(parameters, x, y, num_classes=3):
+    """Each example's gradient [n, P] and loss [n], one batch of one after the other."""
+    gradients, losses = np.zeros((len(x), len(parameters))), np.zeros(len(x))
+    split = num_classes * int(np.prod(x.shape[1:]))
+    for i in range(len(x)):
+        flat = torch.tensor(parameters, dtype=torch.float64, requires_grad=True)
+        logits = (
+            flat[:split].reshape(num_classes, -1) @ torch.tensor(x[i], dtype=torch.float64).flatten() + flat[split:]
+        )
+        loss = torch.nn.functional.cross_entropy(logits[None], torch.tensor(y[i : i + 1]))
+        loss.backward()
+        gradients[i], losses[i] = flat.grad.numpy(), loss.item()
+    return gradients, losses
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 13), st.sampled_from([0.05, 0.5, 2.0, inf]), st.integers(0, 99))
+def test_sums_over_any_number_of_chunks_equal_torch_one_by_one(session, num_examples, max_grad_norm, seed):
+    parameters, x, y = draw(num_examples, seed)
+    gradients, losses = torch_gradients(parameters, x, y)
+    norms = np.linalg.norm(gradients, axis=1)
+    expected = (gradients * np.minimum(1, max_grad_norm / norms)[:, None]).sum(axis=0)
+
+    gradient_sum, loss_sum, found_norms = session.gradient(parameters, x, y, max_grad_norm=max_grad_norm)
+
+    np.testing.assert_allclose(gradient_sum, expected, atol=2e-6)
+    np.testing.assert_allclose(found_norms, norms, rtol=1e-5, atol=1e-6)
+    assert loss_sum == pytest.approx(losses.sum(), rel=1e-5, abs=1e-6)
+
+
+def test_no_example_runs_no_graph_and_sums_to_zero(session, monkeypatch):
+    parameters, x, y = draw(0)
+    monkeypatch.setattr(session, "_gradient", None)
+    gradient_sum, loss_sum, norms = session.gradient(parameters, x, y)
+    assert (gradient_sum.tolist(), loss_sum, norms.shape) == ([0.0] * 12, 0.0, (0,))
+    losses, metrics = session.evaluate(parameters, x, y)
+    assert (losses.shape, metrics.shape) == ((0,), (0, 1))
+    assert [session.num_chunks(n) for n in (0, 1, 4, 5)] == [0, 1, 1, 2]
+
+
+def test_a_masked_example_counts_as_absent_whatever_it_holds(session):
+    parameters, x, y = draw(6)
+    mask = np.array([1, 0, 1, 1, 0, 1], np.float32)
+    x[4] = np.nan
+    total, loss, norms = session.gradient(parameters, x, y, mask, 0.7)
+    kept, kept_loss, kept_norms = session.gradient(parameters, x[mask > 0], y[mask > 0], max_grad_norm=0.7)
+    np.testing.assert_allclose(total, kept, atol=1e-6)
+    assert loss == pytest.approx(kept_loss, rel=1e-6)
+    np.testing.assert_allclose(norms[mask > 0], kept_norms, rtol=1e-6)
+    assert norms[mask == 0].tolist() == [0, 0]
+    losses, metrics = session.evaluate(parameters, x, y, mask)
+    assert losses[mask == 0].tolist() == [0, 0]
+    assert metrics[mask == 0].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("outlier", [np.inf, -np.inf, np.nan, 1e30])
+@pytest.mark.parametrize("max_grad_norm", [0.5, inf])
+def test_an_example_that_is_not_finite_counts_as_zero_and_spares_its_neighbours(session, outlier, max_grad_norm):
+    parameters, x, y = draw(7)
+    others = np.arange(7) != 2
+    x[2, 1] = outlier
+    gradient_sum, _, norms = session.gradient(parameters, x, y, max_grad_norm=max_grad_norm)
+    expected, _, expected_norms = session.gradient(parameters, x[others], y[others], max_grad_norm=max_grad_norm)
+    np.testing.assert_allclose(gradient_sum, expected, atol=1e-6)
+    np.testing.assert_allclose(norms[others], expected_norms, rtol=1e-6)
+    assert norms[2] == 0
+
+
+def test_callers_arrays_are_left_as_they_were(session):
+    parameters, x, y = draw(4)
+    x[1] = np.nan
+    before = x.copy()
+    session.gradient(parameters, x, y, np.array([0, 1, 1, 1]))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_segment_of_weight_zero_is_out_of_norm_and_sum(session):
+    parameters, x, y = draw(5)
+    gradients, _ = torch_gradients(parameters, x, y)
+    gradients[:, 9:] = 0  # the bias, segment `adapter`
+    norms = np.linalg.norm(gradients, axis=1)
+    expected = (gradients * np.minimum(1, 0.3 / norms)[:, None]).sum(axis=0)
+    weight = np.array([1, 0], np.float32)
+    gradient_sum, _, found = session.gradient(parameters, x, y, max_grad_norm=0.3, segment_weight=weight)
+    np.testing.assert_allclose(gradient_sum, expected, atol=2e-6)
+    np.testing.assert_allclose(found, norms, rtol=1e-5)
+
+
+def test_evaluation_equals_torch(session):
+    parameters, x, y = draw(9)
+    _, losses = torch_gradients(parameters, x, y)
+    logits = x @ parameters[:9].reshape(3, 3).T + parameters[9:]
+    found_losses, metrics = session.evaluate(parameters, x, y)
+    np.testing.assert_allclose(found_losses, losses, rtol=1e-5)
+    np.testing.assert_array_equal(metrics[:, 0], logits.argmax(axis=1) == y)
+
+
+def test_a_result_that_is_not_finite_evaluates_to_the_worst(session):
+    parameters, x, y = draw(5)
+    x[3] = np.inf
+    losses, metrics = session.evaluate(parameters, x, y)
+    assert losses[3] == inf
+    assert metrics[3, 0] == 0
+    assert np.isfinite(np.delete(losses, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((4, 2), np.float32)}, r"x must be float32 of shape \['n', 3\], got float32 of shape \[4, 2\]"),
+        ({"x": np.zeros((4, 3))}, "got float64"),
+        ({"y": np.zeros(3, np.int64)}, "y must be int64, one label for each of 4 examples"),
+        ({"y": np.zeros(4, np.float32)}, "y must be int64"),
+        ({"y": np.array([0, 1, 2, 3])}, r"y must be in \[0, 3\), got 0 to 3; do the labels differ"),
+        ({"y": np.array([0, -1, 2, 1])}, "got -1 to 2"),
+        ({"mask": np.ones(3)}, r"mask must have shape \[4\]"),
+    ],
+)
+def test_examples_of_another_specification_are_refused(session, change, message):
+    parameters, x, y = draw(4)
+    with pytest.raises(ValueError, match=message):
+        session.gradient(parameters, **({"x": x, "y": y} | change))
+
+
+def test_graphs_in_each_others_place_are_refused(artifact):
+    with pytest.raises(ArtifactError, match=r"gradient\.onnx must take parameters, x, y, mask, max_grad_norm"):
+        StepSession(replace(artifact, gradient=artifact.evaluate))
