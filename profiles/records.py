@@ -1,8 +1,8 @@
 """Records as JSON: canonical bytes to hash (RFC 8785), and strict decoding into frozen dataclasses.
 
 Every record of the system (architectures, profiles, manifests, messages) is a frozen standard dataclass.
-`encode_record` writes it once, `record_id` names it, and whoever receives bytes hashes those bytes and never writes them
-again.
+`encode_record` writes it once, `record_id` names it, and whoever receives bytes hashes those bytes and never writes
+them again.
 """
 
 import dataclasses
@@ -34,7 +34,9 @@ def canonical_json(value: Any) -> bytes:
     try:
         return _canonical(value).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RecordError(f"a string must be Unicode text, got half of a surrogate pair in {error.object!r:.80}") from error
+        raise RecordError(
+            f"a string must be Unicode text, got half a surrogate pair in {error.object!r:.80}"
+        ) from error
 
 
 def to_plain(record: Any) -> Any:

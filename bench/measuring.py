@@ -1,0 +1,114 @@
+"""What the benches share: interleaved timing, machine and versions beside every figure, one JSON object at the end."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from device_runtime.console import versions_of
+from profiles.records import to_plain
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A claim with a number: `value` must reach `bar`."""
+
+    name: str
+    value: float
+    bar: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a bench prints.
+
+    Attributes:
+        rows: Plain data, one a method, with what was measured and not only its summary.
+        bars: Empty where the figures are for reading only.
+    """
+
+    bench: str
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    rows: list[dict[str, Any]]
+    bars: list[Bar]
+
+
+def time_interleaved(
+    methods: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Milliseconds of each call of each method.
+
+    The methods take turns, and another one begins each round: whatever else the machine does falls on all alike, so
+    figures of one run can be compared with each other, and with no other run's.
+    """
+    for work in methods.values():
+        for _ in range(warm_up):
+            work()
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    for i in range(rounds):
+        first = i % len(methods)
+        for name in [*methods][first:] + [*methods][:first]:
+            start = clock()
+            methods[name]()
+            times[name].append((clock() - start) * 1e3)
+    return times
+
+
+def spread_of(times_ms: Sequence[float]) -> dict[str, float]:
+    """Median, minimum, quartiles and maximum of two or more times."""
+    p25, median, p75 = statistics.quantiles(times_ms, n=4, method="inclusive")
+    summary = {"median_ms": median, "min_ms": min(times_ms), "p25_ms": p25, "p75_ms": p75, "max_ms": max(times_ms)}
+    return {name: round(value, 4) for name, value in summary.items()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, system, Python, and how busy the machine was before the bench began."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def new_result(bench: str, packages: Sequence[str]) -> Result:
+    """A result without rows; make it before measuring, since it holds the machine's load."""
+    return Result(bench, versions_of(packages), describe_machine(), [], [])
+
+
+def print_result(result: Result, columns: Sequence[str], output: Path | None = None) -> None:
+    """A table of some columns on standard error for readers, the whole on standard output as one JSON line, last."""
+    table = Table(title=result.bench)
+    for column in columns:
+        table.add_column(column)
+    for row in result.rows:
+        table.add_row(*(f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in columns))
+    Console(stderr=True).print(table)
+    line = json.dumps(to_plain(result), ensure_ascii=False, allow_nan=False)
+    if output is not None:
+        output.write_text(line + "\n", encoding="utf-8")
+    sys.stdout.write(line + "\n")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Hardware"))]
+    return named[0] if named else platform.processor()

@@ -1,0 +1,1 @@
+"""Compile an architecture to a training artifact: one plain graph that clips per example, with its certificate."""

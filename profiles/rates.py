@@ -1,0 +1,59 @@
+"""Fit rates to kernel times: what kernels that nobody measured are predicted from."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.schema import Direction, Figure, KernelTime, Rates, Throughput
+
+Array = NDArray[np.float64]
+_SMALLEST = 1e-7  # milliseconds of 1e6 multiply-accumulates or bytes: rates stay finite where a term explains nothing
+
+
+def fit_throughput(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Throughput:
+    """Fit both directions' rates to measured kernels.
+
+    Raises:
+        ValueError: When one direction has no kernel with work in it.
+    """
+    return Throughput(
+        forward=_fit_rates(times, ("forward", "evaluate"), call_overhead_ms),
+        gradient=_fit_rates(times, ("gradient",), call_overhead_ms),
+        call_overhead_ms=call_overhead_ms,
+    )
+
+
+def _fit_rates(times: Sequence[KernelTime], directions: tuple[Direction, ...], call: Figure) -> Rates:
+    rows = [time for time in times if time.direction in directions and time.kernel.kind != "call"]
+    if not rows:
+        raise ValueError(f"a measurement must have at least one {directions[0]} kernel, got none; use another pack")
+    work = [time.batch_size * time.kernel.multiply_accumulates() / 1e6 for time in rows]
+    moved = [time.kernel.bytes_moved(time.batch_size) / 1e6 for time in rows]
+    net = np.array([max(time.median_ms - call.value, 1e-3 * time.median_ms, 1e-6) for time in rows])
+    overhead, per_mac, per_byte = _fit_nonnegative(np.column_stack([np.ones(len(rows)), work, moved]), net)
+    source = f"{call.source}, fitted to {len(rows)} {directions[0]} kernels"
+    return Rates(
+        gmac_s=_figure(1 / max(per_mac, _SMALLEST), "GMAC/s", source),
+        memory_gb_s=_figure(1 / max(per_byte, _SMALLEST), "GB/s", source),
+        layer_overhead_ms=_figure(overhead, "ms", source),
+    )
+
+
+def _fit_nonnegative(columns: Array, values: Array) -> Array:
+    """Least squares of relative errors with factors >= 0, by trying every set of columns."""
+    scaled = columns / values[:, None]
+    best, least = np.zeros(columns.shape[1]), np.inf
+    for size in range(1, columns.shape[1] + 1):
+        for chosen in combinations(range(columns.shape[1]), size):
+            found, *_ = np.linalg.lstsq(scaled[:, chosen], np.ones(len(values)), rcond=None)
+            error = float(np.sum((scaled[:, chosen] @ found - 1) ** 2))
+            if (found >= 0).all() and error < least:
+                best, least = np.zeros(columns.shape[1]), error
+                best[list(chosen)] = found
+    return best
+
+
+def _figure(value: float, unit: str, source: str) -> Figure:
+    return Figure(float(f"{value:.5g}"), unit, "measured", source)

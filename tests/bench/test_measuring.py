@@ -1,0 +1,49 @@
+import json
+from itertools import count
+
+import pytest
+
+from bench.measuring import Bar, Result, describe_machine, new_result, print_result, spread_of, time_interleaved
+
+
+def test_methods_take_turns_and_each_begins_some_rounds():
+    calls: list[str] = []
+    methods = {name: lambda name=name: calls.append(name) for name in "abc"}
+    time_interleaved(methods, rounds=3, warm_up=0)
+    assert "".join(calls) == "abc" + "bca" + "cab"
+
+
+def test_warm_up_calls_are_not_timed():
+    calls: list[str] = []
+    times = time_interleaved({"a": lambda: calls.append("a")}, rounds=2, warm_up=4)
+    assert len(calls) == 6
+    assert len(times["a"]) == 2
+
+
+def test_times_are_milliseconds_of_the_clock():
+    ticks = count()
+    times = time_interleaved({"a": lambda: next(ticks), "b": int}, 2, warm_up=0, clock=lambda: next(ticks) / 1000)
+    assert times["a"] == pytest.approx([2, 2])
+    assert times["b"] == pytest.approx([1, 1])
+
+
+def test_a_spread_is_median_quartiles_and_extremes():
+    assert spread_of([5, 1, 2, 4, 3]) == {"median_ms": 3, "min_ms": 1, "p25_ms": 2, "p75_ms": 4, "max_ms": 5}
+
+
+def test_the_machine_and_versions_are_told():
+    assert {"processor", "cores", "system", "python", "load_average_1min"} == set(describe_machine())
+    assert set(new_result("b", ["numpy", "no-such-distribution"]).versions) == {"numpy"}
+
+
+def test_the_last_line_is_one_json_object_and_the_table_goes_to_standard_error(tmp_path, capsys):
+    rows = [{"name": "x", "median_ms": 1.25, "times_ms": [1.0, 1.5]}]
+    result = Result("demo", {}, {"cores": 2}, rows, [Bar("fast enough", 1.25, 2.0, met=True)])
+    print_result(result, ["name", "median_ms"], tmp_path / "out.json")
+    captured = capsys.readouterr()
+    plain = json.loads(captured.out.splitlines()[-1])
+    assert list(plain) == ["bench", "versions", "machine", "rows", "bars"]
+    assert plain["bars"] == [{"name": "fast enough", "value": 1.25, "bar": 2.0, "met": True}]
+    assert json.loads((tmp_path / "out.json").read_text()) == plain
+    assert "1.25" in captured.err
+    assert "times_ms" not in captured.err
