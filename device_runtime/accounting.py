@@ -1,12 +1,12 @@
 """Renyi differential privacy of what leaves a phone: releases, their sums, and a filter that stops before a budget.
 
-The unit is one example, neighbours are zero-out (a record replaced by a null record, so counts are public). A release is
-the Poisson-subsampled Gaussian mechanism ("Renyi Differential Privacy of the Sampled Gaussian Mechanism",
+The unit is one example, neighbours are zero-out (a record replaced by a null record, so counts are public). A release
+is the Poisson-subsampled Gaussian mechanism ("Renyi Differential Privacy of the Sampled Gaussian Mechanism",
 arXiv:1908.10530, integer orders); conversion to (epsilon, delta) is "Hypothesis Testing Interpretations and Renyi
 Differential Privacy", arXiv:1905.09982, theorem 21.
 
-Total of a client = maximum over its disjoint splits of the sum over releases, since an example is in one split; total of
-a run = maximum over clients.
+Total of a client = maximum over its disjoint splits of the sum over releases, since an example is in one split; total
+of a run = maximum over clients.
 """
 
 from collections.abc import Iterable, Sequence
@@ -142,6 +142,15 @@ def planned_order(releases: Iterable[Release], delta: float, orders: Sequence[in
     return min(orders, key=lambda order: epsilon_of(rdp_by_split_max(releases, order), order, delta))
 
 
+def gaussian_order(epsilon: float, delta: float, orders: Sequence[int] = ORDERS) -> int:
+    """The order for a budget whose schedule is not known: the one that lets the most Gaussian releases through.
+
+    A Gaussian release costs order / (2 s^2), so this is the order with the largest Budget.rdp() / order. Where the
+    schedule is known, `planned_order` is better.
+    """
+    return max(orders, key=lambda order: (epsilon - epsilon_of(0.0, order, delta)) / order)
+
+
 def rdp_by_split(releases: Iterable[Release], order: int) -> dict[Split, float]:
     """Renyi divergence spent on each split that any release saw."""
     spent: dict[Split, float] = {}
@@ -161,7 +170,11 @@ def check_fits(budget: Budget, spent: Iterable[Release], release: Release) -> No
     Raises:
         BudgetExceededError: Before anything is released.
     """
-    before = rdp_by_split(spent, budget.order).get(release.split, 0.0)
+    check_sum_fits(budget, rdp_by_split(spent, budget.order).get(release.split, 0.0), release)
+
+
+def check_sum_fits(budget: Budget, before: float, release: Release) -> None:
+    """Like `check_fits`, from the Renyi divergence already spent on the release's split at the budget's order."""
     after = before + release.rdp(budget.order)
     if after > budget.rdp() * (1 + 1e-12):  # a schedule planned to the last digit adds up in another order
         raise BudgetExceededError(

@@ -1,0 +1,92 @@
+"""Measurement packs: a folder of small graphs, one a kernel, batch and direction, that any ONNX Runtime can time."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from profiles.records import RecordError, decode_record
+from profiles.schema import Direction, Kernel
+
+MANIFEST = "manifest.json"
+
+
+class PackError(ValueError):
+    """A folder is no measurement pack, or was altered."""
+
+
+@dataclass(frozen=True)
+class PackEntry:
+    """One graph.
+
+    Attributes:
+        sha256: Of the file `SHA256.onnx`, whose inputs may hold any values.
+    """
+
+    kernel: Kernel
+    batch_size: int
+    direction: Direction
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PackManifest:
+    """`manifest.json`; its sha256 is the pack's id."""
+
+    entries: tuple[PackEntry, ...]
+    opset: int
+    minimum_runtime: str
+    compiler: dict[str, str]
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack in memory.
+
+    Attributes:
+        graphs: Bytes by sha256.
+    """
+
+    pack_id: str
+    manifest: PackManifest
+    graphs: dict[str, bytes]
+
+
+def graph_file(sha256: str) -> str:
+    """Name of a graph's file in the folder."""
+    return f"{sha256}.onnx"
+
+
+def read_pack(folder: Path) -> Pack:
+    """Read a pack and check every graph against its hash.
+
+    Raises:
+        PackError: Naming the file and the cure.
+    """
+    data = _read(folder / MANIFEST)
+    try:
+        manifest = decode_record(PackManifest, data)
+    except RecordError as error:
+        raise PackError(f"{folder / MANIFEST}: {error}") from error
+    if not manifest.entries:
+        raise PackError(f"{folder / MANIFEST} lists no graph; compile the pack again (handheld profile pack)")
+    names = {entry.sha256 for entry in manifest.entries}
+    graphs = {sha256: _read(folder / graph_file(sha256)) for sha256 in sorted(names)}
+    for sha256, graph in graphs.items():
+        if hashlib.sha256(graph).hexdigest() != sha256:
+            raise PackError(f"{folder / graph_file(sha256)} was altered; compile the pack again (handheld profile pack)")
+    return Pack(hashlib.sha256(data).hexdigest(), manifest, graphs)
+
+
+def default_pack() -> Pack:
+    """The pack that comes with the package: kernels of small networks for images of 8 to 32 pixels."""
+    with as_file(files("device_runtime.default_pack")) as folder:
+        return read_pack(folder)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PackError(f"{path} cannot be read: {error.strerror}; name the folder of a measurement pack") from error

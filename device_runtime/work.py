@@ -1,0 +1,263 @@
+"""Do one assignment: load and check what it names, charge the ledger, train or evaluate, give the report.
+
+The same functions serve a process on a phone and the emulated fleet; only where bytes, examples and randomness come
+from differs, and those are arguments.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from device_runtime.accounting import BudgetExceededError, Release
+from device_runtime.artifact import Artifact, ArtifactError, check_artifact, read_manifest
+from device_runtime.examples.source import ExampleSource, SourceError, check_spec
+from device_runtime.examples.splits import split_ids
+from device_runtime.ledger import Ledger
+from device_runtime.private_random import PrivateRandom
+from device_runtime.session import StepSession
+from device_runtime.terms import EvaluateTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.training import (
+    DivergedError,
+    Examples,
+    LoadedAssignment,
+    TooFewExamplesError,
+    check_trainable,
+    evaluate,
+    train,
+)
+from device_runtime.vectors import VectorError, read_parameters, write_vector
+from device_runtime.wire import AbortReason, Assignment, Report
+
+ReadBlob = Callable[[str], bytes]
+MAX_SESSIONS = 4
+
+
+class WorkRefusedError(ValueError):
+    """This client takes no part in an assignment, whatever its examples are."""
+
+
+# The nearest ancestor decides; what no row covers is a defect, which no abort may hide.
+ABORT_REASONS: dict[type[Exception], AbortReason] = {
+    TooFewExamplesError: "too-few-examples",
+    BudgetExceededError: "budget",
+    DivergedError: "diverged",
+    ArtifactError: "refused",
+    SourceError: "refused",
+    VectorError: "refused",
+    WorkRefusedError: "refused",
+    ValueError: "failed",
+    # ONNX Runtime's own have no ancestor in common.
+    runtime_errors.Fail: "failed",
+    runtime_errors.InvalidArgument: "failed",
+    runtime_errors.InvalidGraph: "failed",
+    runtime_errors.InvalidProtobuf: "failed",
+    runtime_errors.NotImplemented: "failed",
+    runtime_errors.RuntimeException: "failed",
+    MemoryError: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a client works with.
+
+    Attributes:
+        split_key: Secret of the data source.
+        ledger: None for a client without a privacy budget: it takes no private assignment, and one that has a budget
+            takes no other.
+    """
+
+    source: ExampleSource
+    split_key: bytes = field(repr=False)
+    ledger: Ledger | None
+
+
+@dataclass(frozen=True)
+class WorkResult:
+    """What came of an assignment.
+
+    Attributes:
+        report: Without `work_s`, which the driver adds where it may (`timed_report`).
+        update: Safetensors bytes to store and send; None after an evaluation.
+        num_chunks: Graph runs, for the cost of emulated devices; never leaves a phone.
+    """
+
+    report: Report
+    update: bytes | None = field(repr=False)
+    num_chunks: int
+
+
+class SessionCache:
+    """Sessions by artifact id, the ones used last; they hold no client's data, so that a fleet shares one cache."""
+
+    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
+        self._sessions: OrderedDict[str, StepSession] = OrderedDict()
+        self._max_sessions = max_sessions
+
+    def open(self, artifact_id: str, read_blob: ReadBlob) -> StepSession:
+        """The session of an artifact whose files `read_blob` gives."""
+        if artifact_id not in self._sessions:
+            self._sessions[artifact_id] = StepSession(load_artifact(artifact_id, read_blob))
+        self._sessions.move_to_end(artifact_id)
+        while len(self._sessions) > self._max_sessions:
+            self._sessions.popitem(last=False)
+        return self._sessions[artifact_id]
+
+
+def load_artifact(artifact_id: str, read_blob: ReadBlob) -> Artifact:
+    """An artifact from its blobs; raises ArtifactError, or what `read_blob` raises."""
+    manifest = read_blob(artifact_id)
+    record = read_manifest(manifest)
+    gradient, graph = read_blob(record.gradient_sha256), read_blob(record.evaluate_sha256)
+    return check_artifact(manifest, gradient, graph, artifact_id)
+
+
+def privacy_of(assignment: Assignment) -> PrivacyTerms | None:
+    """The privacy that the terms ask for."""
+    terms = assignment.train or assignment.evaluate
+    return None if terms is None else terms.privacy
+
+
+def split_of_assignment(assignment: Assignment) -> Split:
+    """Whose examples an assignment sees."""
+    return "train" if assignment.evaluate is None else assignment.evaluate.split
+
+
+def release_of(assignment: Assignment) -> Release | None:
+    """What doing an assignment releases; None for one without privacy, which no budget pays for."""
+    privacy = privacy_of(assignment)
+    if privacy is None:
+        return None
+    rates = privacy.sample_rate, privacy.noise_multiplier
+    if assignment.train is not None:
+        return Release("update", "train", *rates, assignment.train.local_steps or 1)
+    return Release("metrics", split_of_assignment(assignment), *rates)
+
+
+def count_examples(source: ExampleSource, split_key: bytes, rotation: int = 0) -> dict[str, int]:
+    """How many examples each split holds; public."""
+    return {split: len(ids) for split, ids in split_ids(source, split_key, rotation).items()}
+
+
+def charge_assignment(assignment: Assignment, ledger: Ledger | None) -> None:
+    """Charge what an assignment releases, before any of it is computed.
+
+    Raises:
+        BudgetExceededError: The ledger has no room for it, or there is none and the assignment is private, or there is
+            one and the assignment is not.
+    """
+    release = release_of(assignment)
+    if release is None and ledger is None:
+        return
+    if ledger is None:
+        raise BudgetExceededError(
+            "the assignment spends privacy and this client has no budget; give it one (--epsilon and --delta)"
+        )
+    if release is None:
+        raise BudgetExceededError(
+            "the assignment is not private: it would spend an infinite epsilon and this client's is "
+            f"{ledger.budget.epsilon:g}; start a private run, or a client without a budget"
+        )
+    ledger.charge(release, assignment.assignment_id)
+
+
+def perform(
+    assignment: Assignment,
+    holdings: Holdings,
+    read_blob: ReadBlob,
+    private_random: PrivateRandom,
+    sessions: SessionCache,
+) -> WorkResult:
+    """Do an assignment; the ledger is charged after all that can be refused was, and before the examples are touched.
+
+    Args:
+        read_blob: Gives the bytes of a sha256.
+        private_random: Fresh for this call.
+
+    Raises:
+        Exception: One of `ABORT_REASONS`, or what `read_blob` raises.
+    """
+    work = _load(assignment, holdings, read_blob, sessions)
+    charge_assignment(assignment, holdings.ledger)
+    return _compute(work, private_random)
+
+
+def perform_charged(
+    assignment: Assignment,
+    holdings: Holdings,
+    read_blob: ReadBlob,
+    private_random: PrivateRandom,
+    sessions: SessionCache,
+) -> WorkResult:
+    """Like `perform`, for a caller that holds the ledger elsewhere and has charged it (`charge_assignment`)."""
+    return _compute(_load(assignment, holdings, read_blob, sessions), private_random)
+
+
+def read_examples(assignment: Assignment, holdings: Holdings) -> Examples:
+    """The examples of the split that an assignment sees."""
+    split = split_ids(holdings.source, holdings.split_key, assignment.rotation)
+    return Examples(*holdings.source.get(split[split_of_assignment(assignment)]))
+
+
+def abort_reason_of(error: Exception) -> AbortReason:
+    """What to tell the server of one of `ABORT_REASONS`."""
+    return next(ABORT_REASONS[cls] for cls in type(error).__mro__ if cls in ABORT_REASONS)
+
+
+def timed_report(assignment: Assignment, report: Report, work_s: float) -> Report:
+    """Add how long the work took, except where that would tell how many examples were drawn."""
+    return report if privacy_of(assignment) is not None else replace(report, work_s=work_s)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """An assignment with all that it names, checked."""
+
+    assignment: Assignment
+    training: LoadedAssignment[TrainTerms] | None
+    evaluation: LoadedAssignment[EvaluateTerms] | None
+    examples: Examples
+
+
+def _load(assignment: Assignment, holdings: Holdings, read_blob: ReadBlob, sessions: SessionCache) -> _Work:
+    session = sessions.open(assignment.artifact_id, read_blob)
+    check_spec(holdings.source.spec, session.manifest.spec)
+    parameters = read_parameters(read_blob(assignment.parameters_sha256), session.manifest)
+    examples = read_examples(assignment, holdings)
+    if assignment.train is not None:
+        training = LoadedAssignment(session, parameters, assignment.train)
+        check_trainable(training, examples)
+        return _Work(assignment, training, None, examples)
+    if assignment.evaluate is not None:
+        evaluation = LoadedAssignment(session, parameters, assignment.evaluate)
+        check_trainable(evaluation, examples)
+        return _Work(assignment, None, evaluation, examples)
+    raise WorkRefusedError(f"this client cannot {assignment.kind}")
+
+
+def _compute(work: _Work, private_random: PrivateRandom) -> WorkResult:
+    if work.training is not None:
+        return _train(work.assignment, work.training, work.examples, private_random)
+    if work.evaluation is not None:
+        return _evaluate(work.assignment, work.evaluation, work.examples, private_random)
+    raise WorkRefusedError(f"this client cannot {work.assignment.kind}")
+
+
+def _train(
+    assignment: Assignment, work: LoadedAssignment[TrainTerms], examples: Examples, private_random: PrivateRandom
+) -> WorkResult:
+    update = train(work, examples, private_random)
+    data = write_vector(update.name, update.vector)
+    report = Report(assignment.assignment_id, update.num_examples, update_sha256=hashlib.sha256(data).hexdigest())
+    return WorkResult(report, data, update.num_chunks)
+
+
+def _evaluate(
+    assignment: Assignment, work: LoadedAssignment[EvaluateTerms], examples: Examples, private_random: PrivateRandom
+) -> WorkResult:
+    sums = evaluate(work, examples, private_random)
+    metric_sums = dict(zip(sums.names, sums.sums, strict=True))
+    return WorkResult(Report(assignment.assignment_id, sums.num_examples, None, metric_sums), None, sums.num_chunks)

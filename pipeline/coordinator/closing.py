@@ -1,0 +1,102 @@
+"""Close a round: aggregate what was reported, keep the result, delete the raw updates; all in one transaction."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from device_runtime.arrays import Vector
+from device_runtime.private_random import PrivateRandom
+from device_runtime.vectors import read_vector, write_vector
+from device_runtime.wire import Report
+from pipeline.coordinator.aggregate import aggregate_sums, aggregate_updates
+from pipeline.coordinator.blobs import BlobFolder, add_blob, delete_unused, mark_updates_deleted
+from pipeline.coordinator.check_in import expire_leases
+from pipeline.coordinator.cost_ledger import add_cost_of_lost
+from pipeline.coordinator.round_rows import count_leases, load_result, load_round, reports_of_round, save_result
+from pipeline.coordinator.rounds import Round, RoundResult
+from pipeline.coordinator.store import Store
+
+
+class RoundNotDueError(Exception):
+    """The round still waits for reports."""
+
+
+def close_round(
+    store: Store, blobs: BlobFolder, round_id: str, now: float, private_random: PrivateRandom
+) -> RoundResult:
+    """End a due round and return its result; of a closed one, the result that is kept. Opens its own transactions.
+
+    Args:
+        private_random: Of this round alone, for the noise on sums; nothing was released from an attempt that a crash
+            ended, so a repeated attempt may use the same.
+
+    Raises:
+        RoundNotDueError: Neither is the cohort complete nor the deadline passed.
+    """
+    with store.transaction():
+        result = load_result(store, round_id)
+        if result is not None:
+            return result
+        expire_leases(store, now)
+        round_ = load_round(store, round_id)
+        if not round_.is_due(now):
+            raise RoundNotDueError(
+                f"round {round_id} has {round_.num_reported} of {round_.plan.cohort_size} reports and "
+                f"{round_.closes_at - now:g} s left: wait for either"
+            )
+        result = _result(store, blobs, round_, reports_of_round(store, round_id), private_random)
+        add_cost_of_lost(store, round_.plan, round_id)
+        save_result(store, result)
+        updates = mark_updates_deleted(store, round_id)
+    delete_unused(store, blobs, updates)
+    return result
+
+
+def _result(
+    store: Store, blobs: BlobFolder, round_: Round, reports: Sequence[Report], private_random: PrivateRandom
+) -> RoundResult:
+    num_examples = sum(report.num_examples for report in reports)
+    result = RoundResult(round_.round_id, "closed", len(reports), num_examples)
+    if len(reports) < round_.plan.min_reports:
+        return replace(result, status="failed", reason=_too_few(store, round_, len(reports)))
+    if round_.plan.evaluate is not None:
+        with np.errstate(over="ignore"):  # refused by name
+            sums = aggregate_sums(
+                round_.plan.evaluate, [report.metric_sums or {} for report in reports], private_random
+            )
+        return _finite(result, list(sums.values())) or replace(result, metric_sums=sums)
+    updates = _updates(blobs, round_, reports)
+    with np.errstate(over="ignore"):
+        mean = aggregate_updates(round_.plan, updates, round_.num_parameters, private_random).astype(np.float32)
+    refused = _finite(result, mean)
+    if refused is not None:
+        return refused
+    sha256 = add_blob(store, blobs, write_vector("parameter_update", mean), "aggregate", round_.round_id)
+    return replace(result, aggregate_sha256=sha256)
+
+
+def _updates(blobs: BlobFolder, round_: Round, reports: Sequence[Report]) -> Iterator[tuple[Vector, int]]:
+    for report in reports:
+        data = blobs.get(report.update_sha256 or "")
+        yield read_vector(data, round_.plan.update_name, round_.num_parameters), report.num_examples
+
+
+def _finite(result: RoundResult, values: ArrayLike) -> RoundResult | None:
+    """None, or the result of a round whose sums left the finite numbers though every report was finite."""
+    if np.isfinite(values).all():
+        return None
+    return replace(result, status="failed", reason="the aggregate is not finite: lower learning_rate")
+
+
+def _too_few(store: Store, round_: Round, num_reports: int) -> str:
+    counts = count_leases(store, round_.round_id)
+    lost = sum(counts.get(status, 0) for status in ("open", "lost"))
+    reason = (
+        f"{num_reports} of at least {round_.plan.min_reports} reports came within {round_.plan.deadline_s:g} s: "
+        f"{round_.num_assigned} assignments were given, {lost} were lost, {counts.get('aborted', 0)} given back"
+    )
+    if round_.plan.release is None:
+        return reason
+    return f"{reason}; clients whose privacy budget is spent get none"

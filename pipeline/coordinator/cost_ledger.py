@@ -1,0 +1,109 @@
+"""The run's cost ledger, append-only: examples, device-seconds and bytes of every assignment, by phase and trial."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, func, insert, literal, select, update
+
+from pipeline.coordinator import tables
+from pipeline.coordinator.plans import RoundPlan
+from pipeline.coordinator.round_rows import load_lease, load_round
+from pipeline.coordinator.rounds import Lease
+from pipeline.coordinator.store import Store
+
+_C, _A = tables.costs.c, tables.assignments.c
+_ADD_COST = insert(tables.costs)
+_BYTES = select(_A.bytes_up, _A.bytes_down).where(_A.assignment_id == bindparam("id"))
+_COUNT_UP = (
+    update(tables.assignments)
+    .where(_A.assignment_id == bindparam("id"))
+    .values(bytes_up=_A.bytes_up + bindparam("size"))
+)
+_COUNT_DOWN = (
+    update(tables.assignments)
+    .where(_A.device_id == bindparam("device"), _A.status == "open")
+    .values(bytes_down=_A.bytes_down + bindparam("size"))
+)
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one trial cost its clients in one phase.
+
+    Attributes:
+        trial: None for rounds of no trial.
+        num_assignments: Given, whether or not a report came.
+    """
+
+    phase: str
+    trial: int | None
+    num_assignments: int
+    examples: int
+    device_seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+def count_upload(store: Store, assignment_id: str, num_bytes: int) -> None:
+    """Count bytes that came for an assignment."""
+    store.execute(_COUNT_UP, {"id": assignment_id, "size": num_bytes})
+
+
+def count_download(store: Store, device_id: str, num_bytes: int) -> None:
+    """Count bytes that were served to a device, for the assignment that it holds, if any."""
+    store.execute(_COUNT_DOWN, {"device": device_id, "size": num_bytes})
+
+
+def add_cost(store: Store, plan: RoundPlan, lease: Lease, examples: int = 0, device_seconds: float = 0.0) -> None:
+    """Write what an assignment cost, once it is over; its bytes were counted as they came and went."""
+    sizes = store.execute(_BYTES, {"id": lease.assignment_id}).one()
+    row = _row(plan, lease, examples, device_seconds)
+    store.execute(_ADD_COST, row | {"bytes_up": sizes.bytes_up, "bytes_down": sizes.bytes_down})
+
+
+def add_cost_of_lost(store: Store, plan: RoundPlan, round_id: str) -> None:
+    """Write the bytes of every assignment of the round that neither reported nor aborted."""
+    key = (literal(plan.run_id), literal(plan.phase), literal(plan.trial, type_=_C.trial.type), _A.round_id)
+    query = select(*key, _A.device_id, _A.assignment_id, literal(0), literal(0.0), _A.bytes_up, _A.bytes_down)
+    query = query.where(_A.round_id == round_id, _A.status.in_(("open", "lost"))).order_by(_A.device_id)
+    names = [column.name for column in tables.costs.columns if column.name != "number"]
+    store.execute(insert(tables.costs).from_select(names, query))
+
+
+def add_device_seconds(store: Store, seconds: Mapping[str, float]) -> None:
+    """Add the time that emulated devices worked, by assignment id, in the open transaction.
+
+    Real devices say it in their reports, but for private ones, where it would tell how many examples were drawn; an
+    emulator knows it from the profile.
+    """
+    plans: dict[str, RoundPlan] = {}
+    for assignment_id, device_seconds in seconds.items():
+        lease = load_lease(store, assignment_id)
+        if lease.round_id not in plans:
+            plans[lease.round_id] = load_round(store, lease.round_id).plan
+        store.execute(_ADD_COST, _row(plans[lease.round_id], lease, device_seconds=device_seconds))
+
+
+def costs_by_phase(store: Store, run_id: str) -> tuple[PhaseCost, ...]:
+    """Sums of the cost ledger by phase and trial; opens its own transaction."""
+    sums = [func.sum(_C[name]).label(name) for name in ("examples", "device_seconds", "bytes_up", "bytes_down")]
+    count = func.count(_C.assignment_id.distinct()).label("num_assignments")
+    query = select(_C.phase, _C.trial, count, *sums).where(_C.run_id == run_id)
+    with store.transaction():
+        rows = store.execute(query.group_by(_C.phase, _C.trial).order_by(_C.phase, _C.trial)).fetchall()
+    return tuple(PhaseCost(**row._asdict()) for row in rows)
+
+
+def _row(plan: RoundPlan, lease: Lease, examples: int = 0, device_seconds: float = 0.0) -> dict[str, object]:
+    return {
+        "run_id": plan.run_id,
+        "phase": plan.phase,
+        "trial": plan.trial,
+        "round_id": lease.round_id,
+        "device_id": lease.device_id,
+        "assignment_id": lease.assignment_id,
+        "examples": examples,
+        "device_seconds": device_seconds,
+        "bytes_up": 0,
+        "bytes_down": 0,
+    }

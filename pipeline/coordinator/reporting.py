@@ -1,0 +1,172 @@
+"""Take what devices send back: updates, reports, aborts. Each function opens its own transaction."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from device_runtime.vectors import VectorError, read_vector
+from device_runtime.wire import Abort, Report, ReportReceipt
+from pipeline.coordinator.blobs import BlobFolder, add_update, find_update
+from pipeline.coordinator.check_in import expire_leases
+from pipeline.coordinator.cost_ledger import add_cost, count_upload
+from pipeline.coordinator.round_rows import (
+    add_report,
+    leases_in_open_rounds,
+    load_lease,
+    load_round,
+    save_lease,
+    save_round,
+)
+from pipeline.coordinator.rounds import (
+    BadMessageError,
+    ConflictingReportError,
+    Lease,
+    Round,
+    RoundClosedError,
+    abort,
+    accept_report,
+    check_open,
+    check_report,
+)
+from pipeline.coordinator.store import Store
+from profiles.records import decode_record
+
+HEADER_BYTES = 1024  # of a safetensors file with one tensor; it is about 100
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A blob that a device sends.
+
+    Attributes:
+        sha256: What the device calls it.
+    """
+
+    device_id: str
+    sha256: str
+    data: bytes = field(repr=False)
+
+
+class NotAssignedError(Exception):
+    """The assignment is another device's."""
+
+
+class BadUpdateError(ValueError):
+    """An update is missing, or is not the vector that was asked for."""
+
+
+def max_update_bytes(store: Store, device_id: str) -> int | None:
+    """Largest update that the device may send now; None where it has no part in a `train` round."""
+    with store.transaction():
+        found = _training(store, device_id)
+        return None if found is None else 4 * found[0].num_parameters + HEADER_BYTES
+
+
+def take_update(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
+    """Keep the update of the device's `train` assignment; the same one again changes nothing.
+
+    One assignment takes one update, since one release was charged for it.
+
+    Returns:
+        Whether it is new.
+
+    Raises:
+        BadUpdateError: Bytes of another hash, another tensor or shape, or values that are not finite.
+        RoundClosedError: There is no assignment, or its round or place is gone.
+        ConflictingReportError: A different update was sent before.
+    """
+    sha256 = hashlib.sha256(upload.data).hexdigest()
+    if sha256 != upload.sha256:
+        raise BadUpdateError(
+            f"the blob must have the sha256 it is named by, {upload.sha256:.80}, got bytes of {sha256}"
+        )
+    with store.transaction():
+        expire_leases(store, now)
+        found = _training(store, upload.device_id)
+        if found is None:
+            raise RoundClosedError("this device has no assignment to train: drop the update and check in")
+        round_, lease = found
+        known = find_update(store, lease.assignment_id)
+        if known == sha256:
+            return False
+        if known is not None:
+            raise ConflictingReportError(f"assignment {lease.assignment_id} has a different update: one is taken")
+        check_open(round_, lease, now)
+        _check_update(round_, upload.data)
+        add_update(store, blobs, upload.data, lease)
+        count_upload(store, lease.assignment_id, len(upload.data))
+    return True
+
+
+def take_report(store: Store, device_id: str, assignment_id: str, body: bytes, now: float) -> ReportReceipt:
+    """Count a report; the same bytes again get the same answer.
+
+    Raises:
+        RecordError, BadMessageError: It does not say what was asked.
+        BadUpdateError: The update that it names did not come.
+        NotAssignedError, UnknownAssignmentError: It is for no assignment of this device.
+        RoundClosedError, ConflictingReportError: See `rounds.accept_report`.
+    """
+    report = decode_record(Report, body)
+    with store.transaction():
+        expire_leases(store, now)
+        before, lease = _own_lease(store, device_id, assignment_id)
+        round_, reported = accept_report(before, lease, hashlib.sha256(body).hexdigest(), now)
+        if lease.status != "reported":
+            check_report(round_.plan, assignment_id, report)
+            _check_update_came(store, lease, report)
+            save_round(store, round_)
+            save_lease(store, reported)
+            add_report(store, lease, body)
+            count_upload(store, assignment_id, len(body))
+            add_cost(store, round_.plan, lease, report.num_examples, report.work_s or 0.0)
+    return ReportReceipt(reported.report_number or 0, round_.plan.cohort_size)
+
+
+def take_abort(store: Store, device_id: str, assignment_id: str, message: Abort, now: float) -> None:
+    """Take back the place of a client that gives up; doing so twice, or too late, changes nothing."""
+    if message.assignment_id != assignment_id:
+        raise BadMessageError(f"assignment_id must be the one in the path, got {message.assignment_id!r:.80}")
+    with store.transaction():
+        expire_leases(store, now)
+        before, lease = _own_lease(store, device_id, assignment_id)
+        round_, aborted = abort(before, lease)
+        if aborted != lease:
+            save_round(store, round_)
+            save_lease(store, aborted)
+            add_cost(store, round_.plan, lease)
+
+
+def _own_lease(store: Store, device_id: str, assignment_id: str) -> tuple[Round, Lease]:
+    lease = load_lease(store, assignment_id)
+    if lease.device_id != device_id:
+        raise NotAssignedError(f"assignment {assignment_id} belongs to another device")
+    return load_round(store, lease.round_id), lease
+
+
+def _training(store: Store, device_id: str) -> tuple[Round, Lease] | None:
+    """The `train` round that the device works for: where its lease is open, else the newest."""
+    rank = ("aborted", "reported", "lost", "open").index
+    leases = [
+        (round_, lease)
+        for lease in leases_in_open_rounds(store, device_id)
+        if (round_ := load_round(store, lease.round_id)).plan.train is not None
+    ]
+    return max(leases, key=lambda found: (rank(found[1].status), found[0].opened_at), default=None)
+
+
+def _check_update(round_: Round, data: bytes) -> None:
+    try:
+        read_vector(data, round_.plan.update_name, round_.num_parameters)
+    except VectorError as error:
+        raise BadUpdateError(str(error)) from error
+
+
+def _check_update_came(store: Store, lease: Lease, report: Report) -> None:
+    if report.update_sha256 is None:
+        return
+    came = find_update(store, lease.assignment_id)
+    if came != report.update_sha256:
+        raise BadUpdateError(
+            f"update_sha256 must name the update that this assignment sent, got {report.update_sha256:.80}; "
+            f"{'none came' if came is None else f'{came} came'}: PUT the blob before its report"
+        )

@@ -1,0 +1,240 @@
+"""Rounds as pure transitions: records and time in, records out; nothing here reads a clock, a file or a database.
+
+A round gives at most ceil(cohort_size * over_selection) places. A device holds a place by a lease: `open` until it
+reports, aborts, or the lease ends. A lease that ended is `lost` and its place is free for another device; while the
+round is open and a place is free its own device may still report, or check in and hold the same assignment again (not
+charged a second time: one assignment takes one update). There is never a second assignment for a device and round.
+"""
+
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal
+
+from device_runtime.specs import Manifest
+from device_runtime.wire import Assignment, Report
+from pipeline.coordinator.plans import RoundPlan
+
+RoundStatus = Literal["open", "closed", "failed"]
+LeaseStatus = Literal["open", "lost", "aborted", "reported", "closed"]  # closed: the round ended without its report
+
+
+class RoundClosedError(Exception):
+    """The round takes nothing more from this client; the client drops its work and checks in again."""
+
+
+class ConflictingReportError(Exception):
+    """An assignment that has an update or a report was sent a different one."""
+
+
+class BadMessageError(ValueError):
+    """A message can be read but does not say what was asked."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's row.
+
+    Attributes:
+        num_parameters: P of its artifact.
+        opset, minimum_runtime: What its artifact needs.
+        opened_at, closes_at: Seconds on the server's clock.
+        num_open: Leases that are open.
+        num_reported: Reports taken.
+        num_assigned: Assignments ever given; numbers the next one.
+    """
+
+    round_id: str
+    plan: RoundPlan
+    num_parameters: int
+    opset: int
+    minimum_runtime: str
+    opened_at: float
+    closes_at: float
+    status: RoundStatus = "open"
+    num_open: int = 0
+    num_reported: int = 0
+    num_assigned: int = 0
+
+    @property
+    def has_free_place(self) -> bool:
+        """Whether one more device may hold a place."""
+        return self.num_open + self.num_reported < self.plan.num_places
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time to close: the deadline passed, or the cohort is complete and need not wait for it."""
+        is_complete = self.num_reported >= self.plan.cohort_size and not self.plan.is_at_deadline
+        return self.status == "open" and (is_complete or now >= self.closes_at)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One assignment's row: a device's hold on a place.
+
+    Attributes:
+        ends_at: When the place is given to another.
+        report_sha256: Of the body of the report that was taken.
+        report_number: How many reports the round had with it.
+    """
+
+    assignment_id: str
+    round_id: str
+    device_id: str
+    ends_at: float
+    status: LeaseStatus = "open"
+    report_sha256: str | None = None
+    report_number: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that was given: round and lease as they are then.
+
+    Attributes:
+        is_new: Whether this is the assignment's beginning, not a lost one held again.
+    """
+
+    round_: Round
+    lease: Lease
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round came to.
+
+    Attributes:
+        num_examples: Sum of the reporters' public counts.
+        aggregate_sha256: Blob with `parameter_update` f32[P]; None for evaluations and failed rounds.
+        metric_sums: Summed over reports; divide by num_examples (private: by sample_rate * num_examples).
+        reason: Why a round failed; empty otherwise.
+    """
+
+    round_id: str
+    status: RoundStatus
+    num_reports: int = 0
+    num_examples: int = 0
+    aggregate_sha256: str | None = None
+    metric_sums: dict[str, float] | None = None
+    reason: str = ""
+
+
+def plan_round(plan: RoundPlan, manifest: Manifest, round_id: str, now: float) -> Round:
+    """Open a round for a plan that `check_plan` let through."""
+    return Round(
+        round_id=round_id,
+        plan=plan,
+        num_parameters=manifest.num_parameters,
+        opset=manifest.opset,
+        minimum_runtime=manifest.minimum_runtime,
+        opened_at=now,
+        closes_at=now + plan.deadline_s,
+    )
+
+
+def assign(round_: Round, device_id: str, previous: Lease | None, now: float) -> Place | None:
+    """Give a device that fits (`eligibility`) a place; None when there is none for it.
+
+    Args:
+        previous: The device's lease in this round, if it ever had one.
+    """
+    is_open = round_.status == "open" and now < round_.closes_at
+    if not is_open or not round_.has_free_place or round_.is_due(now):
+        return None
+    ends_at = min(now + round_.plan.lease_s, round_.closes_at)
+    held = replace(round_, num_open=round_.num_open + 1)
+    if previous is None:
+        lease = Lease(f"{round_.round_id}-{round_.num_assigned}", round_.round_id, device_id, ends_at)
+        return Place(replace(held, num_assigned=round_.num_assigned + 1), lease, is_new=True)
+    if previous.status == "lost":
+        return Place(held, replace(previous, status="open", ends_at=ends_at), is_new=False)
+    return None
+
+
+def expire_lease(round_: Round, lease: Lease, now: float) -> tuple[Round, Lease]:
+    """Free the place of a lease that ran out."""
+    if lease.status != "open" or now < lease.ends_at:
+        return round_, lease
+    return replace(round_, num_open=round_.num_open - 1), replace(lease, status="lost")
+
+
+def accept_report(round_: Round, lease: Lease, report_sha256: str, now: float) -> tuple[Round, Lease]:
+    """Count one report; the same one again changes nothing.
+
+    Raises:
+        ConflictingReportError: Another report was taken before.
+        RoundClosedError: The round ended, or the place went to another client.
+    """
+    if lease.status == "reported":
+        if lease.report_sha256 != report_sha256:
+            raise ConflictingReportError(f"assignment {lease.assignment_id} has another report: one is counted")
+        return round_, lease
+    check_open(round_, lease, now)
+    round_ = replace(round_, num_open=round_.num_open - (lease.status == "open"), num_reported=round_.num_reported + 1)
+    lease = replace(lease, status="reported", report_sha256=report_sha256, report_number=round_.num_reported)
+    return round_, lease
+
+
+def check_open(round_: Round, lease: Lease, now: float) -> None:
+    """Raise RoundClosedError unless this assignment may still send an update and a report."""
+    if lease.status == "aborted":
+        raise RoundClosedError(f"assignment {lease.assignment_id} was given back by its abort; check in for another")
+    if round_.status != "open" or lease.status == "closed" or now >= round_.closes_at:
+        raise RoundClosedError(f"round {round_.round_id} has ended; drop the work and check in again")
+    if lease.status == "lost" and not round_.has_free_place:
+        raise RoundClosedError(
+            f"the lease of assignment {lease.assignment_id} ran out and its place went to another; check in again"
+        )
+
+
+def abort(round_: Round, lease: Lease) -> tuple[Round, Lease]:
+    """Take a place back from a client that gives up; nothing changes where there is none to give."""
+    if lease.status not in ("open", "lost"):
+        return round_, lease
+    return replace(round_, num_open=round_.num_open - (lease.status == "open")), replace(lease, status="aborted")
+
+
+def check_report(plan: RoundPlan, assignment_id: str, report: Report) -> None:
+    """Check what a report says against what was asked, before anything is looked up.
+
+    Raises:
+        BadMessageError: Names the field, the rule and the value.
+    """
+    _expect(report.assignment_id == assignment_id, "assignment_id must be the one in the path", report.assignment_id)
+    _expect(report.num_examples >= 1, "num_examples must be >= 1", report.num_examples)
+    _expect(report.work_s is None or report.work_s >= 0, "work_s must be >= 0", report.work_s)
+    if plan.release is not None:
+        _expect(
+            report.work_s is None, "work_s must be left out of a private report: time tells what was drawn", "a value"
+        )
+    if plan.evaluate is None:
+        _expect(report.update_sha256 is not None, "update_sha256 must name the update of a train report", None)
+        _expect(report.metric_sums is None, "metric_sums must be left out of a train report", report.metric_sums)
+    else:
+        _expect(report.update_sha256 is None, "update_sha256 must be left out of an evaluate report", "a value")
+        _check_sums(plan, report.num_examples, report.metric_sums or {})
+
+
+def assignment_of(round_: Round, lease: Lease, now: float) -> Assignment:
+    """The message that tells a device its part."""
+    return round_.plan.assignment(lease.assignment_id, max(0.0, lease.ends_at - now))
+
+
+def _check_sums(plan: RoundPlan, num_examples: int, sums: dict[str, float]) -> None:
+    terms = plan.evaluate
+    if terms is None:
+        return
+    _expect(set(sums) == set(terms.release), f"metric_sums must name exactly {sorted(terms.release)}", sorted(sums))
+    for name, value in sums.items():
+        _expect(isfinite(value), f"metric_sums.{name} must be finite", value)
+        if terms.privacy is None and (name != "loss" or terms.loss_bound is not None):
+            # Each example adds a number in [0, 1]; noise may leave that range, a plain sum cannot.
+            _expect(
+                -1e-6 <= value <= num_examples * (1 + 1e-6),
+                f"metric_sums.{name} must be in [0, num_examples = {num_examples}]",
+                value,
+            )
+
+
+def _expect(condition: bool, rule: str, value: object) -> None:
+    if not condition:
+        raise BadMessageError(f"{rule}, got {value!r:.200}")
