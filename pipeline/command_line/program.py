@@ -5,11 +5,21 @@ A new command is one file beside this one with one function, and one row in COMM
 """
 
 from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
+from pipeline.command_line import privacy
+from pipeline.command_line.compile import compile_architecture
+from pipeline.command_line.search import EXAMPLE as SEARCH_EXAMPLE
+from pipeline.command_line.search import search
+from pipeline.command_line.serve import serve
 from pipeline.run_file import RunFileError
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "compile": Command(compile_architecture, "handheld compile docs/examples/architecture.json -o runs/artifact"),
+    "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
+    "search": Command(search, SEARCH_EXAMPLE),
+    "serve": Command(serve, "handheld serve --state runs/server --port 8470"),
+}
 
-GROUPS: dict[str, str] = {}
+GROUPS: dict[str, str] = {"privacy": "What a run spends."}
 
 PIPELINE_EXIT_CODES: ExitCodes = {**EXIT_CODES, RunFileError: WRONG_USAGE}
 

@@ -1,0 +1,48 @@
+"""`handheld privacy plan`: what a run will spend, before it spends anything."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from device_runtime.console import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from pipeline.searching.schedule import Schedule
+
+EXAMPLE = "handheld privacy plan run.toml"
+
+
+def plan(
+    run_file: Annotated[Path, typer.Argument(help="A run file with a table [privacy].")],
+    json: JsonOption = False,
+) -> None:
+    """Show what each phase of a run will release and whether it fits the budget.
+
+    Leaves with an error that names the noise that would fit when it does not.
+    """
+    # Help must not wait for what these import.
+    from pipeline.run_file import read_run_file  # noqa: PLC0415
+    from pipeline.searching.schedule import check_schedule, plan_schedule  # noqa: PLC0415
+
+    checked = read_run_file(run_file)
+    schedule, privacy = plan_schedule(checked), checked.privacy
+    if schedule is None or privacy is None:
+        raise ValueError(f"{run_file} has no table [privacy]: nothing of such a run is private")
+    print_result(schedule, json, _view(schedule, privacy.target_epsilon))
+    check_schedule(checked)
+
+
+def _view(schedule: "Schedule", target_epsilon: float) -> Group:
+    table = Table(title="what each client releases")
+    for name in ("phase", "split", "release", "times", "steps", "sample rate", "noise multiplier"):
+        table.add_column(name)
+    for entry in schedule.planned:
+        release = entry.release
+        numbers = (str(release.num_steps), f"{release.sample_rate:g}", f"{release.noise_multiplier:g}")
+        table.add_row(entry.phase, release.split, release.kind, str(entry.count), *numbers)
+    splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())
+    total = f"epsilon {schedule.epsilon:.3f} of {target_epsilon:g} at delta {schedule.delta:g}"
+    return Group(table, f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}")

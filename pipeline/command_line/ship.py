@@ -1,0 +1,45 @@
+"""`handheld ship`: a finished run becomes a bundle for apps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from device_runtime.console import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from pipeline.ship.bundle import Shipped
+
+EXAMPLE = "handheld ship runs/digits -o runs/digits/bundle"
+
+
+def ship(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `handheld search` wrote it.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a bundle there is replaced whole.")],
+    json: JsonOption = False,
+) -> None:
+    """Write the trained model for ONNX Runtime and ExecuTorch, with model card, input specification and golden examples.
+
+    Every written file is run here and compared with the trained model; one that differs by more than 1e-4 is refused.
+    """
+    with Console(stderr=True).status("importing torch") as status:
+        from pipeline.ship.bundle import ship_run  # noqa: PLC0415  (heavy)
+
+        shipped = ship_run(run, output, status.update)
+    print_result(shipped, json, _table(shipped))
+
+
+def _table(shipped: "Shipped") -> Table:
+    bundle, models = shipped.bundle, {model.file: model for model in shipped.bundle.variants[0].files}
+    table = Table(title=f"bundle of {bundle.run} in {shipped.folder}", title_justify="left")
+    for heading, justify in (("file", "left"), ("KiB", "right"), ("checked on", "left"), ("difference", "right")):
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for name, entry in bundle.files.items():
+        model = models.get(name)
+        told = (model.runtime, f"{model.max_difference:.1e}") if model else ("", "")
+        table.add_row(name, f"{entry.size_bytes / 1024:.1f}", *told)
+    table.caption = f"difference: largest from the trained model, at most {shipped.parity.tolerance:g}"
+    return table

@@ -1,0 +1,1 @@
+"""The demo: the whole path on digits, once without and once with differential privacy, from embedded run files."""

@@ -1,0 +1,72 @@
+"""From a run file's tables to the search's own records: space, limits, algorithm."""
+
+from typing import Any
+
+from device_runtime.specs import ExampleSpec
+from pipeline.run_sections import BudgetSection, RunFile
+from profiles.schema import DeviceProfile
+from search import ALGORITHMS, Feasibility, Limits, SearchAlgorithm, SearchSpace
+from search.options import HyperParameterOptions, StageOptions, StemOptions
+
+
+class UnfitDataError(ValueError):
+    """The data are not what the search space makes networks for."""
+
+
+def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
+    """The search space of a run over examples of a specification.
+
+    Raises:
+        UnfitDataError: The examples are no images.
+    """
+    if len(spec.shape) != 3:
+        raise UnfitDataError(
+            f"[space] makes networks for images of (channels, height, width), the data are {list(spec.shape)}: "
+            "reshape x in the npz"
+        )
+    space, training = run_file.space, run_file.training
+    channels, height, width = spec.shape
+    return SearchSpace(
+        input_shape=(channels, height, width),
+        num_classes=len(spec.labels),
+        stem=StemOptions(space.widths, space.kernels, space.strides),
+        stages=StageOptions(space.kinds, space.widths, space.depths, space.kernels, space.strides, space.expansions),
+        hyper_parameters=HyperParameterOptions(
+            learning_rate=training.learning_rate,
+            local_steps=training.local_steps or (),
+            local_epochs=training.local_epochs or (),
+            batch_size=training.batch_size or (),
+            momentum=training.momentum,
+            max_grad_norm=training.max_grad_norm or (),
+            server_learning_rate=(training.server_learning_rate,),
+            server_momentum=(training.server_momentum,),
+        ),
+        max_stages=space.max_stages,
+        heads=space.heads,
+        normalizations=space.normalizations,
+        activations=space.activations,
+    )
+
+
+def algorithm_of(run_file: RunFile, spec: ExampleSpec, profiles: tuple[DeviceProfile, ...]) -> SearchAlgorithm[Any]:
+    """The algorithm that a run file names, with its settings."""
+    section = run_file.search
+    budgets = {name: _limits(budget) for name, budget in run_file.budgets.items()}
+    feasibility = Feasibility(profiles, budgets, run_file.training.artifact_batch_size)
+    own = {"population_size": section.population_size, "tournament_size": section.tournament_size}
+    return ALGORITHMS[section.algorithm](
+        space_of(run_file, spec),
+        feasibility,
+        section.trials,
+        section.rounds,
+        **{name: value for name, value in own.items() if value is not None},
+    )
+
+
+def limits_as_plain(run_file: RunFile) -> dict[str, dict[str, float | None]]:
+    """The limits by device class, for the result."""
+    return {name: vars(_limits(budget)) for name, budget in run_file.budgets.items()}
+
+
+def _limits(budget: BudgetSection) -> Limits:
+    return Limits(budget.latency_ms, budget.training_step_ms, budget.memory_mib, budget.size_kib)

@@ -1,0 +1,75 @@
+"""What every search algorithm is: init, ask and tell over an explicit state that is saved as JSON."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol, TypeVar
+
+from profiles.records import decode_record, encode_record
+from search.candidate import Observation, Trial
+
+S = TypeVar("S")
+
+
+class SearchAlgorithm(Protocol[S]):
+    """A search that never runs its trials: the loop asks, runs them all, tells once, and saves the state.
+
+    Trials are numbered in the order asked for. A trial that the loop tells nothing of gives its number and its place
+    among `num_trials` back, unless a later one was told; so a loop that records trials tells a lost one as failed.
+    """
+
+    @property
+    def state_type(self) -> type[S]:
+        """The record that states are saved as."""
+
+    def init(self, seed: int) -> S:
+        """Make the state of a search that has asked nothing."""
+
+    def ask(self, state: S, count: int) -> tuple[Trial, ...]:
+        """Propose at most `count` trials, the same for the same state; none when the search is over.
+
+        Raises:
+            InfeasibleError: When no candidate meets the limits.
+        """
+
+    def tell(self, state: S, observations: Sequence[Observation]) -> S:
+        """Take what came of the last trials asked for: of all, some or none, in any order.
+
+        Raises:
+            ValueError: When a trial is told twice.
+        """
+
+
+def save_state(state: object) -> bytes:
+    """Write a state as canonical JSON."""
+    return encode_record(state)
+
+
+def load_state(algorithm: SearchAlgorithm[S], data: bytes) -> S:
+    """Read a state that `save_state` wrote.
+
+    Raises:
+        RecordError: When it is not a state of this algorithm.
+    """
+    return decode_record(algorithm.state_type, data)
+
+
+def sort_told(observations: Sequence[Observation], num_told: int) -> tuple[Observation, ...]:
+    """Put observations in the order of their trials, so that whoever came first changes nothing.
+
+    Args:
+        num_told: Trials below this index are over.
+
+    Raises:
+        ValueError: When a trial is told twice.
+    """
+    told = tuple(sorted(observations, key=lambda observation: observation.trial.index))
+    indices = [observation.trial.index for observation in told]
+    for before, index in pairwise([num_told - 1, *indices]):
+        if index <= before:
+            raise ValueError(f"a trial must be told once and before the next are asked for, got trial {index} again")
+    return told
+
+
+def next_index(told: Sequence[Observation], num_told: int) -> int:
+    """Index of the next trial; at least one more than before, so that a search whose phones all vanish ends."""
+    return told[-1].trial.index + 1 if told else num_told + 1

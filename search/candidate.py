@@ -1,0 +1,128 @@
+"""Candidates, trials and observations: what a search proposes, asks for and is told; plain data, JSON by records."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+
+from profiles.records import record_id
+from search.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class HyperParameters:
+    """How a candidate trains; sample rates and noise are the run's and never a candidate's.
+
+    Attributes:
+        learning_rate: Of the local steps.
+        local_steps: Steps a round; None where local_epochs says it.
+        local_epochs: Passes over the client's training split a round; None where local_steps says it.
+        batch_size: Examples a step; None where a private step draws by its sample rate.
+        momentum: Of the local steps.
+        max_grad_norm: Clip of each example's gradient; None for no clipping.
+        server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
+    """
+
+    learning_rate: float
+    local_steps: int | None = None
+    local_epochs: int | None = None
+    batch_size: int | None = None
+    momentum: float = 0.0
+    max_grad_norm: float | None = None
+    server_learning_rate: float = 1.0
+    server_momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_counts(local_steps=self.local_steps, local_epochs=self.local_epochs, batch_size=self.batch_size)
+        _check_positive(
+            learning_rate=self.learning_rate,
+            max_grad_norm=self.max_grad_norm,
+            server_learning_rate=self.server_learning_rate,
+        )
+        for name, value in (("momentum", self.momentum), ("server_momentum", self.server_momentum)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be >= 0 and < 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a search chooses: a network and how to train it."""
+
+    architecture: Architecture
+    hyper_parameters: HyperParameters
+
+
+def candidate_id(architecture_id: str, hyper_parameters: HyperParameters) -> str:
+    """Name a candidate: the sha256 (hexadecimal) of its architecture's id and its hyper-parameters."""
+    return record_id({"architecture_id": architecture_id, "hyper_parameters": hyper_parameters})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a candidate, asked for by a search.
+
+    Attributes:
+        index: Number of the trial in its search, from 0.
+        rounds: Rounds to train.
+        start_from: Index of the trial whose weights it starts from, sliced to fit; None for fresh weights.
+        clients: Who takes part; None for all.
+    """
+
+    index: int
+    candidate: Candidate
+    rounds: int
+    start_from: int | None = None
+    clients: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"index must be >= 0, got {self.index}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be >= 1, got {self.rounds}")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a trial gave, on the clients' validation splits, and what it cost, evaluation included.
+
+    Attributes:
+        accuracy: Fused over the clients; with noise it may leave [0, 1]. Without meaning where the trial failed.
+        loss: Fused over the clients; None where none was released.
+        num_examples: Behind accuracy and loss.
+        metrics: Further fused metrics by name.
+        client_seconds: Sum over devices, from their profiles.
+        bytes_up, bytes_down: Sum over devices.
+        epsilon_spent: By this trial; None without privacy.
+        failed: Why there is no score, e.g. too few reports; empty when there is one.
+    """
+
+    trial: Trial
+    accuracy: float
+    loss: float | None = None
+    num_examples: int = 0
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)
+    client_seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    epsilon_spent: float | None = None
+    failed: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (("accuracy", self.accuracy), ("loss", self.loss)):
+            if value is not None and not isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}; say in `failed` why there is no score")
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether accuracy means anything."""
+        return not self.failed
+
+
+def _check_counts(**values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+
+
+def _check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be > 0 and finite, got {value}")

@@ -1,0 +1,139 @@
+"""What an architecture costs on a device: latency, time of a training step, peak memory while training, size."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+
+from profiles.predict import METHODS, Method, predict_kernels
+from profiles.schema import BYTES_PER_VALUE, DeviceProfile, Kernel
+from search.architecture import Architecture
+from search.layers import Layer, layers_of
+
+_WITHOUT_WORK = frozenset({"flatten"})  # another view of the same values
+_INPUT_KEPT = frozenset({"conv", "group_norm", "hard_swish", "linear"})  # its gradient reads what the layer read
+_OUTPUT_KEPT = frozenset({"relu"})  # its gradient reads what the layer gave
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an architecture costs on one device.
+
+    Attributes:
+        latency_ms: Of one inference, batch 1.
+        training_step_ms: Of one run of gradient.onnx over a chunk of B examples, forward and backward.
+        peak_memory_mib: Of that run, see `peak_memory_bytes`.
+        size_kib: Of the parameters as float32.
+        macs: Multiply-accumulates of one example's forward pass.
+        method: The least sure one among the predicted kernels'.
+    """
+
+    latency_ms: float
+    training_step_ms: float
+    peak_memory_mib: float
+    size_kib: float
+    macs: int
+    parameters: int
+    method: Method
+
+
+def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Cost:
+    """Predict an architecture's cost on a device, training in chunks of `batch_size` examples.
+
+    Raises:
+        ValueError: When batch_size is not >= 1.
+    """
+    _check_batch_size(batch_size)
+    layers = _layers(architecture)
+    latency = predict_kernels(profile, kernels_of(architecture), 1, "forward")
+    training = predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient")
+    parameters = sum(layer.num_parameters() for layer in layers)
+    return Cost(
+        latency_ms=latency.median_ms,
+        training_step_ms=training.median_ms,
+        peak_memory_mib=peak_memory_bytes(architecture, batch_size) / 2**20,
+        size_kib=BYTES_PER_VALUE * parameters / 1024,
+        macs=sum(layer.multiply_accumulates() for layer in layers),
+        parameters=parameters,
+        method=max(latency.method, training.method, key=METHODS.index),
+    )
+
+
+def forward_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
+    """Milliseconds of one run of evaluate.onnx over a chunk of `batch_size` examples."""
+    _check_batch_size(batch_size)
+    return predict_kernels(profile, evaluation_kernels_of(architecture), batch_size, "evaluate").median_ms
+
+
+def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
+    """Milliseconds of one run of gradient.onnx over a chunk of `batch_size` examples."""
+    _check_batch_size(batch_size)
+    return predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient").median_ms
+
+
+@lru_cache(maxsize=256)
+def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
+    """The kernels of one inference, in execution order, repeated as often as they run."""
+    return tuple(_kernel(layer) for layer in _layers(architecture) if layer.kind not in _WITHOUT_WORK)
+
+
+@lru_cache(maxsize=256)
+def evaluation_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
+    """The kernels of evaluate.onnx: the layers', then the loss."""
+    return (*kernels_of(architecture), _loss_kernel(architecture))
+
+
+@lru_cache(maxsize=256)
+def training_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
+    """The kernels of gradient.onnx: the layers', the first without a gradient of its input, then loss, norms, clip."""
+    first, *others = kernels_of(architecture)
+    return (replace(first, kind="first_conv"), *others, _loss_kernel(architecture))
+
+
+def peak_memory_bytes(architecture: Architecture, batch_size: int) -> int:
+    """Bytes that one run of gradient.onnx over `batch_size` examples holds at its fullest, by bookkeeping.
+
+    Counts the parameters twice (the vector and its parts), their summed gradient twice (likewise), every value that a backward rule reads, each example's gradient of every convolution and normalisation (they wait for the
+    norms; a linear layer's stays an outer product), and for the layer where it is largest what is alive beside that:
+    gradients of its input and output, and of a convolution the unfolded input. Leaves out the runtime itself and the
+    examples that wait for their chunk.
+    """
+    layers = _layers(architecture)
+    shared = 4 * sum(layer.num_parameters() for layer in layers)
+    kept = sum(_kept_values(layers).values())
+    waiting = sum(layer.num_parameters() for layer in layers if layer.kind != "linear")
+    passing = max(_passing_values(layer) for layer in layers)
+    return BYTES_PER_VALUE * (shared + batch_size * (kept + waiting + passing))
+
+
+@lru_cache(maxsize=256)
+def _layers(architecture: Architecture) -> tuple[Layer, ...]:
+    return layers_of(architecture)
+
+
+def _loss_kernel(architecture: Architecture) -> Kernel:
+    return Kernel("cross_entropy", (architecture.num_classes,), (1,))
+
+
+def _kernel(layer: Layer) -> Kernel:
+    return Kernel(layer.kind, layer.input_shape, layer.output_shape, layer.kernel, layer.stride, layer.groups)
+
+
+def _kept_values(layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Sizes for one example, by name, of the values that a backward rule reads."""
+    kept = {layer.inputs[0]: prod(layer.input_shape) for layer in layers if layer.kind in _INPUT_KEPT}
+    return kept | {layer.name: prod(layer.output_shape) for layer in layers if layer.kind in _OUTPUT_KEPT}
+
+
+def _passing_values(layer: Layer) -> int:
+    """Values an example that live only while a layer's gradient is computed."""
+    gradients = prod(layer.input_shape) + prod(layer.output_shape)
+    if layer.kind != "conv" or layer.groups == layer.input_shape[0] or layer.kernel == 1:
+        return gradients
+    columns = layer.input_shape[0] // layer.groups * layer.kernel**2
+    # The unfolded input and its transposed copy.
+    return gradients + 2 * columns * layer.groups * prod(layer.output_shape[1:])
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")

@@ -1,0 +1,37 @@
+import pytest
+
+from profiles.records import RecordError
+from search.algorithm import load_state, next_index, save_state, sort_told
+from search.algorithms import ALGORITHMS
+from search.architecture import Architecture, Stem
+from search.budget import Feasibility
+from search.candidate import Candidate, HyperParameters, Observation, Trial
+
+CANDIDATE = Candidate(Architecture((1, 8, 8), 10, Stem(4)), HyperParameters(0.1))
+FREE = Feasibility((), {}, 8)
+
+
+def told(*indices: int) -> list[Observation]:
+    return [Observation(Trial(index, CANDIDATE, 1), 0.5) for index in indices]
+
+
+def test_observations_are_put_in_the_order_of_their_trials():
+    assert [o.trial.index for o in sort_told(told(5, 3, 4), num_told=3)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("indices", "num_told", "again"), [((3, 3), 0, 3), ((2, 4), 3, 2)])
+def test_a_trial_that_is_told_twice_is_refused_by_its_number(indices, num_told, again):
+    with pytest.raises(ValueError, match=f"got trial {again} again"):
+        sort_told(told(*indices), num_told)
+
+
+@pytest.mark.parametrize(("indices", "following"), [((3, 4), 5), ((5,), 6), ((), 4)])
+def test_the_next_trial_comes_after_the_last_told_and_after_nothing_one_later(indices, following):
+    assert next_index(told(*indices), num_told=3) == following
+
+
+def test_a_state_of_another_algorithm_is_refused(small_space):
+    search = ALGORITHMS["random_search"](small_space, FREE, num_trials=2, rounds=1)
+    evolution = ALGORITHMS["regularized_evolution"](small_space, FREE, num_trials=2, rounds=1)
+    with pytest.raises(RecordError, match="EvolutionState has an unknown key 'seen'"):
+        load_state(evolution, save_state(search.init(0)))
