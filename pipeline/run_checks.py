@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from pipeline.run_sections import DataSection, PrivacySection, RunFile, SearchSection, SpaceSection, TrainingSection
+from pipeline.run_sections import (
+    DataSection,
+    FleetSection,
+    PrivacySection,
+    RunFile,
+    SearchSection,
+    SpaceSection,
+    TrainingSection,
+)
 
 
 def broken_rules(run: RunFile) -> list[str]:
@@ -10,9 +18,19 @@ def broken_rules(run: RunFile) -> list[str]:
     lines = [*_data_rules(run.data), *_space_rules(run.space), *_search_rules(run.search), *_round_rules(run)]
     if run.run.kind == "real" and run.fleet is not None:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
+    lines.extend(_target_rules(run))
+    if run.fleet is not None:
+        lines.extend(_fleet_rules(run.fleet))
     if run.privacy is None:
         return [*lines, *_ordinary_rules(run.training)]
     return [*lines, *_private_rules(run.training, run.privacy), *_noise_place_rules(run, run.privacy)]
+
+
+def _target_rules(run: RunFile) -> Iterator[str]:
+    if run.run.kind == "emulated" and run.run.targets is not None:
+        yield "[run] targets belong to real runs: an emulated one keeps the limits of its fleet; name them in [fleet]"
+    if run.run.kind == "real" and run.budgets and run.run.targets is None:
+        yield "[budgets] of a real run need [run] targets, the profiles that the limits are checked on"
 
 
 def _data_rules(data: DataSection) -> Iterator[str]:
@@ -67,6 +85,14 @@ def _round_rules(run: RunFile) -> Iterator[str]:
         yield f"[round] min_reports must be <= cohort_size = {cohort}, got {run.round.min_reports}"
     if clients is not None and cohort > clients:
         yield f"[round] cohort_size must be <= [data] clients = {clients}, got {cohort}"
+
+
+def _fleet_rules(fleet: FleetSection) -> Iterator[str]:
+    if fleet.availability == 1 and "mean_spell_s" in fleet.model_fields_set:
+        yield (
+            f"[fleet] mean_spell_s = {fleet.mean_spell_s:g} has no meaning for phones that are always there; "
+            "remove it or set availability below 1"
+        )
 
 
 def _ordinary_rules(training: TrainingSection) -> Iterator[str]:

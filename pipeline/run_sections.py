@@ -37,11 +37,14 @@ class RunSection(Section):
         name: Of the run and its folder.
         seed: Of the search; an `emulated` run derives all keys and randomness from it, so that it replays.
         kind: `emulated` or `real`; a run refuses clients of the other kind.
+        targets: Profiles, by name in the catalogue or file, whose limits a real run keeps; an emulated one has its
+            fleet's.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**53)]
     kind: Literal["emulated", "real"]
+    targets: Names | None = None
 
 
 class DataSection(Section):
@@ -67,10 +70,17 @@ class FleetSection(Section):
     """Table [fleet], of emulated runs.
 
     Attributes:
-        profiles: Names in the catalogue; the clients take turns through them.
+        profiles: Names in the catalogue or files of profiles; the clients take turns through them. None for every
+            phone of the catalogue.
+        availability: Share of time that a phone is there; 1 for always.
+        mean_spell_s: Mean length of a spell of being there, seconds, where availability is below 1.
+        workers: Processes that compute; no result depends on it. Small networks are fastest with 1.
     """
 
-    profiles: Names
+    profiles: Names | None = None
+    availability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    mean_spell_s: PositiveFloat = 3600.0
+    workers: PositiveInt = 1
 
 
 class SpaceSection(Section):

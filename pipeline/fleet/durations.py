@@ -1,0 +1,67 @@
+"""How long an emulated phone takes for what it does, from its profile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from device_runtime.specs import Manifest
+from device_runtime.terms import EvaluateTerms, TrainTerms
+from device_runtime.wire import Assignment
+from profiles.records import from_plain
+from profiles.schema import DeviceProfile
+from search.architecture import Architecture
+from search.cost import forward_chunk_ms, training_chunk_ms
+
+
+@dataclass(frozen=True)
+class ChunkTimes:
+    """Seconds for one chunk of an artifact's B examples on one phone."""
+
+    train_s: float
+    evaluate_s: float
+
+
+TimesOf = Callable[[DeviceProfile, Manifest], ChunkTimes]
+
+
+def predicted_times(profile: DeviceProfile, manifest: Manifest) -> ChunkTimes:
+    """What the cost model says of an artifact of our own spaces."""
+    architecture = from_plain(Architecture, manifest.architecture)
+    training_ms = training_chunk_ms(architecture, profile, manifest.batch_size)
+    return ChunkTimes(training_ms / 1e3, forward_chunk_ms(architecture, profile, manifest.batch_size) / 1e3)
+
+
+def work_seconds(assignment: Assignment, num_examples: int, batch_size: int, times: ChunkTimes) -> float:
+    """Seconds that an assignment takes.
+
+    A private draw counts with its expected size: the emulator knows a duration before the work is computed, and on a
+    real phone how long a draw took would tell how many examples were drawn.
+
+    Args:
+        num_examples: In the split that the assignment reads.
+        batch_size: B of the artifact.
+    """
+    if assignment.train is not None:
+        return _train_chunks(assignment.train, num_examples, batch_size) * times.train_s
+    if assignment.evaluate is not None:
+        return _evaluate_chunks(assignment.evaluate, num_examples, batch_size) * times.evaluate_s
+    return 0.0
+
+
+def transfer_seconds(num_bytes: int, mbit_s: float, latency_ms: float) -> float:
+    """Seconds from the first byte sent to the last one received."""
+    return latency_ms / 1e3 + num_bytes * 8 / (mbit_s * 1e6)
+
+
+def _train_chunks(terms: TrainTerms, num_examples: int, batch_size: int) -> int:
+    if terms.privacy is not None:
+        drawn = terms.privacy.sample_rate * num_examples
+        return (terms.local_steps or 0) * max(1, ceil(drawn / batch_size))
+    step = terms.batch_size or num_examples
+    steps = terms.local_steps or (terms.local_epochs or 0) * ceil(num_examples / step)
+    return steps * ceil(min(step, num_examples) / batch_size)
+
+
+def _evaluate_chunks(terms: EvaluateTerms, num_examples: int, batch_size: int) -> int:
+    rate = 1.0 if terms.privacy is None else terms.privacy.sample_rate
+    return max(1, ceil(rate * num_examples / batch_size))

@@ -1,0 +1,88 @@
+"""The emulated fleet that a run file describes: its phones, their shares of the data, and the run they serve."""
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from device_runtime.accounting import Budget
+from device_runtime.examples import DataSet, DealTerms, SpecOverrides, deal, open_source
+from device_runtime.examples.partition import PartitionError, Shares, deal_by_owner, training_flags
+from pipeline.coordinator.plans import Run
+from pipeline.digits import DATA_SCHEMES
+from pipeline.fleet.availability import AvailabilityTerms
+from pipeline.fleet.durations import predicted_times
+from pipeline.fleet.population import FleetTerms
+from pipeline.fleet.workers import FleetData, split_key
+from pipeline.run_sections import FleetSection, RunFile
+from profiles.catalogue import catalogue_names, load_profile
+from profiles.records import record_id
+
+
+class EmulatedRun(NamedTuple):
+    """What `EmulatedRounds` is opened with, beside its folder."""
+
+    terms: FleetTerms
+    data: FleetData
+    source: DataSet
+    run: Run
+
+
+def fleet_of(run_file: RunFile, folder: Path, rotation: int = 0, budget: Budget | None = None) -> EmulatedRun:
+    """Read the data, deal them out and load the profiles; the same file gives the same fleet.
+
+    Args:
+        folder: Of the run; its blobs lie in `blobs` below it.
+        rotation: Which fifth of the examples is the test split.
+        budget: Of the run and of every phone's ledger; a file with [privacy] needs one, another has none.
+
+    Raises:
+        SourceError: The data cannot be read, or cannot be dealt out as the file says.
+        UnknownProfileError: Naming the nearest phone of the catalogue.
+        ValueError: The file is of a real run, or budget and file are not both private.
+    """
+    if run_file.run.kind != "emulated":
+        raise ValueError("[run] kind must be 'emulated' for a fleet; `handheld serve` waits for real devices")
+    if (run_file.privacy is None) != (budget is None):
+        raise ValueError(f"a budget belongs to [privacy] and to nothing else, got {budget} for {run_file.privacy}")
+    seed = emulated_seed(run_file.run.seed)
+    source = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES)
+    shares = _deal(run_file, source, split_key(seed), rotation)
+    data = FleetData(run_file.data.source, source.spec, shares, folder / "blobs", seed)
+    run = Run(run_file.run.name, "emulated", record_id(source.spec), run_file.run.seed, budget)
+    return EmulatedRun(_terms(run_file.fleet or FleetSection(), rotation), data, source, run)
+
+
+def emulated_seed(seed: int) -> bytes:
+    """32 bytes that all keys and randomness of an emulated run are derived from."""
+    return hashlib.sha256(f"emulated run {seed}".encode()).digest()
+
+
+def _terms(fleet: FleetSection, rotation: int) -> FleetTerms:
+    return FleetTerms(
+        profiles=tuple(load_profile(name) for name in fleet.profiles or catalogue_names()),
+        times_of=predicted_times,
+        availability=AvailabilityTerms(fleet.availability, fleet.mean_spell_s),
+        rotation=rotation,
+        num_workers=fleet.workers,
+    )
+
+
+def _deal(run_file: RunFile, source: DataSet, key: bytes, rotation: int) -> Shares:
+    terms, is_train = run_file.data, training_flags(source, key, rotation)
+    if terms.partition == "file":
+        shares = deal_by_owner(source.ids(), source.clients(), is_train, terms.min_train_examples)
+    else:
+        dealing = DealTerms(terms.clients or 1, terms.min_train_examples, terms.alpha)
+        shares = deal(source.ids(), source.class_indices(), is_train, dealing, _partition_rng(run_file.run.seed))
+    cohort = run_file.round.cohort_size
+    if cohort > len(shares):
+        raise PartitionError(f"[round] cohort_size must be <= the {len(shares)} clients of the data, got {cohort}")
+    return shares
+
+
+def _partition_rng(seed: int) -> np.random.Generator:
+    digest = hmac.digest(emulated_seed(seed), b"partition", hashlib.sha256)
+    return np.random.default_rng(int.from_bytes(digest, "big"))

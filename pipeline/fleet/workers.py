@@ -1,0 +1,126 @@
+"""Where emulated phones compute: in this process, or in a pool of processes that give the same bytes.
+
+A pool is spawned, never forked: a forked ONNX Runtime session hangs.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from device_runtime.examples import ClientSource, DataSet, open_source
+from device_runtime.private_random import PrivateRandom
+from device_runtime.signing import SigningKey
+from device_runtime.specs import ExampleSpec
+from device_runtime.wire import AbortReason, Assignment
+from device_runtime.work import ABORT_REASONS, Holdings, SessionCache, WorkResult, abort_reason_of, perform_charged
+from pipeline.digits import DATA_SCHEMES
+
+MAX_SESSIONS = 8
+MAX_SHARES = 4096
+
+
+@dataclass(frozen=True)
+class FleetData:
+    """What a process needs to stand in for any phone of the fleet.
+
+    Attributes:
+        source: As in the run file, e.g. `digits`.
+        spec: Of the examples.
+        shares: Ids of each phone's examples, by phone.
+        blobs: The server's blob folder: a phone's cache holds the same bytes under the same names.
+        seed: All keys and private randomness are derived from it.
+    """
+
+    source: str
+    spec: ExampleSpec
+    shares: tuple[tuple[str, ...], ...] = field(repr=False)
+    blobs: Path
+    seed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An assignment that cannot be done, as the client's step function wants to hear it."""
+
+    reason: AbortReason
+    detail: str
+
+
+Outcome = WorkResult | Failure
+
+
+class PhoneWork:
+    """Does assignments for the phones of a fleet; sessions and decoded examples are shared."""
+
+    def __init__(self, data: FleetData, source: DataSet) -> None:
+        self._data, self._key = data, split_key(data.seed)
+        self._sessions = SessionCache(MAX_SESSIONS)
+        # A share is looked up in all of the source's ids, which may be many more.
+        self._share = lru_cache(MAX_SHARES)(lambda phone: ClientSource(source, data.shares[phone]))
+
+    def perform(self, phone: int, assignment: Assignment) -> Outcome:
+        """Do one phone's assignment, which its ledger was charged for."""
+        holdings = Holdings(self._share(phone), self._key, None)
+        random = PrivateRandom.derived(self._data.seed, f"phone {phone}/{assignment.assignment_id}")
+        try:
+            return perform_charged(assignment, holdings, self._read_blob, random, self._sessions)
+        except tuple(ABORT_REASONS) as error:
+            return Failure(abort_reason_of(error), str(error))
+
+    def _read_blob(self, sha256: str) -> bytes:
+        return (self._data.blobs / sha256).read_bytes()
+
+
+class Workers:
+    """Owns the processes of a fleet, if it has any of its own."""
+
+    def __init__(self, data: FleetData, source: DataSet, num_workers: int) -> None:
+        """Get ready; processes start with the first assignment.
+
+        Args:
+            source: All phones' examples, for this process; others open `data.source`.
+            num_workers: 1 computes in this process, more in as many others.
+        """
+        if num_workers < 1:
+            raise ValueError(f"workers must be >= 1, got {num_workers}")
+        self._inline = PhoneWork(data, source)
+        self._pool: ProcessPoolExecutor | None = None
+        if num_workers > 1:
+            self._pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _open_process, (data,))
+
+    def begin(self, phone: int, assignment: Assignment) -> Callable[[], Outcome]:
+        """Begin one phone's assignment; the answer gives its outcome, and waits or computes for it."""
+        if self._pool is None:
+            return partial(self._inline.perform, phone, assignment)
+        return self._pool.submit(_perform_in_process, phone, assignment).result
+
+    def close(self) -> None:
+        """Let the processes go."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def split_key(seed: bytes) -> bytes:
+    """The split key of every phone of an emulated run; real phones draw their own."""
+    return hmac.digest(seed, b"split key", hashlib.sha256)
+
+
+def phone_key(seed: bytes, phone: int) -> SigningKey:
+    """The key of one phone."""
+    return SigningKey.derived(seed, f"phone {phone}")
+
+
+_process_work: list[PhoneWork] = []
+
+
+def _open_process(data: FleetData) -> None:
+    _process_work[:] = [PhoneWork(data, open_source(data.source, data.spec, DATA_SCHEMES))]
+
+
+def _perform_in_process(phone: int, assignment: Assignment) -> Outcome:
+    return _process_work[0].perform(phone, assignment)

@@ -1,0 +1,228 @@
+"""The device profile: what one phone or desktop can do, as a record in which every figure says where it comes from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, prod
+from typing import Literal
+
+Provenance = Literal["measured", "published", "estimated"]
+DeviceClass = Literal["entry", "mid", "high", "desktop"]
+Direction = Literal["forward", "evaluate", "gradient"]
+KernelKey = tuple["Kernel", int, Direction]
+BYTES_PER_VALUE = 4  # float32
+CONVOLUTIONS = frozenset({"conv", "first_conv"})
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number and where it comes from.
+
+    Attributes:
+        provenance: `measured` by Handheld on the device itself, `published` by others, or `estimated` from other
+            figures.
+        source: Which file or publication, and for an estimate how.
+    """
+
+    value: float
+    unit: str
+    provenance: Provenance
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value < inf:
+            raise ValueError(f"value must be >= 0 and finite, got {self.value} {self.unit}")
+        if not self.unit or not self.source:
+            raise ValueError(f"a figure must name its unit and its source, got {self.unit!r} and {self.source!r}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Cores of one kind.
+
+    Attributes:
+        core: Name of the core, or the model string of a desktop's CPU.
+        max_mhz: Highest frequency; its source stands for the number of cores too. None where the system does not tell.
+    """
+
+    core: str
+    num_cores: int
+    max_mhz: Figure | None
+
+
+@dataclass(frozen=True)
+class Link:
+    """A connection: how fast bytes go each way, and how long the first one takes."""
+
+    download_mbit_s: Figure
+    upload_mbit_s: Figure
+    latency_ms: Figure
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The inference library that the times belong to."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One layer for ONE example, without its name: `search.layers` says what the fields mean.
+
+    Attributes:
+        kind: A layer's kind; or `first_conv`, a convolution of the examples themselves, whose gradient ends there;
+            `cross_entropy`, what a step does after the last layer: loss, norms and clip; `call`, an empty graph.
+        kernel, stride, groups: Of a convolution; 1 elsewhere but for the groups of a normalisation.
+    """
+
+    kind: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def family(self) -> str:
+        """Kernels that are computed alike: the kind, and for a convolution which of three."""
+        if self.kind != "conv":
+            return self.kind
+        if self.groups == self.input_shape[0] > 1:
+            return "depthwise_conv"
+        return "pointwise_conv" if self.kernel == 1 else "conv"
+
+    def multiply_accumulates(self) -> int:
+        """Of one example's forward pass; 0 for what has no weight matrix."""
+        if self.kind in CONVOLUTIONS:
+            return prod(self.output_shape) * self.input_shape[0] // self.groups * self.kernel**2
+        return prod(self.input_shape) * prod(self.output_shape) if self.kind == "linear" else 0
+
+    def num_parameters(self) -> int:
+        """Trainable values of the layer with a bias."""
+        outputs = self.output_shape[0] if self.output_shape else 0
+        if self.kind in CONVOLUTIONS:
+            return outputs * (self.input_shape[0] // self.groups * self.kernel**2 + 1)
+        if self.kind == "linear":
+            return outputs * (self.input_shape[0] + 1)
+        return 2 * outputs if self.kind == "group_norm" else 0
+
+    def bytes_moved(self, batch_size: int) -> int:
+        """Bytes read and written by a forward pass: inputs, outputs and parameters, each once."""
+        num_inputs = 2 if self.kind == "add" else 1
+        values = batch_size * (num_inputs * prod(self.input_shape) + prod(self.output_shape)) + self.num_parameters()
+        return BYTES_PER_VALUE * values
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """What a kernel took, in milliseconds of one run of its graph, the call included.
+
+    Attributes:
+        batch_size: Examples in a run.
+        direction: `forward` as in a shipped model, `evaluate` as in evaluate.onnx, `gradient` for forward and backward
+            with the clipped sum of each example's gradient as in gradient.onnx.
+        spread: Distance of the quartiles divided by the median.
+        repetitions: Timed runs.
+    """
+
+    kernel: Kernel
+    batch_size: int
+    direction: Direction
+    median_ms: float
+    p90_ms: float
+    min_ms: float
+    spread: float
+    repetitions: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast kernels run that nobody measured: overhead + multiply-accumulates / gmac_s + bytes / memory_gb_s.
+
+    Of the gradient, multiply-accumulates and bytes are still those of the forward pass: the rates hold what the
+    backward pass adds.
+
+    Attributes:
+        gmac_s: 1e9 multiply-accumulates a second; > 0.
+        memory_gb_s: 1e9 bytes a second; > 0.
+        layer_overhead_ms: Of each layer, whatever its size.
+    """
+
+    gmac_s: Figure
+    memory_gb_s: Figure
+    layer_overhead_ms: Figure
+
+    def __post_init__(self) -> None:
+        if min(self.gmac_s.value, self.memory_gb_s.value) <= 0:
+            raise ValueError(f"rates must be > 0, got {self.gmac_s.value} and {self.memory_gb_s.value}")
+
+    def kernel_ms(self, kernel: Kernel, batch_size: int) -> float:
+        """Milliseconds of one kernel for a batch."""
+        compute = batch_size * kernel.multiply_accumulates() / (self.gmac_s.value * 1e6)
+        memory = kernel.bytes_moved(batch_size) / (self.memory_gb_s.value * 1e6)
+        return self.layer_overhead_ms.value + compute + memory
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What kernels that nobody measured are predicted from.
+
+    Attributes:
+        forward: Of the directions `forward` and `evaluate`.
+        call_overhead_ms: Of each run of a graph, whatever is in it.
+    """
+
+    forward: Rates
+    gradient: Rates
+    call_overhead_ms: Figure
+
+    def kernel_ms(self, kernel: Kernel, batch_size: int, direction: Direction) -> float:
+        """Milliseconds of one kernel for a batch, without the call's overhead."""
+        return (self.gradient if direction == "gradient" else self.forward).kernel_ms(kernel, batch_size)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """What one device can do; its id is the sha256 of its canonical JSON.
+
+    Attributes:
+        name: Of the device, as in the catalogue.
+        clusters: The slowest first.
+        abi: Instruction set, e.g. `arm64-v8a`.
+        threads: Threads that the times belong to.
+        affinity: Which cores ran them; None for the system's choice.
+        link: None where nothing is known.
+        kernels: Measured times; empty for a phone known from publications only.
+        is_stable: Whether the times can be relied on; `warnings` tell why not.
+    """
+
+    name: str
+    device_class: DeviceClass
+    soc: str
+    clusters: tuple[Cluster, ...]
+    ram_mib: Figure
+    abi: str
+    os: str
+    runtime: Runtime
+    threads: int
+    throughput: Throughput
+    affinity: str | None = None
+    link: Link | None = None
+    kernels: tuple[KernelTime, ...] = ()
+    is_stable: bool = True
+    warnings: tuple[str, ...] = ()
+    schema: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.name or self.threads < 1:
+            raise ValueError(f"a profile must have a name and threads >= 1, got {self.name!r} and {self.threads}")
+
+    def __hash__(self) -> int:
+        """Cheap, for the caches of the predictor: a profile holds thousands of kernels and is looked up for each."""
+        return hash((self.name, self.soc, self.threads, len(self.kernels)))
+
+    @cached_property
+    def times_by_kernel(self) -> dict[KernelKey, KernelTime]:
+        """Measured times by what was measured."""
+        return {(time.kernel, time.batch_size, time.direction): time for time in self.kernels}
