@@ -1,6 +1,7 @@
 """`handheld-device`: the command line of a phone's or desktop's client."""
 
 from device_runtime.console import EXIT_CODES, Command, Program, run_program
+from device_runtime.measure_command import measure
 from device_runtime.run_command import run
 from device_runtime.state_commands import forget, ledger
 
@@ -12,6 +13,7 @@ PROGRAM = Program(
         "run": Command(
             run, "handheld-device run --server http://127.0.0.1:8000 --data npz:share.npz --state client --once"
         ),
+        "measure": Command(measure, "handheld-device measure --quick -o profile.json"),
         "ledger": Command(ledger, "handheld-device ledger --state client"),
         "forget": Command(forget, "handheld-device forget --state client"),
     },

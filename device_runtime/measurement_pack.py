@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from profiles.records import RecordError, decode_record
@@ -75,14 +74,15 @@ def read_pack(folder: Path) -> Pack:
     graphs = {sha256: _read(folder / graph_file(sha256)) for sha256 in sorted(names)}
     for sha256, graph in graphs.items():
         if hashlib.sha256(graph).hexdigest() != sha256:
-            raise PackError(f"{folder / graph_file(sha256)} was altered; compile the pack again (handheld profile pack)")
+            raise PackError(
+                f"{folder / graph_file(sha256)} was altered; compile the pack again (handheld profile pack)"
+            )
     return Pack(hashlib.sha256(data).hexdigest(), manifest, graphs)
 
 
 def default_pack() -> Pack:
     """The pack that comes with the package: kernels of small networks for images of 8 to 32 pixels."""
-    with as_file(files("device_runtime.default_pack")) as folder:
-        return read_pack(folder)
+    return read_pack(Path(__file__).parent / "default_pack")
 
 
 def _read(path: Path) -> bytes:

@@ -44,9 +44,7 @@ def predict_kernels(
 ) -> Prediction:
     """Add up the kernels of one run for `batch_size` examples, and the call's overhead."""
     parts = [predict_kernel(profile, kernel, batch_size, direction) for kernel in kernels]
-    unknown = dict.fromkeys(
-        kernel for kernel, part in zip(kernels, parts, strict=True) if part.method != "measured"
-    )
+    unknown = dict.fromkeys(kernel for kernel, part in zip(kernels, parts, strict=True) if part.method != "measured")
     return Prediction(
         median_ms=profile.throughput.call_overhead_ms.value + sum(part.ms for part in parts),
         method=max((part.method for part in parts), key=METHODS.index, default="measured"),
@@ -55,9 +53,7 @@ def predict_kernels(
 
 
 @lru_cache(maxsize=1 << 16)
-def predict_kernel(
-    profile: DeviceProfile, kernel: Kernel, batch_size: int, direction: Direction
-) -> KernelPrediction:
+def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, direction: Direction) -> KernelPrediction:
     """One kernel: its own measured time, that of the most alike measured one scaled, or from the throughput."""
     if known := profile.times_by_kernel.get((kernel, batch_size, direction)):
         return KernelPrediction(_without_call(profile, known), "measured")

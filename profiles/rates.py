@@ -10,6 +10,7 @@ from profiles.schema import Direction, Figure, KernelTime, Rates, Throughput
 
 Array = NDArray[np.float64]
 _SMALLEST = 1e-7  # milliseconds of 1e6 multiply-accumulates or bytes: rates stay finite where a term explains nothing
+_NUM_ITERATIONS = 20
 
 
 def fit_throughput(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Throughput:
@@ -42,13 +43,25 @@ def _fit_rates(times: Sequence[KernelTime], directions: tuple[Direction, ...], c
 
 
 def _fit_nonnegative(columns: Array, values: Array) -> Array:
-    """Least squares of relative errors with factors >= 0, by trying every set of columns."""
-    scaled = columns / values[:, None]
+    """Factors >= 0 whose products are wrong by small ratios, either way alike.
+
+    Squares of relative errors alone would favour too small a product: it is never more than 100% off. So errors are
+    weighed by the geometric mean of value and product, again and again.
+    """
+    weights = 1 / values
+    for _ in range(_NUM_ITERATIONS):
+        factors = _solve_nonnegative(columns * weights[:, None], values * weights)
+        weights = 1 / np.sqrt(values * (columns @ factors))
+    return factors
+
+
+def _solve_nonnegative(columns: Array, values: Array) -> Array:
+    """Least squares with factors >= 0, by trying every set of the few columns."""
     best, least = np.zeros(columns.shape[1]), np.inf
     for size in range(1, columns.shape[1] + 1):
         for chosen in combinations(range(columns.shape[1]), size):
-            found, *_ = np.linalg.lstsq(scaled[:, chosen], np.ones(len(values)), rcond=None)
-            error = float(np.sum((scaled[:, chosen] @ found - 1) ** 2))
+            found, *_ = np.linalg.lstsq(columns[:, chosen], values, rcond=None)
+            error = float(np.sum((columns[:, chosen] @ found - values) ** 2))
             if (found >= 0).all() and error < least:
                 best, least = np.zeros(columns.shape[1]), error
                 best[list(chosen)] = found

@@ -5,21 +5,31 @@ A new command is one file beside this one with one function, and one row in COMM
 """
 
 from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
-from pipeline.command_line import privacy
+from device_runtime.measure_command import measure
+from pipeline.command_line import fleet, privacy, profile
 from pipeline.command_line.compile import compile_architecture
 from pipeline.command_line.search import EXAMPLE as SEARCH_EXAMPLE
 from pipeline.command_line.search import search
 from pipeline.command_line.serve import serve
+from pipeline.command_line.ship import EXAMPLE as SHIP_EXAMPLE
+from pipeline.command_line.ship import ship
 from pipeline.run_file import RunFileError
 
 COMMANDS: dict[str, Command] = {
     "compile": Command(compile_architecture, "handheld compile docs/examples/architecture.json -o runs/artifact"),
+    "fleet run": Command(fleet.run, fleet.EXAMPLE),
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
+    "profile list": Command(profile.list_profiles, profile.EXAMPLES["list"]),
+    "profile show": Command(profile.show_profile, profile.EXAMPLES["show"]),
+    "profile predict": Command(profile.predict, profile.EXAMPLES["predict"]),
+    "profile measure": Command(measure, profile.EXAMPLES["measure"]),
+    "profile pack": Command(profile.pack, profile.EXAMPLES["pack"]),
     "search": Command(search, SEARCH_EXAMPLE),
     "serve": Command(serve, "handheld serve --state runs/server --port 8470"),
+    "ship": Command(ship, SHIP_EXAMPLE),
 }
 
-GROUPS: dict[str, str] = {"privacy": "What a run spends."}
+GROUPS: dict[str, str] = {"fleet": "Emulated phones, without a search.", "privacy": "What a run spends.", "profile": "What devices can do."}
 
 PIPELINE_EXIT_CODES: ExitCodes = {**EXIT_CODES, RunFileError: WRONG_USAGE}
 

@@ -66,6 +66,12 @@ class SearchView:
     ) -> None:
         self._progress.stop()
 
+    def clear(self) -> None:
+        """Forget the bars of an earlier search."""
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
+
     def began(self, part: "Part", trial: "Trial | None", num_rounds: int) -> None:
         """A trial or the final training begins."""
         if part not in self._tasks:

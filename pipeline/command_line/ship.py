@@ -21,7 +21,7 @@ def ship(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a bundle there is replaced whole.")],
     json: JsonOption = False,
 ) -> None:
-    """Write the trained model for ONNX Runtime and ExecuTorch, with model card, input specification and golden examples.
+    """Write the trained model for ONNX Runtime and ExecuTorch, with model card, input specification, golden examples.
 
     Every written file is run here and compared with the trained model; one that differs by more than 1e-4 is refused.
     """
@@ -35,8 +35,10 @@ def ship(
 def _table(shipped: "Shipped") -> Table:
     bundle, models = shipped.bundle, {model.file: model for model in shipped.bundle.variants[0].files}
     table = Table(title=f"bundle of {bundle.run} in {shipped.folder}", title_justify="left")
-    for heading, justify in (("file", "left"), ("KiB", "right"), ("checked on", "left"), ("difference", "right")):
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+    table.add_column("file")
+    table.add_column("KiB", justify="right")
+    table.add_column("checked on")
+    table.add_column("difference", justify="right")
     for name, entry in bundle.files.items():
         model = models.get(name)
         told = (model.runtime, f"{model.max_difference:.1e}") if model else ("", "")

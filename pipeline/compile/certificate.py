@@ -6,28 +6,26 @@ certifies the same numbers.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import inf
 
 import numpy as np
 import onnxruntime
 import torch
 
-from device_runtime.arrays import Floats, Inputs, Vector
+from device_runtime.arrays import Inputs, Vector
 from device_runtime.artifact import Artifact
 from device_runtime.session import StepSession
 from device_runtime.specs import Manifest
 from pipeline.compile.builder import CompileError
+from pipeline.compile.comparison import Comparison, errors_of_float32, gradient_errors, median_of, relative, worst_of
 from pipeline.compile.reference import Batch, Reference, draw_batch, reference_of
 
 TOLERANCE = 1e-4
 # Where normalisations divide by almost nothing, torch in float32 is as far from float64 as we are: so far and this much
 # further is allowed. For most networks that is below the tolerance.
 FLOAT32_ALLOWANCE = 100
-# A parameter's error is relative to its own gradient, or to this share of the clipped norms that were summed: examples
-# may cancel, and what float32 leaves of them is no error.
-SMALLEST_SHARE = 1e-2
 # The median over these counts: one activation within rounding of its kink falls to the other side, and moves a gradient
 # by as much as a wrong rule would, but in one batch of hundreds.
 NUM_BATCHES = 3
@@ -104,16 +102,6 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Comparison:
-    """Relative errors of one batch, or medians over batches; of the summed gradients by parameter."""
-
-    loss: float
-    norm: float
-    unclipped: dict[str, float]
-    clipped: dict[str, float]
-
-
-@dataclass(frozen=True)
 class _Isolation:
     independence: float
     removal: float
@@ -130,22 +118,19 @@ def certify(artifact: Artifact, module: torch.nn.Module, parameters: Vector) -> 
     batches = [draw_batch(step.manifest, rng) for _ in range(NUM_BATCHES)]
     references = [reference_of(module, parameters, batch) for batch in batches]
     singles = [reference_of(module, parameters, batch, np.float32) for batch in batches]
-    ours = _median([_compare(step, *pair) for pair in zip(batches, references, strict=True)])
-    float32 = _median([_round(step.manifest, *pair) for pair in zip(singles, references, strict=True)])
-    _check_comparison(ours, float32)
+    float32 = median_of([errors_of_float32(step.manifest, *pair) for pair in zip(singles, references, strict=True)])
+    compared = []
+    # Without a clip first: with it, one wrong gradient scales all the others and nobody could tell which it was.
+    for clips in ([inf] * NUM_BATCHES, [_half_the_median(reference.norms()) for reference in references]):
+        compared.append(median_of([_compare(step, *case) for case in zip(batches, references, clips, strict=True)]))
+        _check_comparison(compared[-1], float32)
     isolated = [_isolate(step, batch, draw_batch(step.manifest, rng)) for batch in batches]
     _check_isolation(isolated)
     _check_finite(artifact, parameters, batches[0])
     return Certificate(
         artifact_id=artifact.artifact_id,
-        errors=Errors(
-            loss=ours.loss,
-            norm=ours.norm,
-            gradient=_largest([*ours.unclipped.values(), *ours.clipped.values()]),
-            independence=_largest(found.independence for found in isolated),
-            removal=_largest(found.removal for found in isolated),
-        ),
-        float32=Rounding(float32.loss, float32.norm, _largest(float32.unclipped.values())),
+        errors=_errors(worst_of(compared), isolated),
+        float32=Rounding(float32.loss, float32.norm, max(float32.gradient.values())),
         tolerance=TOLERANCE,
         step_ms=_median_ms(lambda: step.gradient(batches[0], 1.0)),
         evaluate_ms=_median_ms(lambda: step.session.evaluate(parameters, batches[0].x, batches[0].y)),
@@ -154,58 +139,40 @@ def certify(artifact: Artifact, module: torch.nn.Module, parameters: Vector) -> 
     )
 
 
-def _compare(step: _Step, batch: Batch, reference: Reference) -> _Comparison:
-    clip = float(np.median(reference.norms())) / 2 or 1.0
-    masks = (batch.unmasked(), batch)
-    unclipped, clipped = ([_compare_sums(step, case, reference, bound) for case in masks] for bound in (inf, clip))
-    losses, _ = step.session.evaluate(step.parameters, batch.x, batch.y)
-    return _Comparison(
-        loss=_largest([_relative(losses, reference.losses), *(case.loss for case in (*unclipped, *clipped))]),
-        norm=_largest(case.norm for case in (*unclipped, *clipped)),
-        unclipped=_by_name(_largest, [case.unclipped for case in unclipped]),
-        clipped=_by_name(_largest, [case.unclipped for case in clipped]),
+def _errors(compared: Comparison, isolated: Sequence[_Isolation]) -> Errors:
+    return Errors(
+        loss=compared.loss,
+        norm=compared.norm,
+        gradient=max(compared.gradient.values()),
+        independence=max(found.independence for found in isolated),
+        removal=max(found.removal for found in isolated),
     )
 
 
-def _compare_sums(step: _Step, batch: Batch, reference: Reference, max_grad_norm: float) -> _Comparison:
+def _compare(step: _Step, batch: Batch, reference: Reference, max_grad_norm: float) -> Comparison:
+    """Compare with all examples in use, and with the masked ones masked."""
+    return worst_of([_compare_masked(step, case, reference, max_grad_norm) for case in (batch.unmasked(), batch)])
+
+
+def _compare_masked(step: _Step, batch: Batch, reference: Reference, max_grad_norm: float) -> Comparison:
     gradient_sum, loss_sum, norms = step.gradient(batch, max_grad_norm)
-    factors = reference.factors(batch.mask, max_grad_norm)
-    return _Comparison(
-        loss=_relative(np.array([loss_sum]), np.array([reference.losses @ batch.mask])),
-        norm=_relative(norms, reference.norms() * batch.mask),
-        unclipped=_gradient_errors(step.manifest, gradient_sum, reference, factors),
-        clipped={},
+    losses, _ = step.session.evaluate(step.parameters, batch.x, batch.y, batch.mask)
+    expected = reference.losses * batch.mask
+    return Comparison(
+        loss=relative(np.append(losses, loss_sum), np.append(expected, expected.sum())),
+        norm=relative(norms, reference.norms() * batch.mask),
+        gradient=gradient_errors(step.manifest, gradient_sum, reference, reference.factors(batch.mask, max_grad_norm)),
     )
 
 
-def _round(manifest: Manifest, single: Reference, reference: Reference) -> _Comparison:
-    """What torch's float32 does to the loss, the norms and the unclipped sum."""
-    everybody = np.ones(len(reference.losses))
-    return _Comparison(
-        loss=_relative(single.losses, reference.losses),
-        norm=_relative(single.norms(), reference.norms()),
-        unclipped=_gradient_errors(manifest, single.gradients.sum(axis=0), reference, everybody),
-        clipped={},
-    )
-
-
-def _gradient_errors(manifest: Manifest, found: Inputs, reference: Reference, factors: Floats) -> dict[str, float]:
-    expected = factors @ reference.gradients
-    floor = SMALLEST_SHARE * float(factors @ reference.norms())
-    parts = {entry.name: slice(entry.offset, entry.offset + prod(entry.shape)) for entry in manifest.layout}
-    return {name: _relative(found[part], expected[part], floor) for name, part in parts.items()}
-
-
-def _check_comparison(ours: _Comparison, float32: _Comparison) -> None:
-    # Unclipped sums first: with a clip, one wrong gradient scales all the others and nobody could tell which it was.
-    for by_name in (ours.unclipped, ours.clipped):
-        for name, error in reversed(by_name.items()):
-            if not error <= (allowed := _allowed(float32.unclipped[name])):
-                raise CertificateError(
-                    f"the compiled gradient of {name!r} differs from torch by {error:.2g} (relative), above "
-                    f"{allowed:.2g}, and is the first that does from the loss backwards; replace that layer or the "
-                    "one behind it, and report it with its architecture"
-                )
+def _check_comparison(ours: Comparison, float32: Comparison) -> None:
+    for name, error in reversed(ours.gradient.items()):
+        if not error <= (allowed := _allowed(float32.gradient[name])):
+            raise CertificateError(
+                f"the compiled gradient of {name!r} differs from torch by {error:.2g} (relative), above {allowed:.2g}, "
+                "and is the first that does from the loss backwards; replace that layer or the one behind it, and "
+                "report it with its architecture"
+            )
     _check("loss", ours.loss, _allowed(float32.loss))
     _check("norm", ours.norm, _allowed(float32.norm))
 
@@ -214,6 +181,10 @@ def _check_isolation(isolated: Sequence[_Isolation]) -> None:
     for found in isolated:
         _check("independence", found.independence, TOLERANCE)
         _check("removal", found.removal, TOLERANCE)
+
+
+def _half_the_median(norms: Inputs) -> float:
+    return float(np.median(norms)) / 2 or 1.0
 
 
 def _allowed(rounding: float) -> float:
@@ -229,7 +200,7 @@ def _isolate(step: _Step, batch: Batch, other: Batch) -> _Isolation:
     """Remove the last example and replace it: what it does to the sum and to the others' norms."""
     everybody = batch.unmasked()
     _, _, norms = step.gradient(everybody)
-    clip = float(np.median(norms)) / 2 or 1.0
+    clip = _half_the_median(norms)
     mask = everybody.mask.copy()
     mask[-1] = 0
     moved = step.gradient(everybody, clip)[0].astype(np.float64) - step.gradient(replace(batch, mask=mask), clip)[0]
@@ -237,7 +208,7 @@ def _isolate(step: _Step, batch: Batch, other: Batch) -> _Isolation:
     x[-1], y[-1] = other.x[-1] * 10, other.y[-1]
     _, _, changed = step.gradient(Batch(x, y, everybody.mask))
     return _Isolation(
-        independence=_relative(changed[:-1], norms[:-1].astype(np.float64)),
+        independence=relative(changed[:-1], norms[:-1].astype(np.float64)),
         removal=float(np.linalg.norm(moved)) / clip - 1,
     )
 
@@ -267,30 +238,6 @@ def _checks_in_words(batch_size: int) -> tuple[str, ...]:
         "replacing one example changes no other's norm, masking one moves the sum by at most the clip norm",
         f"finite on inputs scaled by {EXTREME_SCALE:g}, and with masked examples of zeros",
     )
-
-
-def _median(found: Sequence[_Comparison]) -> _Comparison:
-    def middle(values: Iterable[float]) -> float:
-        return float(np.median(list(values)))
-
-    return _Comparison(
-        loss=middle(one.loss for one in found),
-        norm=middle(one.norm for one in found),
-        unclipped=_by_name(middle, [one.unclipped for one in found]),
-        clipped=_by_name(middle, [one.clipped for one in found]),
-    )
-
-
-def _by_name(combine: Callable[[Iterable[float]], float], found: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: combine(one[name] for one in found) for name in found[0]}
-
-
-def _largest(values: Iterable[float]) -> float:
-    return float(np.max(list(values)))  # unlike max() it keeps a NaN, which no check lets through
-
-
-def _relative(found: Inputs, expected: Floats, floor: float = 0.0) -> float:
-    return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), floor, 1e-12)
 
 
 def _median_ms(work: Callable[[], object]) -> float:

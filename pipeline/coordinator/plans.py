@@ -137,7 +137,7 @@ class RoundPlan:
     @cached_property
     def num_places(self) -> int:
         """Most devices that hold a place or reported at any time."""
-        # 10 * 1.1 is a little above 11: without the margin it would give 12 places.
+        # In floats 100 * 1.1 is a little above 110: without the margin it would give 111 places.
         return ceil(self.cohort_size * self.over_selection - 1e-9)
 
     @cached_property

@@ -24,15 +24,20 @@ class PooledExamples:
 
     def accuracy(self, artifact: Artifact, parameters: Vector, split: Split) -> float:
         """Share of right examples of all clients' split."""
-        examples = self._examples(split)
+        examples = self.examples(split)
         _, metrics = StepSession(artifact).evaluate(parameters, examples.x, examples.y)
         return float(metrics[:, artifact.manifest.metrics.index("accuracy")].mean())
 
-    def _examples(self, split: Split) -> Examples:
+    def examples(self, split: Split) -> Examples:
+        """All clients' examples of a split, in the order of the clients."""
         if split not in self._splits:
-            key = split_key(self.data.seed)
-            shares = (ClientSource(self.source, share) for share in self.data.shares)
-            ids = [name for share in shares for name in split_ids(share, key, self.rotation)[split]]
-            x, y = self.source.get(ids)
-            self._splits[split] = Examples(np.asarray(x), np.asarray(y))
+            shares = self.by_client(split)
+            x, y = (np.concatenate([getattr(share, name) for share in shares]) for name in ("x", "y"))
+            self._splits[split] = Examples(x, y)
         return self._splits[split]
+
+    def by_client(self, split: Split) -> tuple[Examples, ...]:
+        """Each client's examples of a split."""
+        key = split_key(self.data.seed)
+        sources = (ClientSource(self.source, share) for share in self.data.shares)
+        return tuple(Examples(*source.get(split_ids(source, key, self.rotation)[split])) for source in sources)

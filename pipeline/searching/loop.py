@@ -27,6 +27,14 @@ class Watcher(Protocol):
     def scored(self, part: Part, split: Split, score: Score) -> None: ...
 
 
+class Unwatched:
+    """A watcher that tells nobody."""
+
+    def began(self, part: Part, trial: Trial | None, num_rounds: int) -> None: ...
+    def trained(self, part: Part, num_rounds: int, model: Model) -> None: ...
+    def scored(self, part: Part, split: Split, score: Score) -> None: ...
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a search knows so far; saved after every step.

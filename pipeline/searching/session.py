@@ -1,7 +1,7 @@
 """One search from run file to result: open the folder, bring the clients, search, train the winner, test, keep."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
@@ -11,7 +11,10 @@ from typing import Any
 from device_runtime.console import versions_of
 from device_runtime.examples import SpecOverrides, open_source
 from device_runtime.specs import ExampleSpec
+from device_runtime.terms import Split
+from device_runtime.training import Examples
 from device_runtime.vectors import write_vector
+from device_runtime.wire import SPLITS
 from pipeline.coordinator.cost_ledger import costs_by_phase
 from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
@@ -22,7 +25,7 @@ from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.choices import algorithm_of, limits_as_plain
 from pipeline.searching.exact import PooledExamples
-from pipeline.searching.loop import Curves, Progress, Search, Watcher, best_of, trial_result
+from pipeline.searching.loop import Curves, Progress, Search, Unwatched, Watcher, best_of, trial_result
 from pipeline.searching.privacy_result import privacy_result
 from pipeline.searching.rounds import AttachedRounds, Rounds
 from pipeline.searching.run_folder import RunFolder
@@ -44,7 +47,7 @@ class Scene:
     Attributes:
         profiles: Which the limits are checked against.
         rotation: Which fifth of the examples is the test split; 0 in a real run.
-        num_clients: Clients wanted in an evaluation.
+        num_clients: Clients wanted in an evaluation, by split.
         pooled: All emulated clients' examples; None in a real run.
         fleet: Number of phones by profile name; empty in a real run.
     """
@@ -53,7 +56,7 @@ class Scene:
     spec: ExampleSpec
     profiles: tuple[DeviceProfile, ...]
     rotation: int
-    num_clients: int
+    num_clients: Mapping[Split, int]
     pooled: PooledExamples | None
     fleet: dict[str, int]
 
@@ -100,6 +103,26 @@ def open_scene(run_file: RunFile, request: SearchRequest) -> Iterator[Scene]:
         scene.rounds.close()
 
 
+def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Model, ...], tuple[Examples, ...]]:
+    """Of a finished emulated run: each trial's model when it was scored, and each client's examples of a split.
+
+    For benches alone: nobody but an emulator holds both.
+    """
+    run_file = RunFolder(request.output).open(request.run_file, is_resumed=True)
+    with open_scene(run_file, request) as scene:
+        if scene.pooled is None:
+            raise ValueError(f"{request.output} is of a real run: nobody holds its clients' examples")
+        algorithm = algorithm_of(run_file, scene.spec, scene.profiles)
+        artifacts = Artifacts(RunFolder(request.output).artifacts, scene.spec, run_file.training.artifact_batch_size)
+        trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, scene.rotation, _ignore)
+        search = Search(algorithm, trainer, scene.rounds, run_file.run.seed, run_file.search.parallel, Unwatched())
+        models = tuple(search.trained(observation.trial) for observation in search.run().observations)
+        return models, scene.pooled.by_client(split)
+
+
+def _ignore(_part: Part, _num_rounds: int, _model: Model) -> None: ...
+
+
 def _emulated(run_file: RunFile, output: Path) -> Scene:
     rotation = run_file.run.seed % 5  # five seeds in a row test every example once
     made = fleet_of(run_file, output, rotation, budget_of(run_file))
@@ -107,7 +130,9 @@ def _emulated(run_file: RunFile, output: Path) -> Scene:
     names = [phone.profile.name for phone in rounds.fleet.phones]
     pooled = PooledExamples(made.data, made.source, rotation)
     fleet = {name: names.count(name) for name in sorted(set(names))}
-    return Scene(rounds, made.source.spec, made.terms.profiles, rotation, len(names), pooled, fleet)
+    counts = [phone.check_in.num_examples for phone in rounds.fleet.phones]
+    num_clients = {split: sum(count[split] > 0 for count in counts) for split in SPLITS}
+    return Scene(rounds, made.source.spec, made.terms.profiles, rotation, num_clients, pooled, fleet)
 
 
 def _attached(run_file: RunFile, state: Path) -> Scene:
@@ -116,7 +141,8 @@ def _attached(run_file: RunFile, state: Path) -> Scene:
     spec = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES).spec
     run = Run(run_file.run.name, "real", record_id(spec), run_file.run.seed, budget_of(run_file))
     profiles = tuple(load_profile(name) for name in run_file.run.targets or ())
-    return Scene(AttachedRounds(run, state), spec, profiles, 0, run_file.round.cohort_size, None, {})
+    num_clients = dict.fromkeys(SPLITS, run_file.round.cohort_size)
+    return Scene(AttachedRounds(run, state), spec, profiles, 0, num_clients, None, {})
 
 
 def _run(
@@ -162,7 +188,7 @@ def _result(
         seed=run_file.run.seed,
         data=run_file.data.source,
         spec=scene.spec,
-        num_clients=scene.num_clients,
+        num_clients=max(scene.num_clients.values()),
         algorithm=run_file.search.algorithm,
         fleet=scene.fleet,
         winner=best_of(progress.observations).trial.index,

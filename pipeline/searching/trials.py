@@ -1,10 +1,8 @@
 """Train candidates in rounds and observe them: one trial from its first parameters to its score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-
-from search.candidate import Candidate, HyperParameters
 
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact
@@ -18,6 +16,7 @@ from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.rounds import Rounds
 from pipeline.searching.schedule import terms_of
 from pipeline.server_optimizer import FedAvgM
+from search.candidate import Candidate, HyperParameters
 
 MAX_ATTEMPTS = 3
 
@@ -74,14 +73,14 @@ class Trainer:
     """Holds a run's rounds of training and evaluation.
 
     Attributes:
-        num_clients: Clients wanted in an evaluation.
+        num_clients: Clients wanted in an evaluation, by split: those that hold examples of it.
         watch: Told after every round of training: the part, the number of rounds so far, the model.
     """
 
     run_file: RunFile
     rounds: Rounds
     artifacts: Artifacts
-    num_clients: int
+    num_clients: Mapping[Split, int]
     rotation: int
     watch: Watch
 
@@ -135,7 +134,7 @@ class Trainer:
         section = self.run_file.round
         train = terms if isinstance(terms, TrainTerms) else None
         evaluate = terms if isinstance(terms, EvaluateTerms) else None
-        cohort = section.cohort_size if evaluate is None else self.num_clients
+        cohort = section.cohort_size if evaluate is None else self.num_clients[evaluate.split]
         share = section.min_reports / section.cohort_size
         return RoundPlan(
             run_id=self.rounds.run.run_id,

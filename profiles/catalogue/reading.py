@@ -16,7 +16,9 @@ class UnknownProfileError(ValueError):
 
 def catalogue_names() -> tuple[str, ...]:
     """Names of the catalogue's phones, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".json") for entry in _FOLDER.iterdir() if entry.name.endswith(".json")))
+    return tuple(
+        sorted(entry.name.removesuffix(".json") for entry in _FOLDER.iterdir() if entry.name.endswith(".json"))
+    )
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
@@ -32,9 +34,9 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     if path.is_file():
         return _decode(path.read_bytes(), name)
     near = difflib.get_close_matches(name, catalogue_names(), 1)
-    cure = f"did you mean {near[0]!r}?" if near else f"the catalogue has {', '.join(catalogue_names())}"
+    cure = f"did you mean {near[0]!r}" if near else f"the catalogue has {', '.join(catalogue_names())}"
     raise UnknownProfileError(
-        f"profile must be a name of the catalogue or a profile's file, got {name!r}: {cure} "
+        f"profile must be a name of the catalogue or a profile's file, got {name!r}: {cure}; "
         "`handheld profile measure -o FILE` makes one of this machine"
     )
 

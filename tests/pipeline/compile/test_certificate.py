@@ -10,6 +10,7 @@ from device_runtime.specs import ExampleSpec
 from pipeline.compile import certificate, graphs, rules_layers
 from pipeline.compile.artifact import CompileRequest, compile_artifact, flatten_parameters, initial_parameters
 from pipeline.compile.certificate import Certificate, CertificateError, Errors, certify
+from pipeline.compile.comparison import Comparison, median_of
 from pipeline.compile.values import Materialised, Outer, Plain
 from pipeline.network import build_module
 from profiles.records import decode_record
@@ -104,7 +105,7 @@ def test_a_wrong_loss_is_found(tmp_path, monkeypatch):
         return Materialised(graph.op("Mul", loss.tensor, graph.constant(1.001, np.float32))), log_prob
 
     monkeypatch.setitem(graphs.RULES, "SoftmaxCrossEntropyLoss", wrong)
-    with pytest.raises(CertificateError, match=r"the compiled step's loss error is 0\.001, above 0\.0001"):
+    with pytest.raises(CertificateError, match=r"the compiled step's loss error is .*, above 0\.0001"):
         compile_broken(tmp_path)
 
 
@@ -137,24 +138,25 @@ def test_a_step_that_overflows_is_refused_though_a_session_would_hide_it(folder,
 
 def test_a_failed_certificate_leaves_no_artifact(tmp_path, monkeypatch):
     monkeypatch.setattr(certificate, "TOLERANCE", 0.0)
+    monkeypatch.setattr(certificate, "FLOAT32_ALLOWANCE", 0.0)
     with pytest.raises(CertificateError, match="above 0"):
         compile_broken(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_is_an_error_and_not_a_small_number():
-    with pytest.raises(CertificateError, match="norm error is nan"):
-        certificate._check("norm", certificate._largest([0.0, float("nan")]), 1.0)
-
-
-def compared(error: float) -> certificate._Comparison:
-    return certificate._Comparison(0.0, 0.0, {"w": error}, {"w": error})
+def compared(error: float) -> Comparison:
+    return Comparison(0.0, 0.0, {"w": error})
 
 
 def test_one_batch_at_a_kink_is_forgiven_and_most_batches_are_not():
-    certificate._check_comparison(certificate._median([compared(e) for e in (0, 0.1, 0)]), compared(0))
+    certificate._check_comparison(median_of([compared(e) for e in (0, 0.1, 0)]), compared(0))
     with pytest.raises(CertificateError, match=r"'w' differs from torch by 0.1 \(relative\), above 0.0001"):
-        certificate._check_comparison(certificate._median([compared(e) for e in (0.1, 0.1, 0)]), compared(0))
+        certificate._check_comparison(median_of([compared(e) for e in (0.1, 0.1, 0)]), compared(0))
+
+
+def test_nan_is_an_error_and_not_a_small_number():
+    with pytest.raises(CertificateError, match="'w' differs from torch by nan"):
+        certificate._check_comparison(median_of([compared(e) for e in (0, float("nan"), 0)]), compared(0))
 
 
 def test_where_torchs_own_rounding_is_large_more_is_allowed():

@@ -47,7 +47,7 @@ def test_a_lease_never_outlives_its_round():
     assert begin(make_round(), "phone", now=90.0)[1].ends_at == 100.0
 
 
-@pytest.mark.parametrize(("cohort_size", "over_selection", "places"), [(10, 1.1, 11), (10, 1.0, 10), (3, 1.3, 4)])
+@pytest.mark.parametrize(("cohort_size", "over_selection", "places"), [(100, 1.1, 110), (10, 1.0, 10), (3, 1.3, 4)])
 def test_places_are_the_cohort_times_over_selection_rounded_up(cohort_size, over_selection, places):
     round_ = make_round(cohort_size=cohort_size, over_selection=over_selection)
     for number in range(places):

@@ -1,0 +1,73 @@
+"""`handheld-device measure` and `handheld profile measure`: time a measurement pack on this device, write its profile."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from device_runtime.console import JsonOption, print_result
+from profiles.records import encode_record
+from profiles.schema import DeviceClass
+
+if TYPE_CHECKING:
+    from profiles.schema import DeviceProfile
+
+
+def measure(  # noqa: PLR0913  (the command's own options)
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Profile to write, JSON.")],
+    pack: Annotated[
+        Path | None, typer.Option(help="Folder of a measurement pack; left out, the one that comes along.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the profile; left out, the output's name.")] = None,
+    device_class: Annotated[DeviceClass, typer.Option(help="Which budgets of a run file hold for it.")] = "desktop",
+    threads: Annotated[int, typer.Option(min=1, help="Threads inside one operator; training uses one.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: seconds instead of half a minute.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure what this device can do, kernel by kernel, and write its profile.
+
+    Nothing else should run meanwhile: what disturbs the times is told in the profile's warnings.
+    """
+    # ONNX Runtime and numpy: help must not wait for them.
+    from device_runtime.measure import FULL, QUICK, Measurement, measure_device, num_visits  # noqa: PLC0415
+    from device_runtime.measurement_pack import default_pack, read_pack  # noqa: PLC0415
+    from device_runtime.probe import probe_host  # noqa: PLC0415
+
+    measurement = Measurement(
+        pack=read_pack(pack) if pack else default_pack(),
+        host=probe_host(),
+        name=name or output.stem,
+        device_class=device_class,
+        plan=QUICK if quick else FULL,
+        threads=threads,
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is told at once
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(
+            f"measuring {len(measurement.pack.manifest.entries)} kernels", total=num_visits(measurement)
+        )
+        profile = measure_device(measurement, time.perf_counter, lambda: progress.advance(bar))
+    output.write_bytes(encode_record(profile))
+    print_result(profile, json, _view(profile, output))
+
+
+def _view(profile: "DeviceProfile", output: Path) -> Table:
+    table = Table(title=f"profile {profile.name} in {output}", show_header=False, title_justify="left")
+    table.add_row(
+        "CPU", f"{profile.soc}, {sum(cluster.num_cores for cluster in profile.clusters)} cores, {profile.abi}"
+    )
+    table.add_row("memory", f"{profile.ram_mib.value:,.0f} MiB")
+    table.add_row("system", profile.os)
+    table.add_row("runtime", f"{profile.runtime.name} {profile.runtime.version}, {profile.threads} thread(s)")
+    table.add_row(
+        "kernels", f"{len(profile.kernels)}, an empty call takes {profile.throughput.call_overhead_ms.value:.4f} ms"
+    )
+    table.add_row("stable", "yes" if profile.is_stable else "no")
+    for warning in profile.warnings:
+        table.add_row("warning", warning)
+    return table

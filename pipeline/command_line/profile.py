@@ -1,0 +1,186 @@
+"""`handheld profile`: the catalogue of phones, what a network costs on them, and packs to measure devices with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.progress import Progress
+from rich.table import Table
+
+from device_runtime.console import JsonOption, print_result
+from pipeline.command_line.compile import DEFAULT_BATCH_SIZE, read_record
+from profiles.catalogue import catalogue_names, load_profile
+from profiles.schema import DeviceProfile, Figure, Rates
+from search.architecture import Architecture
+from search.cost import Cost, cost_of
+
+if TYPE_CHECKING:
+    from device_runtime.measurement_pack import Pack
+
+EXAMPLES = {
+    "list": "handheld profile list",
+    "show": "handheld profile show pixel-4",
+    "predict": "handheld profile predict docs/examples/architecture.json --profile pixel-4",
+    "pack": "handheld profile pack --architecture docs/examples/architecture.json -o runs/pack",
+    "measure": "handheld profile measure --quick -o runs/this-machine.json",
+}
+
+
+@dataclass(frozen=True)
+class PredictedCost:
+    """What an architecture costs on one device, as `handheld profile predict` gives it."""
+
+    profile: str
+    device_class: str
+    batch_size: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What `handheld profile pack` wrote."""
+
+    folder: str
+    pack_id: str
+    num_kernels: int
+    size_bytes: int
+
+
+def list_profiles(json: JsonOption = False) -> None:
+    """List the phones of the catalogue."""
+    profiles = [load_profile(name) for name in catalogue_names()]
+    table = Table(title="the catalogue")
+    for column in ("name", "class", "SoC", "cores", "memory MiB", "GMAC/s", "GB/s"):
+        is_text = column in {"name", "class", "SoC"}
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=is_text)
+    for profile in sorted(profiles, key=lambda one: -one.throughput.forward.gmac_s.value):
+        table.add_row(*_list_cells(profile))
+    print_result(profiles, json, table)
+
+
+def show_profile(
+    profile: Annotated[str, typer.Argument(help="Name in the catalogue, or a profile's file.")],
+    json: JsonOption = False,
+) -> None:
+    """Show one profile: every figure with where it comes from."""
+    found = load_profile(profile)
+    print_result(found, json, _show_view(found))
+
+
+def predict(
+    architecture: Annotated[Path, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")],
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Name in the catalogue, or a profile's file; left out, all of the catalogue."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = DEFAULT_BATCH_SIZE,
+    json: JsonOption = False,
+) -> None:
+    """Predict latency, training-step time, peak memory and size of an architecture on phones."""
+    network = read_record(Architecture, architecture)
+    profiles = [load_profile(name) for name in profile or catalogue_names()]
+    costs = [
+        PredictedCost(one.name, one.device_class, batch_size, cost_of(network, one, batch_size)) for one in profiles
+    ]
+    print_result(costs, json, _cost_table(costs))
+
+
+def pack(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a pack there is replaced.")],
+    architecture: Annotated[
+        list[Path] | None, typer.Option(help="JSON of an Architecture whose kernels are to be measured; repeatable.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Networks to draw from the search space.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = DEFAULT_BATCH_SIZE,
+    json: JsonOption = False,
+) -> None:
+    """Compile a measurement pack; with neither --architecture nor --run, the default one.
+
+    Carry the folder to a device and run `handheld-device measure --pack` there.
+    """
+    with Console(stderr=True).status("importing torch"):
+        from pipeline.packs import compile_pack, default_architectures, kernel_keys  # noqa: PLC0415
+    networks = [read_record(Architecture, path) for path in architecture or ()]
+    if run:
+        networks += _networks_of(run, draws)
+    keys = kernel_keys(networks or default_architectures(), batch_size)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("compiling kernels", total=len(keys))
+        written = compile_pack(keys, output, lambda: progress.advance(bar))
+    summary = _summarize(written, output)
+    line = (
+        f"{summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB, pack {summary.pack_id[:12]} in {output}"
+    )
+    print_result(summary, json, Group(line, f"next: handheld-device measure --pack {output} -o profile.json"))
+
+
+def _networks_of(run: Path, num_draws: int) -> tuple[Architecture, ...]:
+    """Networks of a run file's search space over its data."""
+    # What the data source imports may be heavy.
+    from device_runtime.examples import SpecOverrides, open_source  # noqa: PLC0415
+    from pipeline.digits import DATA_SCHEMES  # noqa: PLC0415
+    from pipeline.packs import drawn_architectures  # noqa: PLC0415
+    from pipeline.run_file import read_run_file  # noqa: PLC0415
+    from pipeline.searching.choices import space_of  # noqa: PLC0415
+
+    run_file = read_run_file(run)
+    source = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES)
+    return drawn_architectures(space_of(run_file, source.spec), num_draws)
+
+
+def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:
+    cores = " + ".join(str(cluster.num_cores) for cluster in profile.clusters)
+    forward, memory = profile.throughput.forward, f"{profile.ram_mib.value:,.0f}"
+    rates = (f"{forward.gmac_s.value:.1f}", f"{forward.memory_gb_s.value:.1f}")
+    return (profile.name, profile.device_class, profile.soc, cores, memory, *rates)
+
+
+def _show_view(profile: DeviceProfile) -> Group:
+    table = Table(title=f"{profile.name} ({profile.device_class}): {profile.soc}, {profile.os}", title_justify="left")
+    for column in ("figure", "value", "known", "source"):
+        table.add_column(column, overflow="fold")
+    for name, figure in _figures(profile):
+        table.add_row(name, f"{figure.value:g} {figure.unit}", figure.provenance, figure.source)
+    runtime = f"{profile.runtime.name} {profile.runtime.version}, {profile.threads} thread(s)"
+    kernels = f"{len(profile.kernels)} kernels measured" if profile.kernels else "no kernel measured"
+    return Group(table, f"{runtime}; {kernels}", *(f"warning: {warning}" for warning in profile.warnings))
+
+
+def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
+    figures = [("memory", profile.ram_mib)]
+    figures += [
+        (f"{cluster.num_cores} x {cluster.core}", cluster.max_mhz) for cluster in profile.clusters if cluster.max_mhz
+    ]
+    if profile.link:
+        figures += [(name.partition("_")[0], figure) for name, figure in vars(profile.link).items()]
+    throughput = profile.throughput
+    figures += _rates("forward", throughput.forward) + _rates("gradient", throughput.gradient)
+    return [*figures, ("call overhead", throughput.call_overhead_ms)]
+
+
+def _rates(direction: str, rates: Rates) -> list[tuple[str, Figure]]:
+    names = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
+    return [(f"{direction} {names[name]}", figure) for name, figure in vars(rates).items()]
+
+
+def _cost_table(costs: list[PredictedCost]) -> Table:
+    first = costs[0]
+    macs, parameters = f"{first.cost.macs:,} multiply-accumulates", f"{first.cost.parameters:,} parameters"
+    size = f"{first.cost.size_kib:.1f} KiB"
+    table = Table(title=f"{macs}, {parameters}, {size}; training in chunks of {first.batch_size}", title_justify="left")
+    for column in ("profile", "class", "latency ms", "training step ms", "peak memory MiB", "known by"):
+        table.add_column(column, justify="right" if column.endswith(("ms", "MiB")) else "left")
+    for one in costs:
+        cost = one.cost
+        numbers = (f"{cost.latency_ms:.3f}", f"{cost.training_step_ms:.2f}", f"{cost.peak_memory_mib:.2f}")
+        table.add_row(one.profile, one.device_class, *numbers, cost.method)
+    return table
+
+
+def _summarize(pack: "Pack", folder: Path) -> PackSummary:
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return PackSummary(str(folder), pack.pack_id, len(pack.manifest.entries), size)

@@ -1,0 +1,69 @@
+"""The model card: what the model is, what it was made from, what that cost in privacy, and how far to trust it.
+
+It reads what was released, never `RunResult.emulator_only` nor the curves: those are exact figures that no phone told.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from pipeline.run_result import FinishedRun
+from pipeline.ship.parity import Parity
+from profiles.catalogue.reading import UnknownProfileError, load_profile
+from profiles.predict import predict_kernels
+from profiles.records import RecordError, to_plain
+from search.architecture import Architecture
+from search.cost import kernels_of
+
+CARD = "MODEL_CARD.md"
+_METHODS = {
+    "measured": "sum of layers, each measured on the phone",
+    "scaled": "sum of layers, some scaled from the nearest one measured",
+    "throughput": "sum of layers, from the phone's throughput",
+}
+_NOT_AT_HAND = "sum of layers"  # the profile was a file that is not there any more
+
+
+def write_card(run: FinishedRun, parity: Parity, sizes: Mapping[str, int]) -> str:
+    """The card as Markdown.
+
+    Args:
+        sizes: Bytes of the bundle's files by name.
+    """
+    environment = Environment(  # noqa: S701  (Markdown, and what stands in tables goes through `cell`)
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(cell=_cell, percent=_percent, figure=_figure)
+    template = environment.from_string((files("pipeline.ship") / f"{CARD}.j2").read_text(encoding="utf-8"))
+    result, winning = run.result, run.result.winning
+    return template.render(
+        result=result,
+        winning=winning,
+        architecture=winning.candidate.architecture,
+        hyper_parameters=to_plain(winning.candidate.hyper_parameters),
+        latencies=[(c, latency_method(c.profile, winning.candidate.architecture)) for c in winning.costs],
+        parity=parity,
+        sizes=sizes,
+    )
+
+
+def latency_method(profile: str, architecture: Architecture) -> str:
+    """In words, how the latency on a profile was predicted, by the least sure of its layers."""
+    try:
+        return _METHODS[predict_kernels(load_profile(profile), kernels_of(architecture), 1, "forward").method]
+    except (UnknownProfileError, RecordError):
+        return _NOT_AT_HAND
+
+
+def _cell(value: object) -> str:
+    """Text that cannot leave its cell of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}"
