@@ -165,8 +165,8 @@ class Curves:
 
     @property
     def points(self) -> tuple[CurvePoint, ...]:
-        """All points, in the order of the rounds."""
-        return tuple(self._points.values())
+        """All points, the search's trials first; a resumed search notes them in another order."""
+        return tuple(sorted(self._points.values(), key=lambda p: (p.trial is None, p.trial or 0, p.round)))
 
     def last_of_trials(self) -> dict[str, float]:
         """Exact accuracy of each trial when it was scored, by trial."""

@@ -1,0 +1,79 @@
+"""Small searches on digits: 6 phones, the smallest networks, a few rounds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ORDINARY = """
+[run]
+name = "small"
+kind = "emulated"
+seed = 3
+
+[data]
+source = "digits"
+partition = "iid"
+clients = 6
+
+[fleet]
+profiles = ["pixel-4", "redmi-8"]
+
+[space]
+kinds = ["depthwise"]
+widths = [2, 4]
+depths = [1]
+kernels = [3]
+strides = [2, 3]
+max_stages = 0
+heads = ["flatten"]
+
+[budgets.default]
+size_kib = 64.0
+
+[search]
+algorithm = "random_search"
+trials = 2
+rounds = 1
+
+[training]
+learning_rate = [0.1, 0.3]
+local_epochs = 1
+batch_size = 16
+artifact_batch_size = 16
+
+[final]
+rounds = 1
+
+[round]
+cohort_size = 5
+over_selection = 1.2
+min_reports = 3
+deadline_s = 300
+weighting = "examples"
+"""
+
+PRIVACY = """
+[privacy]
+unit = "example"
+noise_at = "device"
+delta = 1e-5
+target_epsilon = 8.0
+update = { sample_rate = 0.5, noise_multiplier = 1.0 }
+metrics = { sample_rate = 1.0, noise_multiplier = 1.0 }
+test = { sample_rate = 1.0, noise_multiplier = 1.0 }
+"""
+
+PRIVATE = ORDINARY.replace("local_epochs = 1\nbatch_size = 16", "local_steps = 1\nmax_grad_norm = 0.5") + PRIVACY
+
+
+@pytest.fixture
+def write_run_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a run file and return its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "run.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
