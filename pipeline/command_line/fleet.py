@@ -66,7 +66,9 @@ def _progress() -> Progress:
 def _table(load: "Load") -> Group:
     phones = ", ".join(f"{count} {name}" for name, count in load.phones.items())
     workers = "this process" if load.num_workers == 1 else f"{load.num_workers} processes"
-    table = Table(title=f"{sum(load.phones.values())} phones, {load.num_parameters:,} parameters", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"{sum(load.phones.values())} phones, {load.num_parameters:,} parameters", box=SIMPLE_HEAD, padding=0
+    )
     for name in ("round", "reports", "virtual s", "wall s", "updates/s", "device s", "KiB up", "KiB down"):
         table.add_column(name, justify="right")
     for entry in load.rounds:

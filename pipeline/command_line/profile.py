@@ -87,7 +87,7 @@ def predict(
     print_result(costs, json, _cost_table(costs))
 
 
-def pack(
+def pack(  # noqa: PLR0913  (the command's own options)
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a pack there is replaced.")],
     architecture: Annotated[
@@ -142,12 +142,18 @@ def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:
 def _show_view(profile: DeviceProfile) -> Group:
     table = Table(title=f"{profile.name} ({profile.device_class}): {profile.soc}, {profile.os}", title_justify="left")
     for column in ("figure", "value", "known", "source"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, justify="right" if column == "source" else "left")
+    numbers: dict[str, int] = {}
     for name, figure in _figures(profile):
-        table.add_row(name, f"{figure.value:g} {figure.unit}", figure.provenance, figure.source)
+        number = numbers.setdefault(figure.source, len(numbers) + 1)
+        table.add_row(name, f"{figure.value:g} {figure.unit}", figure.provenance, str(number))
+    sources = Table("source", "", box=None, show_header=False)
+    for source, number in numbers.items():
+        sources.add_row(str(number), source)
     runtime = f"{profile.runtime.name} {profile.runtime.version}, {profile.threads} thread(s)"
     kernels = f"{len(profile.kernels)} kernels measured" if profile.kernels else "no kernel measured"
-    return Group(table, f"{runtime}; {kernels}", *(f"warning: {warning}" for warning in profile.warnings))
+    warnings = (f"warning: {warning}" for warning in profile.warnings)
+    return Group(table, sources, f"{runtime}; {kernels}", *warnings)
 
 
 def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:

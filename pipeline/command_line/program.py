@@ -8,6 +8,8 @@ from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, 
 from device_runtime.measure_command import measure
 from pipeline.command_line import fleet, privacy, profile
 from pipeline.command_line.compile import compile_architecture
+from pipeline.command_line.demo import EXAMPLE as DEMO_EXAMPLE
+from pipeline.command_line.demo import demo
 from pipeline.command_line.search import EXAMPLE as SEARCH_EXAMPLE
 from pipeline.command_line.search import search
 from pipeline.command_line.serve import serve
@@ -17,6 +19,7 @@ from pipeline.run_file import RunFileError
 
 COMMANDS: dict[str, Command] = {
     "compile": Command(compile_architecture, "handheld compile docs/examples/architecture.json -o runs/artifact"),
+    "demo": Command(demo, DEMO_EXAMPLE),
     "fleet run": Command(fleet.run, fleet.EXAMPLE),
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
     "profile list": Command(profile.list_profiles, profile.EXAMPLES["list"]),
@@ -29,7 +32,11 @@ COMMANDS: dict[str, Command] = {
     "ship": Command(ship, SHIP_EXAMPLE),
 }
 
-GROUPS: dict[str, str] = {"fleet": "Emulated phones, without a search.", "privacy": "What a run spends.", "profile": "What devices can do."}
+GROUPS: dict[str, str] = {
+    "fleet": "Emulated phones, without a search.",
+    "privacy": "What a run spends.",
+    "profile": "What devices can do.",
+}
 
 PIPELINE_EXIT_CODES: ExitCodes = {**EXIT_CODES, RunFileError: WRONG_USAGE}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from device_runtime.arrays import Inputs, Labels
 from device_runtime.session import StepSession
-from pipeline.report.page import write_report
+from pipeline.report.page import ReportRequest, write_report
 from pipeline.run_file import read_run_file
 from pipeline.run_result import FinishedRun, read_finished_run
 from pipeline.searching.loop import Watcher
@@ -75,8 +75,8 @@ def _run_one(name: str, folder: Path, watcher: Watcher) -> DemoRun:
             raise DemoError(f"{bundle / file} reaches {accuracy:.1%} and the trained model {exact:.1%}: do not ship it")
     privacy = run.result.privacy
     epsilon, delta = (None, None) if privacy is None else (privacy.epsilon, privacy.delta)
-    report = write_report(folder)
-    return DemoRun(name, run.result.accuracy.value, exact, found, epsilon, delta, str(report), str(bundle))
+    report = write_report(ReportRequest(folder, bundle=bundle)).file
+    return DemoRun(name, run.result.accuracy.value, exact, found, epsilon, delta, report, str(bundle))
 
 
 def trained_accuracy(run: FinishedRun, x: Inputs, y: Labels) -> float:

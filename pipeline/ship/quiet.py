@@ -12,6 +12,7 @@ _MESSAGES: tuple[tuple[str, type[Warning]], ...] = (
     ("`torch.jit.script_method` is deprecated", DeprecationWarning),
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
     ("(open_text|read_text|read_binary) is deprecated", DeprecationWarning),  # executorch reads its own schema files
+    ("unclosed file .*model.ort", ResourceWarning),  # ONNX Runtime's converter reads it and forgets it
     ("This API is experimental and subject to change without notice", UserWarning),  # executorch's runtime bindings
 )
 _LOGGERS = ("torch.utils._pytree", "ort_format_model.utils")

@@ -68,15 +68,16 @@ def test_a_card_without_privacy_says_so(write):
 def test_a_private_card_names_unit_neighbours_adversary_and_where_the_noise_is_added(
     write, private_result, noise_at, place, adversary
 ):
-    card = write(privacy=replace(private_result, noise_at=noise_at, adversary=adversary_of(noise_at)))
+    privacy = replace(private_result, epsilon=7.251, noise_at=noise_at, adversary=adversary_of(noise_at))
+    card = write(privacy=privacy)
     for text in (
-        "epsilon 7.25 at delta 1e-05 for search, training and test together (asked for: at most 8)",
+        "epsilon 7.26 at delta 1e-05 for search, training and test together (asked for: at most 8)",
         "| unit | one example |",
         "| neighbours | zero-out |",
         f"| noise is added at | {place} |",
         "at order 12",
-        "| epsilon of the validation split | 3.5 |",
-        "| final | train | update | 40 | 6.12 |",
+        "| epsilon of the validation split | 3.50 |",
+        "| final | train | update | 40 | 6.13 |",
     ):
         assert text in card
     assert adversary in card

@@ -65,12 +65,12 @@ def test_a_folder_without_a_finished_run_is_wrong_usage(tmp_path, capsys):
         ("model/parameters.safetensors", write_vector("parameters", np.zeros(3, np.float32)), "is it of another arch"),
     ],
 )
-def test_an_altered_run_is_told(run_folder, tmp_path, capsys, file, data, message):
+def test_an_altered_run_is_told(run_folder, capsys, file, data, message):
     (run_folder / file).write_bytes(data)
-    code, told = fail(capsys, run_folder, "-o", tmp_path / "bundle")
+    code, told = fail(capsys, run_folder, "-o", run_folder / "bundle")
     assert code == 2
     assert message in told
-    assert not (tmp_path / "bundle").exists()
+    assert not (run_folder / "bundle").exists()
 
 
 def test_files_that_differ_from_the_model_are_failed_work(digits, tmp_path, capsys, monkeypatch):
