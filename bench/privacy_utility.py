@@ -1,9 +1,9 @@
 """What privacy costs in accuracy: the demo's private run, search and final training together, for both places of noise.
 
 Each row is one run (place, seed) of `pipeline/demo/digits_private.toml` through the whole system: 30 emulated clients,
-4 candidates compared by private scores, one model trained to the end, total epsilon <= 8 at delta 1e-5. Accuracies are the
-emulator's exact ones over all test splits (rotated with the seed) beside what the run itself released. Runs lie in
---work and are not done again.
+4 candidates compared by private scores, one model trained to the end, total epsilon <= 8 at delta 1e-5. Accuracies are
+the emulator's exact ones over all test splits (rotated with the seed) beside what the run itself released. Runs lie
+in --work and are not done again.
 
 `selection` asks how good private scores choose: each run's candidates are scored again with fresh noise, 20 times over
 all seeds of noise on the device, and compared with the exact best.

@@ -137,7 +137,8 @@ def _fill(value: onnxruntime.NodeArg) -> Array:
     """Values for an input: normal ones, label 0."""
     if value.type == "tensor(int64)":
         return np.zeros(value.shape, np.int64)
-    return np.random.default_rng(0).standard_normal(value.shape).astype(np.float32)
+    normal: Array = np.random.default_rng(0).standard_normal(value.shape).astype(np.float32)
+    return normal
 
 
 def _profile(measurement: Measurement, samples: list[Samples], warnings: tuple[str, ...]) -> DeviceProfile:

@@ -1,4 +1,4 @@
-"""`handheld-device measure` and `handheld profile measure`: time a measurement pack on this device, write its profile."""
+"""`handheld-device measure` and `handheld profile measure`: time a measurement pack here and write the profile."""
 
 import time
 from pathlib import Path

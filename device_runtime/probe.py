@@ -1,4 +1,4 @@
-"""Ask the operating system what device this is: CPU, cores and frequencies, memory, and what may disturb a measurement."""
+"""Ask the operating system what device this is: CPU, cores, frequencies, memory, and what may disturb a measurement."""
 
 import os
 import platform

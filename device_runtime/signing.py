@@ -50,7 +50,9 @@ class SigningKey:
         """Read what `to_pem` wrote; raises ValueError for anything but a P-256 key."""
         key = serialization.load_pem_private_key(data, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise ValueError("the key file must hold an unencrypted P-256 private key (PEM)")
+            raise ValueError(  # noqa: TRY004  (the file is wrong, no argument)
+                "the key file must hold an unencrypted P-256 private key (PEM)"
+            )
         return cls(key)
 
     def to_pem(self) -> bytes:

@@ -15,8 +15,8 @@ class PrivacyTerms:
     The unit is the example, neighbours are zero-out (a record replaced by a null record), so counts are public.
 
     Attributes:
-        noise_at: `device`: what is uploaded is private against everybody. `sum`: the raw clipped sum is uploaded and the
-            trusted server adds the noise; against the server there is no privacy.
+        noise_at: `device`: what is uploaded is private against everybody. `sum`: the raw clipped sum is uploaded and
+            the trusted server adds the noise; against the server there is no privacy.
         sample_rate: Probability with which an example takes part in a logical step (Poisson).
         noise_multiplier: Noise deviation divided by the release's L2 sensitivity.
     """

@@ -1,4 +1,4 @@
-"""The device protocol's messages (`/v1`): frozen records that travel as JSON; the wire carries durations, never instants.
+"""The device protocol's messages (`/v1`): frozen records that travel as JSON, with durations and never instants.
 
 Bytes and not records are hashed and signed: whoever receives a message checks the bytes it got. Errors are RFC 9457
 problem documents (`Problem`).

@@ -10,8 +10,10 @@ from search.architecture import Architecture
 from search.layers import Layer, layers_of
 
 _WITHOUT_WORK = frozenset({"flatten"})  # another view of the same values
-_INPUT_KEPT = frozenset({"conv", "group_norm", "hard_swish", "linear"})  # its gradient reads what the layer read
-_OUTPUT_KEPT = frozenset({"relu"})  # its gradient reads what the layer gave
+_INPUT_KEPT = frozenset({"conv", "linear", "hard_swish"})  # a gradient reads what the layer read
+_OUTPUT_KEPT = frozenset({"relu"})  # ... or what it gave
+_INNER_KEPT = {"group_norm": 2, "hard_swish": 2}  # ... or values in between, in sizes of the input
+_INNER_PASSING = {"group_norm": 4, "hard_swish": 4}  # gradients of values in between, at their fullest
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,18 @@ def training_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
 def peak_memory_bytes(architecture: Architecture, batch_size: int) -> int:
     """Bytes that one run of gradient.onnx over `batch_size` examples holds at its fullest, by bookkeeping.
 
-    Counts the parameters twice (the vector and its parts), their summed gradient twice (likewise), every value that a backward rule reads, each example's gradient of every convolution and normalisation (they wait for the
-    norms; a linear layer's stays an outer product), and for the layer where it is largest what is alive beside that:
-    gradients of its input and output, and of a convolution the unfolded input. Leaves out the runtime itself and the
-    examples that wait for their chunk.
+    Counts the parameters twice (the vector and its parts) and their summed gradient twice (likewise); every value that
+    a backward rule reads; each example's gradient of every convolution and normalisation, which wait for the norms (a
+    linear layer's stays an outer product); and, of the layer where it is most, what lives only while that layer's
+    gradient is computed: gradients of its input and output, and of a convolution the unfolded input.
+
+    Leaves out the runtime itself, what its allocator holds in reserve, and the examples that wait for their chunk.
     """
     layers = _layers(architecture)
     shared = 4 * sum(layer.num_parameters() for layer in layers)
-    kept = sum(_kept_values(layers).values())
     waiting = sum(layer.num_parameters() for layer in layers if layer.kind != "linear")
     passing = max(_passing_values(layer) for layer in layers)
-    return BYTES_PER_VALUE * (shared + batch_size * (kept + waiting + passing))
+    return BYTES_PER_VALUE * (shared + batch_size * (_kept_values(layers) + waiting + passing))
 
 
 @lru_cache(maxsize=256)
@@ -118,20 +121,26 @@ def _kernel(layer: Layer) -> Kernel:
     return Kernel(layer.kind, layer.input_shape, layer.output_shape, layer.kernel, layer.stride, layer.groups)
 
 
-def _kept_values(layers: tuple[Layer, ...]) -> dict[str, int]:
-    """Sizes for one example, by name, of the values that a backward rule reads."""
-    kept = {layer.inputs[0]: prod(layer.input_shape) for layer in layers if layer.kind in _INPUT_KEPT}
-    return kept | {layer.name: prod(layer.output_shape) for layer in layers if layer.kind in _OUTPUT_KEPT}
+def _kept_values(layers: tuple[Layer, ...]) -> int:
+    """Values an example that live from the forward to the backward pass; what two layers read is there once."""
+    viewed = {layer.name: layer.inputs[0] for layer in layers if layer.kind in _WITHOUT_WORK}
+    inputs = [(viewed.get(layer.inputs[0], layer.inputs[0]), layer) for layer in layers if layer.kind in _INPUT_KEPT]
+    named = {name: prod(layer.input_shape) for name, layer in inputs}
+    named |= {layer.name: prod(layer.output_shape) for layer in layers if layer.kind in _OUTPUT_KEPT}
+    inner = sum(_INNER_KEPT.get(layer.kind, 0) * prod(layer.input_shape) for layer in layers)
+    return sum(named.values()) + inner
 
 
 def _passing_values(layer: Layer) -> int:
     """Values an example that live only while a layer's gradient is computed."""
     gradients = prod(layer.input_shape) + prod(layer.output_shape)
-    if layer.kind != "conv" or layer.groups == layer.input_shape[0] or layer.kernel == 1:
-        return gradients
+    if layer.kind != "conv":
+        return gradients + _INNER_PASSING.get(layer.kind, 0) * prod(layer.input_shape)
+    if layer.groups == layer.input_shape[0] or layer.kernel == 1:
+        return gradients  # computed as a convolution or a product, without unfolding
     columns = layer.input_shape[0] // layer.groups * layer.kernel**2
-    # The unfolded input and its transposed copy.
-    return gradients + 2 * columns * layer.groups * prod(layer.output_shape[1:])
+    unfolded = columns * layer.groups * prod(layer.output_shape[1:])
+    return gradients + 2 * unfolded  # and its transposed copy
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -21,7 +21,12 @@ def run(command: str, folder: Path) -> str:
     program, *arguments = shlex.split(command)
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from {MODULES[program]} import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=folder, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, *arguments],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
     return done.stdout

@@ -17,7 +17,7 @@ from pipeline.run_file import read_run_file
 if TYPE_CHECKING:
     from pipeline.fleet.load import Load, RoundLoad
 
-EXAMPLE = "handheld fleet run run.toml --phones 200 --rounds 3"
+EXAMPLE = "handheld fleet run docs/examples/run.toml --phones 200 --rounds 3"
 
 
 def run(

@@ -10,6 +10,8 @@ from pipeline.command_line import fleet, privacy, profile
 from pipeline.command_line.compile import compile_architecture
 from pipeline.command_line.demo import EXAMPLE as DEMO_EXAMPLE
 from pipeline.command_line.demo import demo
+from pipeline.command_line.report import EXAMPLE as REPORT_EXAMPLE
+from pipeline.command_line.report import report
 from pipeline.command_line.search import EXAMPLE as SEARCH_EXAMPLE
 from pipeline.command_line.search import search
 from pipeline.command_line.serve import serve
@@ -27,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "profile predict": Command(profile.predict, profile.EXAMPLES["predict"]),
     "profile measure": Command(measure, profile.EXAMPLES["measure"]),
     "profile pack": Command(profile.pack, profile.EXAMPLES["pack"]),
+    "report": Command(report, REPORT_EXAMPLE),
     "search": Command(search, SEARCH_EXAMPLE),
     "serve": Command(serve, "handheld serve --state runs/server --port 8470"),
     "ship": Command(ship, SHIP_EXAMPLE),

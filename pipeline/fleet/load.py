@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_runtime.accounting import Budget, Release, planned_order
+from device_runtime.accounting import Budget, Release, epsilon_of_schedule, planned_order
 from device_runtime.specs import ExampleSpec
 from pipeline.coordinator.cost_ledger import PhaseCost, costs_by_phase
 from pipeline.coordinator.plans import RoundPlan
@@ -14,7 +14,7 @@ from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.choices import space_of
-from pipeline.searching.trials import Part, Trainer
+from pipeline.searching.trials import MAX_ATTEMPTS, Part, Trainer
 from search.candidate import Candidate, HyperParameters
 
 
@@ -136,7 +136,7 @@ def run_load(request: LoadRequest, folder: Path, clock: Callable[[], float], wat
     with EmulatedRounds(made.run, folder, made.terms, made.data, made.source) as rounds:
         timed = TimedRounds(rounds, clock, watch)
         cohort = run_file.round.cohort_size
-        trainer = Trainer(run_file, timed, artifacts, cohort, made.terms.rotation, lambda *_: None)
+        trainer = Trainer(run_file, timed, artifacts, {}, made.terms.rotation, lambda *_: None)
         trainer.train(Part("load"), trainer.start(trained), request.num_rounds)
         names = [phone.profile.name for phone in rounds.fleet.phones]
     phones = {name: names.count(name) for name in sorted(set(names))}
@@ -159,12 +159,15 @@ def _resize(request: LoadRequest, folder: Path) -> tuple[RunFile, EmulatedRun]:
 
 
 def _budget(run_file: RunFile, num_rounds: int) -> Budget | None:
+    """What the rounds need, whatever the run may spend: nothing of a load is kept."""
     privacy = run_file.privacy
     if privacy is None:
         return None
     steps = (run_file.training.local_steps or (1,))[0]
     release = Release("update", "train", privacy.update.sample_rate, privacy.update.noise_multiplier, steps)
-    return Budget(privacy.target_epsilon, privacy.delta, planned_order([release] * num_rounds, privacy.delta))
+    planned = [release] * (num_rounds * MAX_ATTEMPTS)
+    epsilon = epsilon_of_schedule(planned, privacy.delta)
+    return Budget(epsilon, privacy.delta, planned_order(planned, privacy.delta))
 
 
 def _smallest(run_file: RunFile, folder: Path, spec: ExampleSpec) -> tuple[Candidate, Artifacts]:

@@ -20,11 +20,13 @@ class Saved:
 
     Attributes:
         last_round: Number of the newest round that it has seen.
+        num_phones: Each has a record of its own.
         time: Of its clock, seconds.
         num_charges: Records of charges that there are.
     """
 
     last_round: int
+    num_phones: int
     time: float
     num_charges: int
     schema: int = 1
@@ -39,7 +41,7 @@ def save_fleet(store: Store, run_id: str, fleet: Fleet, before: Saved | None, la
             store.put_record(run_id, f"{_PHONE}/{index}", take_snapshot(fleet, index))
         if fleet.charges:
             store.put_record(run_id, f"{_CHARGES}/{num_charges}", fleet.charges)
-        saved = Saved(last_round, fleet.clock.time, num_charges + bool(fleet.charges))
+        saved = Saved(last_round, len(fleet.phones), fleet.clock.time, num_charges + bool(fleet.charges))
         store.put_record(run_id, _FLEET, saved)
     fleet.device_seconds.clear()
     fleet.changed.clear()
@@ -56,21 +58,27 @@ def resume_fleet(store: Store, blobs: BlobFolder, run_id: str, fleet: Fleet) -> 
     with store.transaction():
         found = store.get_record(run_id, _FLEET)
     saved = None if found is None else from_plain(Saved, found)
+    if saved is not None and saved.num_phones != len(fleet.phones):
+        raise ValueError(
+            f"run {run_id!r} has {saved.num_phones} phones, this fleet has {len(fleet.phones)}: resume it with the "
+            "clients that it began with"
+        )
     discard_rounds_after(store, blobs, run_id, saved.last_round if saved else 0)
-    if saved is None:
-        return None
+    if saved is not None:
+        _restore(store, run_id, fleet, saved)
+    return saved
+
+
+def _restore(store: Store, run_id: str, fleet: Fleet, saved: Saved) -> None:
     fleet.clock.time = saved.time
     with store.transaction():
         for i in range(saved.num_charges):
             for plain in store.get_record(run_id, f"{_CHARGES}/{i}"):
                 _charge_again(fleet, from_plain(Charge, plain))
         for phone in fleet.phones:
-            plain = store.get_record(run_id, f"{_PHONE}/{phone.index}")
-            if plain is None:
-                raise ValueError(f"run {run_id!r} has no phone {phone.index}: resume it with the clients it began with")
-            restore_phone(fleet, phone.index, from_plain(PhoneSnapshot, plain))
+            snapshot = from_plain(PhoneSnapshot, store.get_record(run_id, f"{_PHONE}/{phone.index}"))
+            restore_phone(fleet, phone.index, snapshot)
     fleet.changed.clear()
-    return saved
 
 
 def _charge_again(fleet: Fleet, charge: Charge) -> None:

@@ -114,7 +114,8 @@ class Search:
 
 def best_of(observations: tuple[Observation, ...]) -> Observation:
     """The observation with the highest accuracy, the earliest of equals."""
-    return max(observations, key=lambda observation: (observation.accuracy, -observation.trial.index))
+    scored = [observation for observation in observations if observation.is_scored]
+    return max(scored, key=lambda observation: (observation.accuracy, -observation.trial.index))
 
 
 def trial_result(

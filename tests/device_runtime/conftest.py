@@ -1,8 +1,9 @@
-"""A tiny artifact written by hand: softmax regression, whose per-example gradient has a closed form."""
+"""Written by hand: a tiny artifact, softmax regression, whose gradient has a closed form; and a measurement pack."""
 
 import hashlib
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,9 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from device_runtime.artifact import Artifact, check_artifact
+from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
 from profiles.records import encode_record
+from profiles.schema import Kernel
 
 ArtifactFiles = dict[str, bytes]
 
@@ -176,3 +179,33 @@ def session(artifact: Artifact) -> StepSession:
 def open_session() -> Callable[..., StepSession]:
     """Open softmax regression of a given (shape, num_classes, batch_size)."""
     return open_softmax_regression
+
+
+@pytest.fixture(scope="session")
+def tiny_pack() -> Callable[[Path], Path]:
+    """Write a measurement pack by hand into a folder: an empty call, relu, and relu with its gradient for 4 examples."""
+    shape = (2, 8, 8)
+    kernel = Kernel("relu", shape, shape)
+    node = helper.make_node
+    relu = node("Relu", ["x"], ["y"])
+    backward = [node("Sign", ["y"], ["is_positive"]), node("Mul", ["dy", "is_positive"], ["dx"])]
+    graphs = {
+        (Kernel("call", (1,), (1,)), 1, "forward"): ([node("Identity", ["x"], ["y"])], ["x"], ["y"], [1, 1]),
+        (kernel, 1, "forward"): ([relu], ["x"], ["y"], [1, *shape]),
+        (kernel, 4, "gradient"): ([relu, *backward], ["x", "dy"], ["y", "dx"], [4, *shape]),
+    }
+
+    def write(folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        entries = []
+        for key, (nodes, inputs, outputs, sizes) in graphs.items():
+            values = ([_float(name, sizes) for name in names] for names in (inputs, outputs))
+            graph = helper.make_graph(nodes, "kernel", *values)
+            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+            data = model.SerializeToString(deterministic=True)
+            entries.append(PackEntry(*key, hashlib.sha256(data).hexdigest()))
+            (folder / graph_file(entries[-1].sha256)).write_bytes(data)
+        (folder / "manifest.json").write_bytes(encode_record(PackManifest(tuple(entries), 17, "1.12.0", {})))
+        return folder
+
+    return write

@@ -73,6 +73,7 @@ def test_the_starting_points_break_no_rule(start):
         ("search", {"population_size": 2}, "random_search has no population_size; remove it"),
         ("search", {"algorithm": "regularized_evolution", "population_size": 2}, "needs tournament_size"),
         ("search", {"algorithm": "regularized_evolution", "tournament_size": 2}, "needs population_size"),
+        ("fleet", {"mean_spell_s": 60.0}, "mean_spell_s = 60 has no meaning for phones that are always there; remove"),
         ("round", {"min_reports": 6}, "[round] min_reports must be <= cohort_size = 5, got 6"),
         ("training", {"local_steps": 1}, "exactly one of local_steps and local_epochs"),
         ("training", {"local_epochs": None}, "exactly one of local_steps and local_epochs"),
@@ -105,6 +106,10 @@ def test_evolution_needs_sizes_that_fit_each_other(population, tournament, line)
 def test_a_real_run_has_no_fleet():
     (told,) = lines({**ORDINARY, "fleet": {"profiles": ["low"]}}, "run", kind="real")
     assert told == "[fleet] belongs to emulated runs: real phones bring their own profiles; remove it"
+
+
+def test_phones_that_come_and_go_have_spells():
+    assert lines(ORDINARY, "fleet", availability=0.5, mean_spell_s=60.0) == []
 
 
 @pytest.mark.parametrize(

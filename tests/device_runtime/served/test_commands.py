@@ -92,11 +92,12 @@ class TestRun:
         )
         watchdog = threading.Timer(20, process.kill)
         watchdog.start()
-        seen = []
+        seen, num_signals = [], 0
         for line in process.stdout:
             seen.append(json.loads(line))
-            if seen[-1]["action"] == "sleep":
+            if seen[-1]["action"] == "sleep" and num_signals == 0:  # a second one would end it at once
                 process.send_signal(signal.SIGTERM)
+                num_signals += 1
         watchdog.cancel()
         assert (process.wait(10), seen[-1]["action"], seen[-1]["reason"]) == (0, "leave", "interrupted")
 

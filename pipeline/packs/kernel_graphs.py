@@ -1,0 +1,225 @@
+"""The graphs of one kernel: what one layer adds to a shipped model, to evaluate.onnx and to gradient.onnx.
+
+A gradient graph gets the layer's input and the gradient of its output, and gives everything that the layer adds to the
+step: its output, the gradient of its input, the examples' squared norms and the clipped sum of its parameters.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+from onnxruntime.capi import _pybind_state
+
+from pipeline.compile import rules_layers
+from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
+from pipeline.compile.export import LOGITS, Forward, export_forward
+from pipeline.compile.graphs import RULES
+from pipeline.compile.lower import Node, lower
+from pipeline.compile.quiet import quiet_native_log
+from pipeline.compile.rules_elementwise import plain
+from pipeline.compile.values import ExampleSum, Plain, Value, reshape
+from pipeline.network import build_module
+from profiles.schema import Direction, Kernel
+from search.layers import INPUT, Layer, LayerKind
+
+CALL = Kernel("call", (1,), (1,))  # nothing but a run of a graph
+_LOSS = Node("SoftmaxCrossEntropyLoss", "loss", ("losses", "log_prob"), {})
+_WEIGHT = 0.01  # of constant weights: no time depends on it, and the graph stays small
+_KINDS: dict[str, LayerKind] = {
+    "conv": "conv",
+    "first_conv": "conv",
+    "group_norm": "group_norm",
+    "relu": "relu",
+    "hard_swish": "hard_swish",
+    "global_average": "global_average",
+    "linear": "linear",
+}
+
+
+def kernel_graph(kernel: Kernel, batch_size: int, direction: Direction) -> onnx.ModelProto:
+    """One kernel for a batch as a plain graph; its inputs may hold any values.
+
+    Raises:
+        CompileError: For a kind of kernel that is not known.
+    """
+    if kernel.kind in _KINDS:
+        layer_graphs = {"forward": _layer_forward, "evaluate": _layer_evaluate, "gradient": _layer_gradient}
+        return layer_graphs[direction](kernel, batch_size)
+    graphs: dict[tuple[str, Direction], Callable[[Kernel, int], onnx.ModelProto]] = {
+        ("call", "forward"): _call,
+        ("add", "forward"): _add_forward,
+        ("add", "evaluate"): _add_forward,
+        ("add", "gradient"): _add_gradient,
+        ("cross_entropy", "evaluate"): _loss_evaluate,
+        ("cross_entropy", "gradient"): _loss_gradient,
+    }
+    if (kernel.kind, direction) not in graphs:
+        known = ", ".join(sorted({*_KINDS, *(kind for kind, _ in graphs)}))
+        raise CompileError(f"kernel kind must be one of {known}, got {kernel.kind!r} ({direction})")
+    return graphs[kernel.kind, direction](kernel, batch_size)
+
+
+def _layer_forward(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    """As in a shipped model: the parameters are constants."""
+    graph, forward = GraphBuilder(), _export(kernel, batch_size)
+    parameters = {name: Plain(graph.input(name, shape), is_batched=False) for name, shape in forward.parameters.items()}
+    known: dict[str, Value] = {"x": _examples(graph, "x", kernel.input_shape, batch_size), **parameters}
+    (y,) = lower(forward.model, RULES, graph, known, [LOGITS])
+    model = graph.to_model({"y": _tensor(y)}, "forward")
+    _fix_inputs(model, set(parameters))
+    return model
+
+
+def _layer_evaluate(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    """As in evaluate.onnx: the parameters are cut from a vector."""
+    graph, forward = GraphBuilder(), _export(kernel, batch_size)
+    known: dict[str, Value] = {"x": _examples(graph, "x", kernel.input_shape, batch_size)}
+    (y,) = lower(forward.model, RULES, graph, known | _split_parameters(graph, forward), [LOGITS])
+    return graph.to_model({"y": _tensor(y)}, "evaluate")
+
+
+def _layer_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    graph, forward = GraphBuilder(), _export(kernel, batch_size)
+    known: dict[str, Value] = {
+        "x": _examples(graph, "x", kernel.input_shape, batch_size),
+        f"{LOGITS}_grad": _examples(graph, "dy", kernel.output_shape, batch_size),
+    }
+    known |= _split_parameters(graph, forward)
+    wanted = [LOGITS] if kernel.kind == "first_conv" else [LOGITS, "x_grad"]
+    parameters = [f"{name}_grad" for name in forward.parameters]
+    found = lower(_differentiate(forward), RULES, graph, known, [*wanted, *parameters])
+    outputs = {name: _tensor(value) for name, value in zip(("y", "dx"), found[: len(wanted)], strict=False)}
+    shares = [_share(value) for value in found[len(wanted) :]]
+    return graph.to_model(outputs | _clip_and_sum(graph, shares, batch_size), "gradient")
+
+
+def _clip_and_sum(graph: GraphBuilder, shares: list[ExampleSum], batch_size: int) -> dict[str, Tensor]:
+    """What a step does with the parameters' gradients once they are there."""
+    if not shares:
+        return {}
+    factors, segment = graph.input("factors", (batch_size,)), graph.input("segment_weight", (1,))
+    sums = [graph.op("Mul", share.weighted_sum(graph, factors), segment) for share in shares]
+    return {
+        "squared_norms": graph.op("Sum", *(share.squared_norms(graph) for share in shares)),
+        "gradient_sum": graph.op("Concat", *sums, axis=0),
+    }
+
+
+def _call(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    graph = GraphBuilder()
+    return graph.to_model({"y": graph.input("x", (batch_size, *kernel.input_shape))}, "call")
+
+
+def _add_forward(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    graph = GraphBuilder()
+    left, right = (graph.input(name, (batch_size, *kernel.input_shape)) for name in ("x", "other"))
+    return graph.to_model({"y": graph.op("Add", left, right)}, "forward")
+
+
+def _add_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    """The addition, and behind it the sum of the two gradients of what was used twice."""
+    graph = GraphBuilder()
+    names = ("x", "other", "dy", "dy_other")
+    x, other, dy, dy_other = (graph.input(name, (batch_size, *kernel.input_shape)) for name in names)
+    return graph.to_model({"y": graph.op("Add", x, other), "dx": graph.op("Add", dy, dy_other)}, "gradient")
+
+
+def _loss_evaluate(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    graph = GraphBuilder()
+    logits, labels, losses, _ = _loss(graph, kernel, batch_size)
+    best = graph.op("ArgMax", logits, axis=1, keepdims=0)
+    is_right = graph.op("Cast", graph.op("Equal", best, labels), to=onnx.TensorProto.FLOAT)
+    return graph.to_model({"losses": losses, "metrics": is_right}, "evaluate")
+
+
+def _loss_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
+    """Loss and its gradient, then norms and clip factors from the sum of the layers' squared norms."""
+    graph = GraphBuilder()
+    _, labels, losses, log_prob = _loss(graph, kernel, batch_size)
+    upstream = Plain(graph.constant(1.0, np.float32), is_batched=False)
+    values = [upstream, Plain(log_prob, is_batched=True), Plain(labels, is_batched=True)]
+    (dlogits,) = rules_layers.cross_entropy_grad(graph, _LOSS, values)
+    mask, squares = graph.input("mask", (batch_size,)), graph.input("squared_norms", (batch_size,))
+    norms, clip = graph.op("Sqrt", graph.op("Abs", squares)), graph.input("max_grad_norm", ())
+    zero, one = graph.constant(0.0, np.float32), graph.constant(1.0, np.float32)
+    is_counted = graph.op("Greater", mask, zero)
+    factors = graph.op("Min", graph.op("Div", clip, norms), one)
+    loss_sum = graph.op("ReduceSum", graph.op("Where", is_counted, losses, zero), keepdims=0)
+    outputs = {"dlogits": _tensor(dlogits), "loss_sum": loss_sum, "norms": graph.op("Where", is_counted, norms, zero)}
+    return graph.to_model({**outputs, "factors": graph.op("Where", is_counted, factors, zero)}, "gradient")
+
+
+def _loss(graph: GraphBuilder, kernel: Kernel, batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits and labels as inputs, the examples' losses and log-probabilities."""
+    logits = graph.input("logits", (batch_size, *kernel.input_shape))
+    labels = graph.input("y", (batch_size,), np.int64)
+    values = [Plain(logits, is_batched=True), Plain(labels, is_batched=True)]
+    losses, log_prob = rules_layers.cross_entropy(graph, _LOSS, values)
+    return logits, labels, _share(losses).per_example(graph), _tensor(log_prob)
+
+
+def _export(kernel: Kernel, batch_size: int) -> Forward:
+    """The kernel as a network of one layer; its parameters are called `layer.weight` and `layer.bias`."""
+    has_bias = kernel.kind in {"conv", "first_conv", "linear", "group_norm"}
+    shapes = kernel.input_shape, kernel.output_shape
+    window = kernel.kernel, kernel.stride, kernel.groups
+    layer = Layer("layer", _KINDS[kernel.kind], (INPUT,), *shapes, *window, has_bias=has_bias)
+    return export_forward(build_module((layer,)), torch.zeros((batch_size, *kernel.input_shape)))
+
+
+def _differentiate(forward: Forward) -> onnx.ModelProto:
+    """ORT Training's gradients by input and parameters; the gradient of the output is left to be given."""
+    model = onnx.ModelProto()
+    model.CopyFrom(forward.model)
+    for initializer in [item for item in model.graph.initializer if item.name in forward.parameters]:
+        model.graph.input.append(
+            helper.make_tensor_value_info(initializer.name, initializer.data_type, initializer.dims)
+        )
+        model.graph.initializer.remove(initializer)
+    with quiet_native_log():
+        names = {"x", *forward.parameters}
+        builder = _pybind_state.GradientGraphBuilder(model.SerializeToString(), {LOGITS}, names, "", None)
+        builder.build()
+    return onnx.load_from_string(builder.get_model())
+
+
+def _fix_inputs(model: onnx.ModelProto, names: set[str]) -> None:
+    """Make inputs constants that are filled when the graph is loaded: a pack would be large with all their values."""
+    fills: list[onnx.NodeProto] = []
+    for value in [value for value in model.graph.input if value.name in names]:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        shape = helper.make_tensor(f"{value.name}.shape", onnx.TensorProto.INT64, [len(sizes)], sizes)
+        model.graph.input.remove(value)
+        model.graph.initializer.append(shape)
+        fill = helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [_WEIGHT])
+        fills.append(helper.make_node("ConstantOfShape", [shape.name], [value.name], value=fill))
+    nodes = [*fills, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _examples(graph: GraphBuilder, name: str, shape: tuple[int, ...], batch_size: int) -> Plain:
+    return Plain(graph.input(name, (batch_size, *shape)), is_batched=True)
+
+
+def _split_parameters(graph: GraphBuilder, forward: Forward) -> dict[str, Value]:
+    if not forward.parameters:
+        return {}
+    sizes = np.array([prod(shape) for shape in forward.parameters.values()], np.int64)
+    flat = graph.input("parameters", (int(sizes.sum()),))
+    parts = graph.ops("Split", flat, graph.constant(sizes), num_outputs=len(sizes), axis=0)
+    named = zip(forward.parameters.items(), parts, strict=True)
+    return {name: Plain(reshape(graph, part, shape), is_batched=False) for (name, shape), part in named}
+
+
+def _tensor(value: Value) -> Tensor:
+    return plain(_LOSS, value).tensor
+
+
+def _share(value: Value) -> ExampleSum:
+    if isinstance(value, Plain):
+        raise TypeError("a parameter's gradient must be a sum over examples")
+    return value

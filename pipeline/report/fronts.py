@@ -1,0 +1,108 @@
+"""Accuracy against predicted latency, one picture a device class: all candidates, the front, the winner, the limit."""
+
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from pipeline.report.formats import percent, significant
+from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, percent_axis, spread_axis
+from pipeline.run_result import RunResult, TrialResult
+from search.budget import DEFAULT
+from search.pareto import pareto_front
+
+_CLASSES = ("entry", "mid", "high", "desktop")
+_MANY = 60
+_FAR = 4.0  # a limit this many times the largest latency would squeeze the points: an arrow points to it
+
+
+@dataclass(frozen=True)
+class Front:
+    """The candidates of a run on one class of devices.
+
+    Attributes:
+        profiles: Of the class, in the run.
+        limit_ms: Of latency; None for no limit.
+        latency_ms: By trial, on the slowest of the profiles: a limit holds for each of them.
+        accuracy: By trial.
+        trials: Those on the front, fastest first.
+        winner: The trial that was chosen.
+    """
+
+    device_class: str
+    profiles: tuple[str, ...]
+    limit_ms: float | None
+    latency_ms: dict[int, float]
+    accuracy: dict[int, float]
+    trials: tuple[int, ...]
+    winner: int
+
+
+def fronts_of(result: RunResult) -> tuple[Front, ...]:
+    """One front a device class of the run, the smallest devices first; none where nothing was predicted."""
+    found = {cost.device_class for trial in result.trials for cost in trial.costs}
+    known = [name for name in _CLASSES if name in found]
+    return tuple(_front(result, name) for name in (*known, *sorted(found.difference(known))))
+
+
+def slowest_ms(trial: TrialResult, device_class: str) -> float:
+    """Predicted latency of a candidate on the slowest profile of a class."""
+    return max(cost.latency_ms for cost in trial.costs if cost.device_class == device_class)
+
+
+def draw_front(front: Front, name: str) -> Plot:
+    """The picture of a front."""
+    height = front.accuracy[front.winner], front.latency_ms[front.winner]
+    limit = "" if front.limit_ms is None else f" The limit is {front.limit_ms:g} ms."
+    alt = (
+        f"Accuracy against predicted latency of {len(front.accuracy)} candidates on devices of class "
+        f"{front.device_class}; {len(front.trials)} on the Pareto front. The winner, trial {front.winner}, has "
+        f"{percent(height[0])} at {significant(height[1])} ms.{limit}"
+    )
+    return Plot(draw_svg(name, lambda axes: _draw(axes, front)), alt)
+
+
+def _front(result: RunResult, device_class: str) -> Front:
+    trials = [t for t in result.trials if any(cost.device_class == device_class for cost in t.costs)]
+    latency_ms = {trial.index: slowest_ms(trial, device_class) for trial in trials}
+    profiles = sorted({cost.profile for t in trials for cost in t.costs if cost.device_class == device_class})
+    limits = result.budgets.get(device_class, result.budgets.get(DEFAULT, {}))
+    on_front = pareto_front([(latency_ms[trial.index], trial.accuracy) for trial in trials])
+    return Front(
+        device_class,
+        tuple(profiles),
+        limits.get("latency_ms"),
+        latency_ms,
+        {trial.index: trial.accuracy for trial in trials},
+        tuple(trials[i].index for i in on_front),
+        result.winner,
+    )
+
+
+def _draw(axes: Axes, front: Front) -> None:
+    x, y = list(front.latency_ms.values()), list(front.accuracy.values())
+    is_many = len(x) > _MANY
+    axes.scatter(x, y, s=12 if is_many else 26, c=MUTED, alpha=0.45 if is_many else 0.8, linewidths=0)
+    front_x = [front.latency_ms[i] for i in front.trials]
+    front_y = [front.accuracy[i] for i in front.trials]
+    # A step: at every latency, the best accuracy that is to be had within it.
+    axes.plot(front_x, front_y, color=SERIES, drawstyle="steps-post", linewidth=1.6)
+    axes.scatter(front_x, front_y, s=30, c=SERIES, marker="s", linewidths=0, zorder=3)
+    winner = front.latency_ms[front.winner], front.accuracy[front.winner]
+    axes.scatter(*winner, s=150, c=MARK, marker="*", linewidths=0.6, edgecolors=INK, zorder=4)
+    axes.margins(0.08)
+    spread_axis(axes, min(x), _draw_limit(axes, front.limit_ms, max(x)))
+    percent_axis(axes)
+    axes.set_xlabel("predicted latency, ms")
+    axes.set_ylabel("validation accuracy")
+
+
+def _draw_limit(axes: Axes, limit_ms: float | None, largest_ms: float) -> float:
+    """Draw the limit; the latency at the right end of the picture."""
+    if limit_ms is None:
+        return largest_ms
+    if limit_ms > _FAR * largest_ms:
+        told = f"limit {limit_ms:g} ms, to the right →"
+        axes.annotate(told, (0.99, 0.04), xycoords="axes fraction", horizontalalignment="right", color=LIMIT)
+        return largest_ms
+    axes.axvline(limit_ms, color=LIMIT, linestyle="--", linewidth=1.4)
+    return max(limit_ms, largest_ms)

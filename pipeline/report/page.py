@@ -1,0 +1,131 @@
+"""Write the report of a run: everything is worked out here, the templates only lay it out."""
+
+import hashlib
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.report import formats
+from pipeline.report.candidates import candidates_of, settings_of
+from pipeline.report.costs import costs_of, draw_trials
+from pipeline.report.curves import curves_of, draw_final, draw_search
+from pipeline.report.fronts import draw_front, fronts_of
+from pipeline.report.networks import network_in_words, operation_of, picture_of
+from pipeline.report.shipped import ShippedBundle, find_bundle
+from pipeline.report.spending import splits_of
+from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run
+
+REPORT = "report.html"
+_TEMPLATE = "report.html.j2"
+
+
+class ReportFileError(ValueError):
+    """The report cannot be written where it was asked for."""
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What `handheld report` was asked to do.
+
+    Attributes:
+        output: None for `report.html` in the run's folder.
+        bundle: Folder of what was shipped; None for `bundle` in the run's folder, if it is there.
+    """
+
+    run: Path
+    output: Path | None = None
+    bundle: Path | None = None
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """What `handheld report` made.
+
+    Attributes:
+        has_bundle: Whether the page tells what was shipped.
+    """
+
+    file: str
+    sha256: str
+    size_bytes: int
+    has_bundle: bool
+
+
+def write_report(request: ReportRequest) -> WrittenReport:
+    """Write the report of a finished run; an older one is replaced.
+
+    Raises:
+        NoResultError: The run is not finished.
+        RecordError, ArtifactError, VectorError, BundleError: A file of run or bundle was altered.
+        OtherBundleError: The bundle is not this run's.
+        ReportFileError: The output is a folder.
+    """
+    output = request.run / REPORT if request.output is None else request.output
+    if output.is_dir():
+        raise ReportFileError(f"{output} is a folder; name a file, for example {output / REPORT}")
+    run = read_finished_run(request.run)
+    bundle = find_bundle(request.run, request.bundle, run.result)
+    page = render_report(run, bundle).encode()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".partial")
+    partial.write_bytes(page)
+    partial.replace(output)
+    return WrittenReport(str(output), hashlib.sha256(page).hexdigest(), len(page), bundle is not None)
+
+
+def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
+    """The page: HTML with all styles and pictures inside, the same text for the same run."""
+    result, fronts, costs = run.result, fronts_of(run.result), costs_of(run.result)
+    curves = curves_of(result)
+    return (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            run=run,
+            result=result,
+            manifest=run.artifact.manifest,
+            winner=result.winning,
+            winner_in_words=network_in_words(result.winning.candidate.architecture),
+            chance=_chance(result.winning),
+            fronts=[(front, draw_front(front, f"front{i}")) for i, front in enumerate(fronts)],
+            search_curves=draw_search(curves, result.winner),
+            final_curve=draw_final(curves),
+            costs=costs,
+            trial_costs=draw_trials(costs),
+            splits=splits_of(result.privacy) if result.privacy else (),
+            picture=picture_of(result.winning.candidate.architecture),
+            settings=settings_of(result),
+            candidates=candidates_of(result, fronts),
+            bundle=bundle,
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        percent=formats.percent,
+        figure=formats.significant,
+        epsilon=formats.epsilon,
+        bytes=formats.size,
+        duration=formats.duration,
+        shape=formats.shape,
+        span=formats.span,
+        operation=operation_of,
+    )
+    return environment
+
+
+def _chance(trial: TrialResult) -> float:
+    """Half the 95% interval of a score for the sampling of its examples alone; noise comes on top."""
+    inside = min(1.0, max(0.0, trial.accuracy))
+    return Z_95 * sqrt(inside * (1 - inside) / max(1, trial.num_examples))

@@ -1,0 +1,111 @@
+"""Draw a plot as SVG for the page: one style, the page's own colours, the same bytes for the same data."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+# Stand-ins that matplotlib takes for colours; the page's style sheet says what they are in light, in dark, on paper.
+INK, MUTED, GRID, SERIES, MARK, LIMIT = (f"#{i:02x}{i:02x}{i:02x}" for i in range(1, 7))
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SERIES: "series", MARK: "mark", LIMIT: "limit"}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "handheld",
+    "svg.fonttype": "none",  # text stays text: small, found by a search, read aloud
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: measured alike on every machine
+    "font.size": 10.0,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+_NOT_FOR_A_PAGE = re.compile(
+    r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", re.DOTALL
+)
+_SIZE = re.compile(r'(?<=\s)(?:width|height)="[^"]*"\s')
+_NAME = re.compile(r'(\bid="|href="#|url\(#)')
+_LOG_FROM, _SAME = 8.0, 1.25  # largest over smallest value
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing with its text.
+
+    Attributes:
+        alt: What it shows, for whoever does not see it.
+    """
+
+    svg: str
+    alt: str
+
+
+def draw_svg(name: str, draw: Callable[[Axes], None], height_in: float = 3.0) -> str:
+    """Draw on one pair of axes.
+
+    Args:
+        name: Unique in the page, letters and digits: what the drawing defines is named by it.
+        height_in: Height where the width is 4.6, inches.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own settings would change the bytes
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=(4.6, height_in), layout="constrained")
+        figure.patch.set_visible(False)
+        FigureCanvasSVG(figure)  # the figure keeps it; without, matplotlib picks one by the process's settings
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        draw(axes)
+        written = io.BytesIO()
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return _fit_page(written.getvalue().decode(), name)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Write accuracies as percent, for shares along y."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+
+
+def spread_axis(axes: Axes, low: float, high: float) -> None:
+    """Make x logarithmic where it spans much, with readable numbers, and wider where it spans next to nothing."""
+    if low > 0 and high < low * _SAME:  # latencies that are alike have to look alike
+        middle = (low + high) / 2
+        axes.set_xlim(middle / _SAME, middle * _SAME)
+    if not 0 < low * _LOG_FROM < high:
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_axis(axes: Axes) -> None:
+    """Write only whole numbers along x."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _fit_page(svg: str, name: str) -> str:
+    svg = _NOT_FOR_A_PAGE.sub("", svg)
+    head, tag, rest = svg.partition("<g ")
+    svg = _SIZE.sub("", head) + tag + rest  # the page sizes it, by its viewBox
+    svg = _NAME.sub(rf"\g<1>{name}-", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return "\n".join(line.rstrip() for line in svg.splitlines() if line.strip())

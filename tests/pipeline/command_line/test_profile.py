@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from device_runtime.console import build_app, run_program
+from device_runtime.measurement_pack import read_pack
+from pipeline.command_line import PROGRAM
+from profiles.catalogue import catalogue_names, load_profile
+from profiles.records import encode_record, to_plain
+from search.architecture import Architecture, Stem
+from search.cost import cost_of
+
+NETWORK = Architecture((1, 8, 8), 10, Stem(4))
+RUN_FILE = """
+[run]
+name = "digits"
+seed = 0
+kind = "emulated"
+[data]
+source = "digits"
+partition = "iid"
+clients = 3
+[fleet]
+profiles = ["pixel-4"]
+[space]
+kinds = ["depthwise"]
+widths = [2]
+depths = [1]
+kernels = [3]
+strides = [2]
+heads = ["flatten"]
+max_stages = 1
+[search]
+algorithm = "random_search"
+trials = 2
+rounds = 1
+[training]
+learning_rate = 0.1
+local_epochs = 1
+batch_size = 10
+[round]
+cohort_size = 2
+min_reports = 1
+deadline_s = 60
+weighting = "examples"
+[final]
+rounds = 1
+"""
+
+
+@pytest.fixture
+def network(tmp_path) -> Path:
+    path = tmp_path / "network.json"
+    path.write_bytes(encode_record(NETWORK))
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(build_app(PROGRAM), ["profile", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fail(capsys, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as left:
+        run_program(PROGRAM, ["profile", *map(str, arguments)])
+    assert left.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_the_list_has_every_phone_of_the_catalogue():
+    out = run("list")
+    assert all(name in out for name in catalogue_names())
+    assert [one["name"] for one in json.loads(run("list", "--json"))] == list(catalogue_names())
+
+
+def test_show_tells_every_source():
+    words = " ".join(run("show", "redmi-8").split())
+    for part in ("Snapdragon 439", "3072 MiB", "estimated", "published", "raw_ai_benchmark_list.json: Xiaomi Redmi 8"):
+        assert part in words
+    assert json.loads(run("show", "redmi-8", "--json")) == to_plain(load_profile("redmi-8"))
+
+
+def test_predict_gives_what_the_search_reckons_with(network):
+    (told,) = json.loads(run("predict", network, "--profile", "pixel-4", "--batch-size", 8, "--json"))
+    assert told["cost"] == to_plain(cost_of(NETWORK, load_profile("pixel-4"), 8))
+    assert (told["profile"], told["device_class"], told["batch_size"]) == ("pixel-4", "high", 8)
+
+
+def test_predict_without_a_profile_takes_the_whole_catalogue(network):
+    assert [one["profile"] for one in json.loads(run("predict", network, "--json"))] == list(catalogue_names())
+    assert all(name in run("predict", network) for name in ("pixel-4", "redmi-8"))
+
+
+def test_predict_takes_a_profile_of_ones_own(tmp_path, network):
+    path = tmp_path / "mine.json"
+    path.write_bytes(encode_record(load_profile("galaxy-s9")))
+    (told,) = json.loads(run("predict", network, "--profile", path, "--json"))
+    assert told["profile"] == "galaxy-s9"
+
+
+def test_an_unknown_profile_names_the_nearest(network, capsys):
+    assert "did you mean 'pixel-4'" in fail(capsys, "predict", network, "--profile", "pixel4")
+    assert "did you mean 'redmi-8'" in fail(capsys, "show", "redmi8")
+
+
+def test_a_file_that_is_no_architecture_is_told_by_name(tmp_path, capsys):
+    path = tmp_path / "network.json"
+    path.write_text("{}", encoding="utf-8")
+    assert "network.json: Architecture lacks input_shape" in fail(capsys, "predict", path)
+
+
+def test_a_pack_of_architectures_holds_their_kernels(tmp_path, network):
+    out = run("pack", "--architecture", network, "-o", tmp_path / "pack", "--batch-size", 4)
+    pack = read_pack(tmp_path / "pack")
+    assert pack.pack_id[:12] in out
+    assert {entry.batch_size for entry in pack.manifest.entries} == {1, 4}
+
+
+def test_a_pack_of_a_run_file_is_for_its_data(tmp_path):
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(RUN_FILE, encoding="utf-8")
+    told = json.loads(run("pack", "--run", run_file, "-o", tmp_path / "pack", "--draws", 4, "--json"))
+    pack = read_pack(tmp_path / "pack")
+    assert told["pack_id"] == pack.pack_id
+    assert told["num_kernels"] == len(pack.manifest.entries)
+    stems = {entry.kernel for entry in pack.manifest.entries if entry.kernel.kind == "first_conv"}
+    assert {(kernel.input_shape, kernel.output_shape) for kernel in stems} == {((1, 8, 8), (2, 4, 4))}

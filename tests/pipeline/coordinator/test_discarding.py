@@ -1,0 +1,72 @@
+import pytest
+
+from pipeline.coordinator import tables
+from pipeline.coordinator.discarding import discard_rounds_after, last_round_number
+
+
+def hold(world, key: str) -> None:
+    """A whole private round of two devices."""
+    round_id = world.open(round_key=key, cohort_size=2, **world.private_training())
+    for number in (1, 2):
+        world.serve(number)
+    assert world.close(round_id).num_reports == 2
+
+
+def contents(world):
+    with world.store.transaction():
+        return {
+            table.name: [tuple(row) for row in world.store.execute(table.select())]
+            for table in tables.METADATA.sorted_tables
+        }
+
+
+@pytest.fixture
+def held(world):
+    world.private_run()
+    world.enrol(1, 2)
+    hold(world, "first")
+    return world
+
+
+def test_what_came_after_a_round_is_taken_back_with_all_that_belongs_to_it(held):
+    before, files = contents(held), held.blobs.names()
+    hold(held, "second")
+    held.open(round_key="third", **held.private_training())
+    held.serve(1)
+    assert len(contents(held)["releases"]) == 5
+    assert last_round_number(held.store, "run") == 3
+    assert discard_rounds_after(held.store, held.blobs, "run", 1) == 2
+    assert contents(held) == before
+    assert held.blobs.names() == files
+    assert last_round_number(held.store, "run") == 1
+
+
+def test_a_round_that_was_taken_back_is_held_again_with_the_same_rows(held):
+    hold(held, "second")
+    before = contents(held)
+    assert discard_rounds_after(held.store, held.blobs, "run", 1) == 1
+    hold(held, "second")
+    assert contents(held) == before
+
+
+def test_nothing_is_taken_back_where_nothing_came_after(held):
+    before = contents(held)
+    assert discard_rounds_after(held.store, held.blobs, "run", 1) == 0
+    assert contents(held) == before
+
+
+def test_the_rounds_of_another_run_stay(held):
+    held.run("other", budget=held.budget)
+    held.open(run_id="other", round_key="first", **held.private_training())
+    assert discard_rounds_after(held.store, held.blobs, "run", 0) == 1
+    assert last_round_number(held.store, "run") == 0
+    assert last_round_number(held.store, "other") == 2
+
+
+def test_what_a_real_run_released_is_not_taken_back(world):
+    world.run(kind="real")
+    world.open()
+    before = contents(world)
+    with pytest.raises(ValueError, match="run 'run' is real: what its phones released cannot be taken back"):
+        discard_rounds_after(world.store, world.blobs, "run", 0)
+    assert contents(world) == before

@@ -1,0 +1,58 @@
+import pytest
+
+from device_runtime.artifact import read_artifact
+from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.wire import Assignment
+from pipeline.fleet.durations import ChunkTimes, predicted_times, transfer_seconds, work_seconds
+from profiles.catalogue import load_profile
+from search.architecture import Architecture, Stem
+from search.cost import forward_chunk_ms, training_chunk_ms
+
+TIMES = ChunkTimes(train_s=2.0, evaluate_s=1.0)
+PRIVACY = PrivacyTerms("device", 0.25, 2.0)
+
+
+def training(**terms) -> Assignment:
+    return Assignment("a", "run", "train", "0" * 64, "0" * 64, 60.0, train=TrainTerms(0.1, **terms))
+
+
+def evaluation(privacy=None) -> Assignment:
+    terms = EvaluateTerms("validation", ("accuracy",), privacy=privacy)
+    return Assignment("a", "run", "evaluate", "0" * 64, "0" * 64, 60.0, evaluate=terms)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "num_examples", "chunks"),
+    [
+        (training(local_epochs=1, batch_size=8), 20, 3),  # steps of 8, 8 and 4, one chunk of 16 each
+        (training(local_epochs=2, batch_size=20), 20, 4),  # two epochs of one step of two chunks
+        (training(local_steps=5, batch_size=8), 20, 5),
+        (training(local_steps=5, batch_size=100), 20, 10),  # a step holds no more than there is
+        (training(local_steps=3, max_grad_norm=1.0, privacy=PRIVACY), 100, 6),  # 25 expected: two chunks
+        (training(local_steps=3, max_grad_norm=1.0, privacy=PRIVACY), 0, 3),  # an empty draw runs a chunk too
+    ],
+)
+def test_training_takes_its_chunks(assignment, num_examples, chunks):
+    assert work_seconds(assignment, num_examples, 16, TIMES) == chunks * TIMES.train_s
+
+
+@pytest.mark.parametrize(("privacy", "num_examples", "chunks"), [(None, 33, 3), (None, 0, 1), (PRIVACY, 100, 2)])
+def test_an_evaluation_takes_its_chunks(privacy, num_examples, chunks):
+    assert work_seconds(evaluation(privacy), num_examples, 16, TIMES) == chunks * TIMES.evaluate_s
+
+
+def test_what_nobody_emulates_takes_no_time():
+    assert work_seconds(Assignment("a", "run", "measure", "0" * 64, "0" * 64, 60.0), 10, 16, TIMES) == 0
+
+
+def test_a_transfer_takes_its_latency_and_its_bytes():
+    assert transfer_seconds(0, 8.0, 50.0) == 0.05
+    assert transfer_seconds(1_000_000, 8.0, 50.0) == pytest.approx(1.05)
+
+
+def test_chunk_times_are_what_the_cost_model_says_of_the_manifests_network(artifact_folder):
+    profile, manifest = load_profile("pixel-4"), read_artifact(artifact_folder).manifest
+    network = Architecture((1, 8, 8), 10, Stem(1, 3, 4))
+    times = predicted_times(profile, manifest)
+    assert times.train_s == training_chunk_ms(network, profile, 8) / 1e3
+    assert times.evaluate_s == forward_chunk_ms(network, profile, 8) / 1e3

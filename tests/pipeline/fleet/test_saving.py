@@ -1,0 +1,106 @@
+import pytest
+
+from pipeline.fleet import rounds as rounds_module
+from pipeline.fleet.availability import AvailabilityTerms
+from pipeline.fleet.fleet import Fleet
+
+FLAKY = AvailabilityTerms(0.6, 10.0)
+# Two places too many, so that rounds end with phones at work: their charges and seconds belong to a round that is over.
+SHAPE = {"cohort_size": 2, "over_selection": 2.0}
+NUM_ROUNDS = 3
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch):
+    """Let the fleet live for so many events; a negative number never ends it."""
+    real, left = Fleet._step, [-1]
+
+    def step(fleet):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        real(fleet)
+
+    monkeypatch.setattr(Fleet, "_step", step)
+
+    def set_(count: int) -> None:
+        left[0] = count
+
+    set_.used = lambda: -1 - left[0]
+    return set_
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, emulate, kit, kill_after):
+    settings = {"budget": kit.budget if is_private else None, "availability": FLAKY}
+    whole = emulate("whole", **settings)
+    whole.train(NUM_ROUNDS, **SHAPE)
+    num_events, expected = kill_after.used(), whole.everything()
+    assert num_events > 60
+    for count in range(num_events % 19, num_events, 19):
+        name = f"killed after {count}"
+        kill_after(count)
+        with pytest.raises(Killed):
+            emulate(name, **settings).train(NUM_ROUNDS, **SHAPE)
+        kill_after(-1)
+        resumed = emulate(name, **settings)
+        resumed.train(NUM_ROUNDS, **SHAPE)
+        assert resumed.everything() == expected, name
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_a_kill_around_saving_costs_nothing_twice(moment, emulate, kit, monkeypatch):
+    settings = {"budget": kit.budget, "availability": FLAKY}
+    whole = emulate("whole", **settings)
+    whole.train(NUM_ROUNDS, **SHAPE)
+    kill_in_saving(monkeypatch, moment)
+    with pytest.raises(Killed):
+        emulate("killed", **settings).train(NUM_ROUNDS, **SHAPE)
+    monkeypatch.undo()
+    resumed = emulate("killed", **settings)
+    resumed.train(NUM_ROUNDS, **SHAPE)
+    assert resumed.everything() == whole.everything()
+
+
+def kill_in_saving(monkeypatch, moment: str) -> None:
+    """Kill the process at its second round, before, in or after the transaction that keeps the fleet."""
+    real = rounds_module.save_fleet
+
+    def save(store, run_id, fleet, before, last_round):
+        if last_round == 2 and moment == "before":
+            raise Killed
+        if last_round == 2 and moment == "within":
+            monkeypatch.setattr(store, "put_record", kill)
+        saved = real(store, run_id, fleet, before, last_round)
+        if last_round == 2:
+            raise Killed
+        return saved
+
+    def kill(*_arguments):
+        raise Killed
+
+    monkeypatch.setattr(rounds_module, "save_fleet", save)
+
+
+def test_only_phones_that_did_something_are_written_again(emulate, monkeypatch):
+    run = emulate(num_phones=4)
+    run.train(1)
+    written = []
+    real = run.rounds.store.put_record
+    monkeypatch.setattr(run.rounds.store, "put_record", lambda *row: (written.append(row[1]), real(*row)))
+    run.rounds.fleet.changed.add(2)
+    rounds_module.save_fleet(run.rounds.store, "run", run.rounds.fleet, run.rounds._saved, 1)
+    assert written == ["fleet/phone/2", "fleet"]
+
+
+def test_a_run_is_not_resumed_with_other_clients(emulate):
+    emulate(num_phones=3).train(1)
+    for num_phones in (2, 4):
+        with pytest.raises(
+            ValueError, match=f"run 'run' has 3 phones, this fleet has {num_phones}: resume it with the"
+        ):
+            emulate(num_phones=num_phones)

@@ -1,0 +1,51 @@
+from hypothesis import given
+
+from pipeline.packs import default_architectures, drawn_architectures, kernel_keys
+from search.architecture import Architecture, Stage, Stem
+from search.cost import cost_of, evaluation_kernels_of, kernels_of, training_kernels_of
+from search.layers import layers_of
+from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.space import SearchSpace
+
+SPACE = SearchSpace(
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    stem=StemOptions((4, 8)),
+    stages=StageOptions(("depthwise", "inverted"), (4, 8), kernels=(3, 5)),
+    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
+    max_stages=2,
+)
+
+
+def test_a_kernel_is_listed_once_in_each_direction_it_runs_in():
+    network = Architecture((1, 8, 8), 10, Stem(4), (Stage("inverted", 4, depth=3),))
+    keys = kernel_keys([network, network], 8)
+    assert len(keys) == len(set(keys))
+    assert {kernel for kernel, batch, direction in keys if (batch, direction) == (8, "gradient")} == set(
+        training_kernels_of(network)
+    )
+    assert {kernel for kernel, _, direction in keys if direction == "evaluate"} == set(evaluation_kernels_of(network))
+    forward = {kernel for kernel, batch, direction in keys if (batch, direction) == (1, "forward")}
+    assert {kernel for kernel in forward if kernel.kind != "call"} == set(kernels_of(network))
+
+
+def test_a_pack_of_a_network_leaves_nothing_of_it_unknown(architectures, profile_of):
+    @given(architectures)
+    def check(network):
+        profile = profile_of(kernel_keys([network], 4))
+        assert cost_of(network, profile, 4).method == "measured"
+
+    check()
+
+
+def test_the_default_pack_shows_every_kind_of_layer():
+    kinds = {layer.kind for network in default_architectures() for layer in layers_of(network)}
+    assert kinds == {"conv", "group_norm", "relu", "hard_swish", "add", "global_average", "flatten", "linear"}
+
+
+def test_drawn_networks_are_of_the_space_always_the_same_and_reach_its_ends():
+    drawn = drawn_architectures(SPACE, 10)
+    assert drawn == drawn_architectures(SPACE, 10)
+    assert {SPACE.smallest(), SPACE.largest()} <= set(drawn)
+    assert 4 <= len(drawn) <= 12
+    assert all(network.input_shape == (1, 8, 8) for network in drawn)

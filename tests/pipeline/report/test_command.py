@@ -1,0 +1,58 @@
+import hashlib
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from device_runtime.console import build_app, run_program
+from pipeline.command_line import PROGRAM
+
+
+def run(*arguments: object):
+    result = CliRunner().invoke(build_app(PROGRAM), ["report", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fail(capsys, *arguments: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as left:
+        run_program(PROGRAM, ["report", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return left.value.code, " ".join(captured.err.split())
+
+
+def test_it_tells_where_the_page_is_and_what_it_lacks(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    told = " ".join(run(tmp_path / "run").split())
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert "report.html" in told
+    assert "nothing was shipped yet" in told
+
+
+def test_json_agrees_with_the_file(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    written = json.loads(run(tmp_path / "run", "-o", tmp_path / "page.html", "--json"))
+    page = (tmp_path / "page.html").read_bytes()
+    assert written == {
+        "file": str(tmp_path / "page.html"),
+        "sha256": hashlib.sha256(page).hexdigest(),
+        "size_bytes": len(page),
+        "has_bundle": False,
+    }
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_a_finished_run_is_wrong_usage(tmp_path, capsys, name):
+    (tmp_path / "empty").mkdir()
+    code, told = fail(capsys, tmp_path / name)
+    assert code == 2
+    assert f"{name} has no result.json: name the folder of a finished run" in told
+
+
+def test_a_bundle_that_is_not_there_is_wrong_usage(made, tmp_path, capsys):
+    made.write_run(tmp_path / "run", made.result())
+    code, told = fail(capsys, tmp_path / "run", "--bundle", tmp_path / "nowhere")
+    assert code == 2
+    assert "ship the run with `handheld ship" in told
+    assert not (tmp_path / "run" / "report.html").exists()

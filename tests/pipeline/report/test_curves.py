@@ -1,0 +1,34 @@
+from dataclasses import replace
+
+from pipeline.report.curves import curves_of, draw_final, draw_search
+from pipeline.run_result import CurvePoint
+
+
+def test_points_become_curves_by_phase_and_trial_in_the_order_of_rounds(made):
+    points = (CurvePoint("search", 0, 2, 0.4), CurvePoint("search", 1, 1, 0.3), CurvePoint("search", 0, 1, 0.2))
+    curves = curves_of(made.result(curves=points))
+    assert [(curve.trial, [point.round for point in curve.points]) for curve in curves] == [(0, [1, 2]), (1, [1])]
+
+
+def test_the_words_tell_the_winners_course(made):
+    curves = curves_of(made.result())
+    search, final = draw_search(curves, 1), draw_final(curves)
+    assert "3 trials" in search.alt
+    assert "trial 1, goes from 20.0% after round 1 to 30.0% after 2" in search.alt
+    assert "goes from 70.0% after round 1 to 80.0% after 2" in final.alt
+
+
+def test_the_winner_alone_has_the_colour(made):
+    curves = curves_of(made.result())
+    assert draw_search(curves, 1).svg != draw_search(curves, 2).svg
+    assert "var(--mark)" not in draw_search(curves, 99).svg
+
+
+def test_the_axis_says_who_alone_knows_the_figures(made):
+    curves = curves_of(made.result())
+    assert all("accuracy, emulator only" in plot.svg for plot in (draw_search(curves, 1), draw_final(curves)))
+
+
+def test_without_points_there_is_no_picture(made):
+    curves = curves_of(replace(made.result(), curves=()))
+    assert draw_search(curves, 1) is draw_final(curves) is None

@@ -1,0 +1,238 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from device_runtime.specs import ExampleSpec
+from pipeline.report.page import ReportFileError, ReportRequest, render_report, write_report
+from pipeline.run_result import CurvePoint, NoResultError
+
+SECTIONS = ("front", "curves", "cost", "privacy", "network", "candidates", "shipped", "data", "warnings")
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+EVIL = "<script>alert('1')</script>&\"'"
+
+
+class Outline(HTMLParser):
+    """What a browser would find: tags that open and close, ids, attributes, and the text outside of styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def ids(self) -> list[str]:
+        return [value for name, value in self.attributes if name == "id"]
+
+
+@pytest.fixture(scope="module")
+def pages(made) -> dict[str, str]:
+    """One page of each kind of run."""
+    real = replace(made.result(kind="real", fleet={}, curves=(), warnings=()), emulator_only=None)
+    results = {
+        "plain": made.result(),
+        "device": made.private_result("device"),
+        "sum": made.private_result("sum"),
+        "real": real,
+    }
+    return {name: render_report(made.run(result)) for name, result in results.items()}
+
+
+@pytest.fixture(params=["plain", "device", "sum", "real"])
+def page(request, pages) -> str:
+    return pages[request.param]
+
+
+def test_every_section_is_there_in_order_with_a_heading_and_a_link(page):
+    outline = Outline(page)
+    assert [name for name in outline.ids if name in SECTIONS] == list(SECTIONS)
+    assert {f"#{name}" for name in SECTIONS} <= {value for name, value in outline.attributes if name == "href"}
+    assert outline.tags.count("h2") == len(SECTIONS)
+    assert outline.tags.count("h1") == 1
+
+
+def test_the_page_is_whole_html_with_unique_names(page):
+    outline = Outline(page)
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert page.startswith("<!DOCTYPE html>")
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    outline = Outline(page)
+    assert not {"script", "img", "link", "iframe", "object", "image"} & set(outline.tags)
+    targets = [value for name, value in outline.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert targets
+    assert all(target.startswith("#") for target in targets)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_picture_has_words(page):
+    pictures = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert len(pictures) >= 3
+    assert all(len(words) > 40 for words in pictures)
+    assert page.count("<figure") == len(pictures)
+
+
+def test_the_headline_has_accuracy_interval_latency_and_size(page):
+    text = Outline(page).text
+    assert "81.2%" in text
+    assert "95% interval 76.0% to 86.0%; 240 examples" in text
+    assert "1.0 to 4.0 ms one example, over 3 profiles" in text
+    assert "Trial 1 won among 3" in text
+
+
+def test_a_run_without_privacy_says_that_nothing_is_private(pages):
+    text = Outline(pages["plain"]).text
+    assert "not private" in text
+    assert "Nothing in this run is private. Updates and metrics left the clients without noise" in text
+    assert "ε" not in text
+
+
+def test_a_private_run_says_what_its_epsilon_means(pages):
+    text = Outline(pages["device"]).text
+    assert "Nothing in this run is private" not in text
+    assert "ε 7.26 of 8, δ 1e-05, example unit, noise at the device" in text
+    for part in (
+        "zero-out: one example is replaced by a null record",
+        "everybody who sees what leaves a phone, the server included",
+        "on each device, before anything leaves it",
+        "4, of the Rényi divergence",
+        "8; left: 0.749",
+        "The total is the largest of the splits, not their sum",
+        "train (the run's total) 7.26 0.749 search update 20 4.30 1.20 final update 60 6.60 3.50",
+        "validation 4.00 4.00 search metrics 4 4.00 0.900",
+    ):
+        assert part in text
+    assert "Against the server epsilon is infinite" not in text
+
+
+def test_noise_on_the_sum_says_that_the_server_is_trusted(pages):
+    text = Outline(pages["sum"]).text
+    assert "Against the server epsilon is infinite" in text
+    assert "to the sum, by the server" in text
+
+
+def test_exact_figures_are_marked_as_the_emulators(pages):
+    assert pages["plain"].count('<span class="tag">emulator only</span>') == 2
+    assert "The run's epsilon does not cover these figures" in Outline(pages["device"]).text
+    assert "83.3%; the run took 1 h 2 min" in Outline(pages["device"]).text
+
+
+def test_a_real_run_has_no_exact_figures(pages):
+    text = Outline(pages["real"]).text
+    assert "emulator only" not in pages["real"].lower()
+    assert "in a real run every figure would be one more release" in text
+    assert "Real devices, which enrolled by themselves" in text
+    assert "Warnings None." in text
+
+
+def test_costs_candidates_network_fleet_and_versions_are_told(pages):
+    text = Outline(pages["plain"]).text
+    for part in (
+        "search 6.00 6.00 KiB 12.0 KiB 300 30",
+        "all 36.5 10.0 KiB 20.0 KiB 500 50",
+        "1 (winner) 75.0% 4.00 2.00",
+        "stage 2, block 2: inverted",
+        "cheap entry 6",
+        "torch 2.13.0",
+        "cheap: its clock was not stable",
+        "ONNX Runtime 1.14.0 or newer, opset 17",
+        "a" * 64,
+    ):
+        assert part in text
+
+
+def test_the_same_run_gives_the_same_bytes(made, pages):
+    again = render_report(made.run(made.private_result("device")))
+    assert again == pages["device"]
+    assert again != pages["sum"]
+
+
+def test_names_with_html_in_them_are_told_and_not_run(made):
+    cost = replace(made.trial(0, 0.5, 1.0).costs[0], profile=EVIL, device_class=EVIL)
+    trial = made.trial(0, 0.5, 1.0, costs=(cost,))
+    result = replace(
+        made.result(name=EVIL, data=EVIL, fleet={EVIL: 1}, warnings=(EVIL,), versions={EVIL: EVIL}, algorithm=EVIL),
+        trials=(trial,),
+        winner=0,
+        spec=ExampleSpec((1, 8, 8), (EVIL, "yes")),
+        costs=(made.cost(EVIL, None, 1.0),),
+        curves=(CurvePoint(EVIL, None, 1, 0.5),),
+        privacy=made.privacy(unit=EVIL, neighbours=EVIL, adversary=EVIL, epsilon_by_split={"train": 1.0}),
+        budgets={EVIL: {"latency_ms": 1.0}},
+    )
+    page = render_report(made.run(result))
+    outline = Outline(page)
+    assert "script" not in outline.tags
+    assert outline.open == []
+    assert outline.text.count(EVIL) > 10
+
+
+def test_a_search_of_300_candidates_is_still_a_page(made):
+    trials = tuple(made.trial(i, 0.3 + i / 1000, 0.1 * (1 + i % 50)) for i in range(300))
+    curves = tuple(CurvePoint("search", i, k, 0.01 * k) for i in range(300) for k in range(1, 11))
+    costs = tuple(made.cost("search", i, 1.0 + i) for i in range(300))
+    page = render_report(made.run(made.result(trials=trials, winner=299, curves=curves, costs=costs)))
+    text = Outline(page).text
+    assert len(page) < 2_000_000
+    assert "Trial 299 won among 300" in text
+    assert "300 candidates of random_search" in text
+    tall = re.findall(r'<div class="scroll tall"[^>]*aria-label="([^"]*)"', page)
+    assert tall == ["Cost of the search by trial", "Layers", "Candidates"]
+
+
+def test_a_run_whose_profiles_are_unknown_says_so(made):
+    result = made.result(trials=(made.trial(0, 0.5, 1.0, costs=()),), winner=0)
+    text = Outline(render_report(made.run(result))).text
+    assert "No latency was predicted: the run names no profile." in text
+    assert "not predicted" in text
+
+
+def test_the_report_is_written_into_the_runs_folder(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    written = write_report(ReportRequest(tmp_path / "run"))
+    page = (tmp_path / "run" / "report.html").read_bytes()
+    assert (written.file, written.size_bytes) == (str(tmp_path / "run" / "report.html"), len(page))
+    assert not written.has_bundle
+    assert str(tmp_path) not in page.decode()
+    elsewhere = write_report(ReportRequest(tmp_path / "run", tmp_path / "new" / "page.html"))
+    assert (elsewhere.sha256, (tmp_path / "new" / "page.html").read_bytes()) == (written.sha256, page)
+
+
+def test_a_folder_without_a_result_is_told_with_the_cure(tmp_path):
+    with pytest.raises(NoResultError, match=r"has no result.json: .* finish it with `handheld search --resume`"):
+        write_report(ReportRequest(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_place_for_a_report(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    with pytest.raises(ReportFileError, match=r"is a folder; name a file, for example .*report.html"):
+        write_report(ReportRequest(tmp_path / "run", tmp_path))

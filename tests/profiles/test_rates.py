@@ -1,0 +1,67 @@
+from math import inf
+
+import numpy as np
+import pytest
+
+from profiles.rates import fit_throughput
+from profiles.schema import Figure, Kernel, KernelTime, Rates
+
+CALL = Figure(0.01, "ms", "measured", "a test")
+TRUE = {"forward": (20.0, 10.0, 0.002), "gradient": (5.0, 4.0, 0.02)}
+
+
+def rates(gmac_s, memory_gb_s, layer_overhead_ms) -> Rates:
+    units = ((gmac_s, "GMAC/s"), (memory_gb_s, "GB/s"), (layer_overhead_ms, "ms"))
+    return Rates(*(Figure(value, unit, "measured", "a test") for value, unit in units))
+
+
+def kernel_times(noise: float = 0.0) -> list[KernelTime]:
+    rng = np.random.default_rng(0)
+    kernels = [
+        Kernel("conv", (width, side, side), (2 * width, side, side), 3) for width in (4, 16, 64) for side in (4, 16)
+    ]
+    kernels += [Kernel("relu", (width, side, side), (width, side, side)) for width in (4, 64) for side in (4, 32)]
+    times = []
+    for direction, true in TRUE.items():
+        for kernel in kernels:
+            ms = CALL.value + rates(*true).kernel_ms(kernel, 8) * np.exp(noise * rng.standard_normal())
+            times.append(KernelTime(kernel, 8, direction, ms, ms, ms, 0.0, 10))
+    return times
+
+
+def test_rates_that_made_the_times_are_found_again():
+    fitted = fit_throughput(kernel_times(), CALL)
+    for found, true in ((fitted.forward, TRUE["forward"]), (fitted.gradient, TRUE["gradient"])):
+        values = (found.gmac_s.value, found.memory_gb_s.value, found.layer_overhead_ms.value)
+        assert values == pytest.approx(true, rel=1e-3)
+    assert fitted.call_overhead_ms == CALL
+
+
+def test_noise_errs_to_neither_side():
+    fitted = fit_throughput(times := kernel_times(noise=0.5), CALL)
+    ratios = [fitted.kernel_ms(time.kernel, 8, time.direction) / (time.median_ms - CALL.value) for time in times]
+    assert 0.8 < np.exp(np.mean(np.log(ratios))) < 1.25
+
+
+def test_a_figure_says_how_many_kernels_it_was_fitted_to():
+    found = fit_throughput(kernel_times(), CALL).gradient.gmac_s
+    assert found.provenance == "measured"
+    assert found.source == "a test, fitted to 10 gradient kernels"
+
+
+def test_a_term_that_explains_nothing_leaves_a_finite_rate():
+    flat = [KernelTime(time.kernel, 8, time.direction, 1.01, 1.01, 1.01, 0.0, 10) for time in kernel_times()]
+    fitted = fit_throughput(flat, CALL).forward
+    assert fitted.layer_overhead_ms.value == pytest.approx(1.0, rel=0.01)
+    assert 0 < fitted.gmac_s.value < inf
+
+
+def test_times_below_the_call_still_give_rates():
+    fast = [KernelTime(time.kernel, 8, time.direction, 0.005, 0.005, 0.005, 0.0, 10) for time in kernel_times()]
+    assert fit_throughput(fast, CALL).forward.gmac_s.value > 0
+
+
+def test_a_direction_without_kernels_is_an_error_that_names_it():
+    forward_only = [time for time in kernel_times() if time.direction == "forward"]
+    with pytest.raises(ValueError, match="at least one gradient kernel, got none; use another pack"):
+        fit_throughput(forward_only, CALL)

@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+
+from profiles.records import RecordError, decode_record, encode_record, record_id
+from profiles.schema import DeviceProfile, Figure, Kernel, Rates
+from search.architecture import Architecture, Stage, Stem
+from search.cost import kernels_of
+from search.layers import layers_of
+
+
+def test_a_profile_comes_back_from_its_json_as_it_was(profile):
+    again = decode_record(DeviceProfile, encode_record(profile))
+    assert again == profile
+    assert record_id(again) == record_id(profile)
+
+
+def test_a_profile_of_a_newer_schema_is_refused_by_name(profile):
+    with pytest.raises(RecordError, match="schema is 2, this version reads up to 1: update handheld"):
+        decode_record(DeviceProfile, encode_record(replace(profile, schema=2)))
+
+
+def test_a_figure_without_a_source_or_provenance_is_refused(profile):
+    data = encode_record(profile)
+    with pytest.raises(RecordError, match="must name its unit and its source"):
+        decode_record(DeviceProfile, data.replace(b'"source":"a test"', b'"source":""', 1))
+    with pytest.raises(RecordError, match="must be one of 'measured', 'published', 'estimated', got 'guessed'"):
+        decode_record(DeviceProfile, data.replace(b'"provenance":"measured"', b'"provenance":"guessed"', 1))
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_a_figure_is_a_finite_number_of_at_least_zero(value):
+    with pytest.raises(ValueError, match="value must be >= 0 and finite"):
+        Figure(value, "ms", "measured", "a test")
+
+
+def test_a_rate_of_zero_would_divide_by_it_and_is_refused():
+    zero, one = Figure(0, "GMAC/s", "measured", "a test"), Figure(1, "GB/s", "measured", "a test")
+    with pytest.raises(ValueError, match="rates must be > 0"):
+        Rates(zero, one, one)
+
+
+@pytest.mark.parametrize("change", [{"name": ""}, {"threads": 0}])
+def test_a_profile_needs_a_name_and_a_thread(profile, change):
+    with pytest.raises(ValueError, match="must have a name and threads >= 1"):
+        replace(profile, **change)
+
+
+def test_equal_profiles_are_one_key_whatever_object_holds_them(profile):
+    assert {profile: 1}[decode_record(DeviceProfile, encode_record(profile))] == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "family"),
+    [
+        (Kernel("conv", (4, 8, 8), (8, 8, 8), 3), "conv"),
+        (Kernel("conv", (4, 8, 8), (8, 8, 8), 1), "pointwise_conv"),
+        (Kernel("conv", (4, 8, 8), (4, 8, 8), 3, groups=4), "depthwise_conv"),
+        (Kernel("conv", (1, 8, 8), (4, 8, 8), 3), "conv"),
+        (Kernel("first_conv", (1, 8, 8), (4, 8, 8), 3), "first_conv"),
+        (Kernel("relu", (4, 8, 8), (4, 8, 8)), "relu"),
+    ],
+)
+def test_convolutions_that_are_computed_differently_are_families_of_their_own(kernel, family):
+    assert kernel.family == family
+
+
+def test_a_kernel_counts_work_and_parameters_as_its_layer_does():
+    network = Architecture((3, 9, 9), 4, Stem(8, 5, 2), (Stage("inverted", 8, 2, 3, 1, 2), Stage("depthwise", 12)))
+    layers = [layer for layer in layers_of(network) if layer.kind != "flatten"]
+    kernels = kernels_of(network)
+    assert [kernel.multiply_accumulates() for kernel in kernels] == [layer.multiply_accumulates() for layer in layers]
+    assert [kernel.num_parameters() for kernel in kernels] == [layer.num_parameters() for layer in layers]
+
+
+def test_bytes_are_inputs_and_outputs_of_the_batch_and_parameters_once():
+    assert Kernel("linear", (10,), (3,)).bytes_moved(7) == 4 * (7 * (10 + 3) + 33)
+    assert Kernel("add", (2, 4, 4), (2, 4, 4)).bytes_moved(1) == 4 * 3 * 32
+
+
+def test_rates_add_overhead_compute_and_memory():
+    rates = Rates(*(Figure(value, "any", "measured", "a test") for value in (2.0, 0.5, 0.25)))
+    kernel = Kernel("linear", (1000,), (100,))
+    compute, memory = 4 * 100_000 / 2e6, 4 * (4 * 1100 + 100_100) / 0.5e6
+    assert rates.kernel_ms(kernel, 4) == pytest.approx(0.25 + compute + memory)
