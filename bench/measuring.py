@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,25 @@ def print_result(result: Result, columns: Sequence[str], output: Path | None = N
     for column in columns:
         table.add_column(column)
     for row in result.rows:
-        table.add_row(*(f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in columns))
+        table.add_row(*(_cell(row[name]) for name in columns))
     Console(stderr=True).print(table)
     line = json.dumps(to_plain(result), ensure_ascii=False, allow_nan=False)
     if output is not None:
-        output.write_text(line + "\n", encoding="utf-8")
+        # What is kept says when and how it came about; what is printed is of this moment anyway.
+        kept = {"date": datetime.now(UTC).date().isoformat(), "command": _command(result.bench), **to_plain(result)}
+        output.write_text(json.dumps(kept, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(line + "\n")
+
+
+def _command(bench: str) -> str:
+    options = [argument for argument in sys.argv[1:] if argument == "--quick"]
+    return " ".join(["python", "-m", f"bench.{bench}", *options])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _processor() -> str:

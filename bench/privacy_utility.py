@@ -35,6 +35,7 @@ PLACES = ("device", "sum")
 SEEDS = (0, 1, 2, 3, 4)
 VOTES_PER_SEED = 4
 COLUMNS = ("noise_at", "seed", "epsilon", "test_accuracy", "released_accuracy", "winner")
+_BLANK = dict.fromkeys(COLUMNS)
 
 
 def main() -> None:
@@ -52,7 +53,8 @@ def main() -> None:
             for seed in seeds:
                 result.rows.append(run_row(place, run_one(work, place, seed)))
         votes = [vote for seed in seeds for vote in private_choices(work / f"device-{seed}", VOTES_PER_SEED)]
-        result.rows.append({"noise_at": "device", "selection": votes, **dict.fromkeys(COLUMNS[1:], "")})
+        result.rows.append({**_BLANK, "noise_at": "device", "selection": votes})
+    result.rows.extend(summary_row(result.rows, place) for place in places)
     result.bars.extend(_bars(result.rows, votes))
     print_result(result, COLUMNS, arguments.output)
 
@@ -89,6 +91,17 @@ def run_row(place: str, result: RunResult) -> dict[str, Any]:
     }
 
 
+def summary_row(rows: list[dict[str, Any]], place: str) -> dict[str, Any]:
+    """Mean, smallest and largest exact test accuracy of one place of noise."""
+    found = [row["test_accuracy"] for row in _runs(rows) if row["noise_at"] == place]
+    return {
+        **_BLANK,
+        "noise_at": f"{place}, mean",
+        "test_accuracy": statistics.mean(found),
+        "range": [min(found), max(found)],
+    }
+
+
 def private_choices(folder: Path, repetitions: int) -> Iterator[dict[str, Any]]:
     """Choose among a run's candidates again and again, each time by scores with fresh noise on each device."""
     run_file = read_run_file(folder / "run.toml")
@@ -100,6 +113,10 @@ def private_choices(folder: Path, repetitions: int) -> Iterator[dict[str, Any]]:
         noisy = [_score(model, terms, shares, f"{repetition}/{i}".encode()) for i, model in enumerate(models)]
         chosen, best = int(np.argmax(noisy)), int(np.argmax(exact))
         yield {"run": folder.name, "chosen": chosen, "best": best, "exact": exact, "noisy": noisy}
+
+
+def _runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["seed"] is not None]
 
 
 def _score(model: Model, terms: EvaluateTerms, shares: tuple[Examples, ...], label: bytes) -> float:
@@ -115,7 +132,7 @@ def _score(model: Model, terms: EvaluateTerms, shares: tuple[Examples, ...], lab
 
 
 def _bars(rows: list[dict[str, Any]], votes: list[dict[str, Any]]) -> list[Bar]:
-    runs = [row for row in rows if row["seed"] != ""]
+    runs = _runs(rows)
     device = [row["test_accuracy"] for row in runs if row["noise_at"] == "device"]
     epsilons = [row["epsilon"] for row in runs]
     share = statistics.mean(vote["chosen"] == vote["best"] for vote in votes)
