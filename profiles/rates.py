@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +15,24 @@ _NUM_ITERATIONS = 20
 
 
 def fit_throughput(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Throughput:
-    """Fit both directions' rates to measured kernels.
+    """Fit each direction's rates to measured kernels.
 
     Raises:
-        ValueError: When one direction has no kernel with work in it.
+        ValueError: When a direction has no kernel with work in it.
     """
-    return Throughput(
-        forward=_fit_rates(times, ("forward", "evaluate"), call_overhead_ms),
-        gradient=_fit_rates(times, ("gradient",), call_overhead_ms),
-        call_overhead_ms=call_overhead_ms,
-    )
+    rates = {direction: _fit_rates(times, direction, call_overhead_ms) for direction in get_args(Direction)}
+    return Throughput(**rates, call_overhead_ms=call_overhead_ms)
 
 
-def _fit_rates(times: Sequence[KernelTime], directions: tuple[Direction, ...], call: Figure) -> Rates:
-    rows = [time for time in times if time.direction in directions and time.kernel.kind != "call"]
+def _fit_rates(times: Sequence[KernelTime], direction: Direction, call: Figure) -> Rates:
+    rows = [time for time in times if time.direction == direction and time.kernel.kind != "call"]
     if not rows:
-        raise ValueError(f"a measurement must have at least one {directions[0]} kernel, got none; use another pack")
+        raise ValueError(f"a measurement must have at least one {direction} kernel, got none; use another pack")
     work = [time.batch_size * time.kernel.multiply_accumulates() / 1e6 for time in rows]
     moved = [time.kernel.bytes_moved(time.batch_size) / 1e6 for time in rows]
     net = np.array([max(time.median_ms - call.value, 1e-3 * time.median_ms, 1e-6) for time in rows])
     overhead, per_mac, per_byte = _fit_nonnegative(np.column_stack([np.ones(len(rows)), work, moved]), net)
-    source = f"{call.source}, fitted to {len(rows)} {directions[0]} kernels"
+    source = f"{call.source}, fitted to {len(rows)} {direction} kernels"
     return Rates(
         gmac_s=_figure(1 / max(per_mac, _SMALLEST), "GMAC/s", source),
         memory_gb_s=_figure(1 / max(per_byte, _SMALLEST), "GB/s", source),

@@ -140,8 +140,8 @@ class KernelTime:
 class Rates:
     """How fast kernels run that nobody measured: overhead + multiply-accumulates / gmac_s + bytes / memory_gb_s.
 
-    Of the gradient, multiply-accumulates and bytes are still those of the forward pass: the rates hold what the
-    backward pass adds.
+    Multiply-accumulates and bytes are those of the forward pass in every direction: the rates of the gradient hold what
+    the backward pass adds.
 
     Attributes:
         gmac_s: 1e9 multiply-accumulates a second; > 0.
@@ -166,20 +166,21 @@ class Rates:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What kernels that nobody measured are predicted from.
+    """What kernels that nobody measured are predicted from: rates for each direction.
 
     Attributes:
-        forward: Of the directions `forward` and `evaluate`.
         call_overhead_ms: Of each run of a graph, whatever is in it.
     """
 
     forward: Rates
+    evaluate: Rates
     gradient: Rates
     call_overhead_ms: Figure
 
     def kernel_ms(self, kernel: Kernel, batch_size: int, direction: Direction) -> float:
         """Milliseconds of one kernel for a batch, without the call's overhead."""
-        return (self.gradient if direction == "gradient" else self.forward).kernel_ms(kernel, batch_size)
+        rates: Rates = getattr(self, direction)
+        return rates.kernel_ms(kernel, batch_size)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def profile() -> DeviceProfile:
         os="an OS",
         runtime=Runtime("onnxruntime", "1.19.2"),
         threads=1,
-        throughput=Throughput(forward, gradient, call_overhead_ms=figure(2, "ms")),
+        throughput=Throughput(forward, forward, gradient, call_overhead_ms=figure(2, "ms")),
         kernels=(
             KernelTime(CONV, 1, "forward", 12.0, 13.0, 11.0, 0.1, 30),
             KernelTime(CONV, 16, "gradient", 102.0, 110.0, 100.0, 0.1, 30),

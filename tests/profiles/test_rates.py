@@ -7,7 +7,7 @@ from profiles.rates import fit_throughput
 from profiles.schema import Figure, Kernel, KernelTime, Rates
 
 CALL = Figure(0.01, "ms", "measured", "a test")
-TRUE = {"forward": (20.0, 10.0, 0.002), "gradient": (5.0, 4.0, 0.02)}
+TRUE = {"forward": (20.0, 10.0, 0.002), "evaluate": (15.0, 8.0, 0.005), "gradient": (5.0, 4.0, 0.02)}
 
 
 def rates(gmac_s, memory_gb_s, layer_overhead_ms) -> Rates:
@@ -31,7 +31,8 @@ def kernel_times(noise: float = 0.0) -> list[KernelTime]:
 
 def test_rates_that_made_the_times_are_found_again():
     fitted = fit_throughput(kernel_times(), CALL)
-    for found, true in ((fitted.forward, TRUE["forward"]), (fitted.gradient, TRUE["gradient"])):
+    for direction, true in TRUE.items():
+        found = getattr(fitted, direction)
         values = (found.gmac_s.value, found.memory_gb_s.value, found.layer_overhead_ms.value)
         assert values == pytest.approx(true, rel=1e-3)
     assert fitted.call_overhead_ms == CALL
@@ -62,6 +63,6 @@ def test_times_below_the_call_still_give_rates():
 
 
 def test_a_direction_without_kernels_is_an_error_that_names_it():
-    forward_only = [time for time in kernel_times() if time.direction == "forward"]
+    others = [time for time in kernel_times() if time.direction != "gradient"]
     with pytest.raises(ValueError, match="at least one gradient kernel, got none; use another pack"):
-        fit_throughput(forward_only, CALL)
+        fit_throughput(others, CALL)

@@ -54,7 +54,7 @@ def make_profile() -> Callable[[str, DeviceClass, float], DeviceProfile]:
             os="Android 10",
             runtime=Runtime("onnxruntime", "1.19.2"),
             threads=1,
-            throughput=Throughput(rates, rates, call_overhead_ms=figure(0.5, "ms")),
+            throughput=Throughput(rates, rates, rates, call_overhead_ms=figure(0.5, "ms")),
         )
 
     return make
