@@ -80,7 +80,7 @@ def in_process(num_phones: int, num_rounds: int, model: Model) -> tuple[list[Row
             check_same_work(update, expected)
             model = replace(model, parameters=model.parameters + update)
         rounds.close()
-    rows = [row("fleet, in process", num_phones, fleet_s, bare_s), row("bare loop", num_phones, bare_s, bare_s)]
+    rows = [row("fleet", num_phones, fleet_s, bare_s), row("bare loop", num_phones, bare_s, bare_s)]
     return rows, opening_s + sum(fleet_s)
 
 
@@ -100,16 +100,24 @@ def over_http(num_phones: int, num_rounds: int, model: Model) -> list[Row]:
             bare.update(model.parameters, ["any"] * num_phones)
             bare_s.append(time.perf_counter() - began)
     http_s, bare_s = http_s[1:], bare_s[1:]
-    return [row("clients over HTTP", num_phones, http_s, bare_s), row("bare loop", num_phones, bare_s, bare_s)]
+    return [row("HTTP clients", num_phones, http_s, bare_s), row("bare loop", num_phones, bare_s, bare_s)]
 
 
 def memory(num_phones: int, cohort_size: int, model: Model) -> Row:
-    """The row of a fresh process that held one round of `cohort_size` phones."""
+    """The row of a fresh process that held one round of `cohort_size` phones: the peak of its resident set.
+
+    What a phone needs is in the difference of two such rows; libraries (`imports_mib`) and sessions are shared.
+    """
     command = [sys.executable, "-m", "bench.fleet_memory", str(num_phones), str(cohort_size), str(model.artifact)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told = json.loads(done.stdout.splitlines()[-1])
-    made = {"name": f"fleet, one round of {cohort_size}", "phones": num_phones, "vs_bare": None, **told}
-    return {**made, "updates_per_s": told["updates"] / told["seconds"]}
+    return {
+        "name": "fresh process",
+        "phones": num_phones,
+        **{name: round(value, 2) for name, value in told.items()},
+        "updates_per_s": round(told["updates"] / told["seconds"], 2),
+        "vs_bare": None,
+    }
 
 
 def row(name: str, num_phones: int, times_s: list[float], bare_s: list[float]) -> Row:
