@@ -132,6 +132,11 @@ class StateFolder:
         """The secret by which a data source's examples are split, drawn once and kept through `forget`."""
         path = self.path / _SPLITS / source
         if not path.exists():
+            if self.ledger_storage(source).read():
+                raise StateFolderError(
+                    f"{path} is missing and this source has a ledger; put a copy of it back: another key would move "
+                    "examples to other splits, and the ledger's sums would no longer hold"
+                )
             write_durably(path, os.urandom(SPLIT_KEY_BYTES), OWNER_ONLY)
         key = path.read_bytes()
         if len(key) != SPLIT_KEY_BYTES:

@@ -30,6 +30,18 @@ class Rounds(Protocol):
         ...
 
 
+def open_server_state(state: Path) -> tuple[Store, BlobFolder]:
+    """Database and blobs of a `handheld serve` that may be running.
+
+    Raises:
+        FileNotFoundError: No server has ever used the folder.
+    """
+    database = state / "handheld.db"
+    if not database.exists():
+        raise FileNotFoundError(f"{state} is no server's state folder; start `handheld serve --state {state}` first")
+    return Store(f"sqlite:///{database}"), BlobFolder(state / "blobs")
+
+
 class AttachedRounds:
     """Rounds at a running `handheld serve`: the two meet in its database and its blobs."""
 
@@ -39,13 +51,7 @@ class AttachedRounds:
         Raises:
             FileNotFoundError: No server has ever used the folder.
         """
-        database = state / "handheld.db"
-        if not database.exists():
-            raise FileNotFoundError(
-                f"{state} is no server's state folder; start `handheld serve --state {state}` first"
-            )
-        self.store = Store(f"sqlite:///{database}")
-        self.blobs = BlobFolder(state / "blobs")
+        self.store, self.blobs = open_server_state(state)
         self.run = run
         with self.store.transaction():
             self.store.add_run(run)

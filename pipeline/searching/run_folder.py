@@ -61,7 +61,9 @@ class RunFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
-            shutil.copyfile(run_file, kept)
+            partial = kept.with_suffix(".partial")
+            shutil.copyfile(run_file, partial)
+            partial.replace(kept)  # whole or not there: a search killed here begins anew
         return checked
 
     def finish(self, model: Model, artifact_folder: Path, result: RunResult) -> None:

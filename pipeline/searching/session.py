@@ -196,7 +196,7 @@ def _result(
         artifact_id=model.artifact.artifact_id,
         parameters_sha256=_sha256(model),
         trials=trials,
-        accuracy=_accuracy(run_file, score),
+        accuracy=released_accuracy(run_file, score),
         costs=tuple(PhaseCostResult(**vars(cost)) for cost in costs),
         versions=versions_of(VERSIONS),
         privacy=privacy_result(run_file.privacy, scene.rounds),
@@ -207,7 +207,8 @@ def _result(
     )
 
 
-def _accuracy(run_file: RunFile, score: Score) -> Accuracy:
+def released_accuracy(run_file: RunFile, score: Score) -> Accuracy:
+    """A test score with its interval, of sampling and of the noise that was added."""
     privacy = run_file.privacy
     if privacy is None:
         return accuracy_of(score.accuracy, score.num_examples, 0.0, "the clients' plain sums")

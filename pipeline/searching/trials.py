@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from math import ceil
 
 from device_runtime.arrays import Vector
@@ -10,6 +11,7 @@ from device_runtime.terms import EvaluateTerms, Split, TrainTerms
 from pipeline.compile.artifact import initial_parameters
 from pipeline.coordinator.plans import RoundPlan
 from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
+from pipeline.coordinator.round_rows import find_round
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
@@ -117,18 +119,27 @@ class Trainer:
         store, blobs = self.rounds.store, self.rounds.blobs
         publish_artifact(store, blobs, self.artifacts.folder_of(model.artifact))
         sha256 = publish_parameters(store, blobs, model.parameters)
-        reasons = []
-        for attempt in range(MAX_ATTEMPTS):
+        reasons: list[str] = []
+        for attempt in count():
             key = part.key(name) + (f"/attempt {attempt + 1}" if attempt else "")
-            plan = self._plan(part, key, (model.artifact.artifact_id, sha256), terms)
-            result = self.rounds.hold(plan)
+            was_held = self._is_held(key)
+            result = self.rounds.hold(self._plan(part, key, (model.artifact.artifact_id, sha256), terms))
             if result.status == "closed":
                 return result
-            reasons.append(result.reason)
+            if not was_held:  # what failed before this search was resumed is no reason to give up now
+                reasons.append(result.reason)
+            if len(reasons) == MAX_ATTEMPTS:
+                break
         raise RoundFailedError(
-            f"round {part.key(name)} failed {MAX_ATTEMPTS} times: {'; then: '.join(reasons)}; raise round.deadline_s, "
-            "lower round.min_reports or bring more clients, then resume"
+            f"round {part.key(name)} failed {MAX_ATTEMPTS} times: {'; then: '.join(reasons)}; bring more clients and "
+            "resume, or begin anew with a longer round.deadline_s or a smaller round.min_reports"
         )
+
+    def _is_held(self, key: str) -> bool:
+        store = self.rounds.store
+        with store.transaction():
+            found = find_round(store, self.rounds.run.run_id, key)
+        return found is not None and found.status != "open"
 
     def _plan(self, part: Part, key: str, work: tuple[str, str], terms: TrainTerms | EvaluateTerms) -> RoundPlan:
         section = self.run_file.round

@@ -144,6 +144,14 @@ class TestForget:
         assert keys[0] == keys[2] != keys[1]
         assert len(keys[0]) == 32
 
+    def test_a_lost_split_key_is_refused_where_the_source_has_a_ledger(self, folder):
+        folder.split_key(SOURCE)
+        folder.ledger_storage(SOURCE).append(b"a line\n")
+        (folder.path / "splits" / SOURCE).unlink()
+        with pytest.raises(StateFolderError, match="is missing and this source has a ledger; put a copy of it back"):
+            folder.split_key(SOURCE)
+        assert not (folder.path / "splits" / SOURCE).exists()
+
     def test_a_split_key_cut_short_is_refused_and_not_drawn_again(self, folder):
         folder.split_key(SOURCE)
         (folder.path / "splits" / SOURCE).write_bytes(b"short")

@@ -60,8 +60,8 @@ noise_at = "device"
 delta = 1e-5
 target_epsilon = 8.0
 update = { sample_rate = 0.5, noise_multiplier = 1.0 }
-metrics = { sample_rate = 1.0, noise_multiplier = 1.0 }
-test = { sample_rate = 1.0, noise_multiplier = 1.0 }
+metrics = { sample_rate = 0.8, noise_multiplier = 1.1 }
+test = { sample_rate = 0.9, noise_multiplier = 1.2 }
 """
 
 PRIVATE = ORDINARY.replace("local_epochs = 1\nbatch_size = 16", "local_steps = 1\nmax_grad_norm = 0.5") + PRIVACY
