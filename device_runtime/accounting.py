@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from device_runtime.terms import Split
+from device_runtime.terms import MAX_ORDER, Split
 
-ORDERS = tuple(range(2, 257))
+ORDERS = tuple(range(2, MAX_ORDER + 1))
 ReleaseKind = Literal["update", "metrics", "vote"]
 _EXACT_COMB_ORDER = 60
 
@@ -78,8 +78,8 @@ class Budget:
             raise ValueError(f"epsilon must be > 0, got {self.epsilon}")
         if not 0 < self.delta < 1:
             raise ValueError(f"delta must be in (0, 1), got {self.delta}")
-        if self.order < 2:
-            raise ValueError(f"order must be an integer >= 2, got {self.order}")
+        if not 2 <= self.order <= MAX_ORDER:
+            raise ValueError(f"order must be an integer in [2, {MAX_ORDER}], got {self.order}")
         if self.rdp() <= 0:
             raise ValueError(
                 f"epsilon {self.epsilon} at delta {self.delta} leaves nothing to spend at order {self.order}; "

@@ -28,10 +28,10 @@ from device_runtime.client_replies import (
     UnreadableReplyError,
     UntrustedReplyError,
     detail_of,
+    files_named_by,
     is_sha256,
     open_reply,
     problem_type,
-    read_cached_manifest,
     refusal_of,
 )
 from device_runtime.client_requests import (
@@ -43,6 +43,7 @@ from device_runtime.client_requests import (
     proceed,
     rest,
 )
+from device_runtime.measurement_pack import PackError
 from device_runtime.signing import SigningKey
 from device_runtime.wire import (
     PROTOCOL,
@@ -87,7 +88,7 @@ def advance(state: ClientState, event: Event, now: float) -> Step:
         case TransportFailed(detail):
             return _fail(state, detail, now)
         case WorkDone(report):
-            return proceed(replace(state, report=report, phase="upload" if report.update_sha256 else "report"))
+            return proceed(replace(state, report=report, phase="upload" if report.blob_sha256 else "report"))
         case WorkFailed(reason, detail):
             return _abort(state, reason, detail)
         case BlobsLost(detail):
@@ -118,7 +119,8 @@ def _send_check_in(state: ClientState, check_in: CheckIn) -> Step:
 
 def _respond(state: ClientState, response: Response, now: float) -> Step:
     is_greeting = state.nonce is None
-    state = replace(state, nonce=response.headers.get(REPLAY_NONCE_HEADER.lower(), state.nonce))
+    newest = response.headers.get(REPLAY_NONCE_HEADER.lower(), state.nonce)
+    state = replace(state, nonce=newest, asked_with=state.nonce)
     if response.status == 401:
         return _reintroduce(state, response, now)
     state = replace(state, is_second_try=False)
@@ -192,7 +194,7 @@ def _take(state: ClientState, assignment: Assignment, now: float) -> Step:
         report = None
     state = replace(_drop(state), assignment=assignment, lease_ends=now + assignment.lease_s, report=report)
     if report is not None:
-        return proceed(replace(state, phase="upload" if report.update_sha256 else "report"))
+        return proceed(replace(state, phase="upload" if report.blob_sha256 else "report"))
     refusal = refusal_of(state, assignment)
     if refusal:
         return _abort(state, "refused", refusal)
@@ -207,12 +209,11 @@ def _fetched(state: ClientState, response: Response, _now: float) -> Step:
     assignment, left = state.assignment, state.to_fetch[1:]
     if assignment is not None and state.to_fetch[0] == assignment.artifact_id:
         try:
-            manifest = read_cached_manifest(response.body, state.runtime_version)
-        except ArtifactError as error:
+            left = files_named_by(assignment, response.body, state.runtime_version)
+        except (ArtifactError, PackError) as error:
             return _abort(state, "refused", str(error))
-        left = (manifest.gradient_sha256, manifest.evaluate_sha256, assignment.parameters_sha256)
         if not all(map(is_sha256, left)):
-            return _abort(state, "refused", "the manifest must name its graphs by sha256; compile the artifact again")
+            return _abort(state, "refused", "the manifest must name its graphs by sha256; compile it again")
     return proceed(replace(_well(state), to_fetch=left, phase="fetch" if left else "work"))
 
 

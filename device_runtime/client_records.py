@@ -30,6 +30,7 @@ class ClientState:
         public_key: SPKI DER in base64.
         server_key: The pinned key of the server, SPKI DER in base64; None before the first contact.
         nonce: The newest that the server gave; None asks for one first.
+        asked_with: The nonce of the request that is being answered, which a signed answer has to name.
         runtime_version: Of ONNX Runtime, as described at the last check-in.
         lease_ends: When the assignment's lease runs out, on the driver's clock.
         to_fetch: sha256 of the blobs that are still to be looked for, the next one first.
@@ -51,6 +52,7 @@ class ClientState:
     phase: Phase = "enrol"
     server_key: str | None = None
     nonce: str | None = None
+    asked_with: str | None = None
     runtime_version: str = "0"
     pause: Pause | None = None
     assignment: Assignment | None = None
@@ -111,7 +113,7 @@ class TransportFailed:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """Training or evaluation is done, and the update, if there is one, is stored for good."""
+    """The assignment is done, and the update or profile to send, if there is one, is stored for good."""
 
     report: Report
 
@@ -141,7 +143,7 @@ class Request:
     Attributes:
         nonce: Sign with it; None sends no signature.
         body: JSON.
-        blob: sha256 of the stored update to send in place of `body`.
+        blob: sha256 of the stored update or profile to send in place of `body`.
         save_as: sha256 under which to keep the answer's body; what is kept already need not be asked for.
     """
 
@@ -173,6 +175,13 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Run the measurement pack, store the profile: answer with `WorkDone`, `WorkFailed` or `BlobsLost`."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
 class Sleep:
     """Rest between `earliest_s` and `latest_s` seconds, as the driver's random source says, then `Woke`."""
 
@@ -187,5 +196,5 @@ class Stop:
     reason: str
 
 
-Action = Request | Describe | Train | Evaluate | Sleep | Stop
+Action = Request | Describe | Train | Evaluate | Measure | Sleep | Stop
 Step = tuple[ClientState, Action]

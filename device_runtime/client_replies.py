@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from device_runtime.artifact import read_manifest
 from device_runtime.client_records import ClientState, Response
+from device_runtime.measurement_pack import decode_manifest
 from device_runtime.signing import PublicKey, SignatureError, reply_message
 from device_runtime.specs import Manifest
 from device_runtime.wire import SIGNATURE_HEADER, Assignment, CheckInReply, EnrolmentReceipt, Problem
@@ -29,7 +30,8 @@ def open_reply(cls: type[Reply], state: ClientState, response: Response) -> Repl
     """Check the server's signature, then read its answer."""
     try:
         signature = response.headers.get(SIGNATURE_HEADER.lower(), "")
-        _public_key(str(state.server_key)).check(signature, reply_message(state.device_id, response.body))
+        message = reply_message(state.device_id, str(state.asked_with), response.body)
+        _public_key(str(state.server_key)).check(signature, message)
     except SignatureError as error:
         raise UntrustedReplyError(
             f"an answer was not signed by the pinned server key and is refused: {error}"
@@ -69,16 +71,30 @@ def read_cached_manifest(data: bytes, runtime_version: str) -> Manifest:
 
 def refusal_of(state: ClientState, assignment: Assignment) -> str | None:
     """Why this client takes no part in an assignment whatever it holds; None where it may."""
-    if assignment.kind == "measure":
-        return "this client does not measure"
     if assignment.encoding != "float32":
         return f"this client sends updates as float32, the assignment asks for {assignment.encoding}"
     if state.kind == "real" and assignment.rotation:
         return f"rotation must be 0 on a real device, got {assignment.rotation}: its splits would overlap in the ledger"
-    hashes = (assignment.artifact_id, assignment.parameters_sha256)
-    if not all(map(is_sha256, hashes)) or not _ASSIGNMENT_ID.fullmatch(assignment.assignment_id):
+    if not all(map(is_sha256, _files_of(assignment))) or not _ASSIGNMENT_ID.fullmatch(assignment.assignment_id):
         return "an assignment must name its files by sha256 and itself by letters, digits, - and _"
     return None
+
+
+def files_named_by(assignment: Assignment, manifest: bytes, runtime_version: str) -> tuple[str, ...]:
+    """sha256 of the blobs that an assignment needs beside its manifest.
+
+    Raises:
+        ArtifactError, PackError: The manifest cannot be read or does not suit this runtime.
+    """
+    if assignment.kind == "measure":
+        return tuple(dict.fromkeys(entry.sha256 for entry in decode_manifest(manifest, "the manifest").entries))
+    artifact = read_cached_manifest(manifest, runtime_version)
+    return (artifact.gradient_sha256, artifact.evaluate_sha256, *_files_of(assignment)[1:])
+
+
+def _files_of(assignment: Assignment) -> tuple[str, ...]:
+    parameters = assignment.parameters_sha256
+    return (assignment.artifact_id,) if parameters is None else (assignment.artifact_id, parameters)
 
 
 def is_sha256(text: str) -> bool:

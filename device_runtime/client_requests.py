@@ -6,6 +6,7 @@ from device_runtime.client_records import (
     ClientState,
     Describe,
     Evaluate,
+    Measure,
     Pause,
     Request,
     Sleep,
@@ -19,6 +20,7 @@ from device_runtime.wire import (
     SIGNATURE_HEADER,
     Abort,
     Assignment,
+    AssignmentKind,
     Enrolment,
     Window,
 )
@@ -27,6 +29,11 @@ from profiles.records import encode_record
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 LONGEST_COME_BACK_S = 86_400.0
+_WORK: dict[AssignmentKind, type[Train] | type[Evaluate] | type[Measure]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "measure": Measure,
+}
 
 
 def request_headers(request: Request, body: bytes, key: SigningKey) -> dict[str, str]:
@@ -46,7 +53,7 @@ def proceed(state: ClientState) -> Step:
     """Ask for what the state's phase needs."""
     assignment = state.assignment
     if state.phase == "work" and assignment is not None:
-        return state, Train(assignment) if assignment.kind == "train" else Evaluate(assignment)
+        return state, _WORK[assignment.kind](assignment)
     if state.nonce is None:
         return state, Request("GET", "/v1/server")
     if state.phase == "enrol":
@@ -65,7 +72,7 @@ def _assignment_request(state: ClientState, assignment: Assignment) -> Request:
         message = Abort(assignment.assignment_id, state.abort_reason or "failed")
         return post(state, f"{path}/abort", encode_record(message))
     if state.phase == "upload":
-        sha256 = str(state.report.update_sha256)
+        sha256 = str(state.report.blob_sha256)
         return Request("PUT", f"/v1/blobs/{sha256}", state.nonce, blob=sha256)
     return Request("PUT", f"{path}/report", state.nonce, encode_record(state.report))
 

@@ -11,7 +11,7 @@ PROGRAM = Program(
     example="handheld-device --version",
     commands={
         "run": Command(
-            run, "handheld-device run --server http://127.0.0.1:8000 --data npz:share.npz --state client --once"
+            run, "handheld-device run --server http://127.0.0.1:8470 --data npz:share.npz --state client --once"
         ),
         "measure": Command(measure, "handheld-device measure --quick -o profile.json"),
         "ledger": Command(ledger, "handheld-device ledger --state client"),

@@ -20,6 +20,7 @@ from device_runtime.client_records import (
     Described,
     Evaluate,
     Event,
+    Measure,
     Request,
     Response,
     Sleep,
@@ -34,6 +35,7 @@ from device_runtime.client_records import (
 from device_runtime.examples.source import ExampleSource
 from device_runtime.http_transport import HttpTransport
 from device_runtime.ledger import Ledger, LedgerError, read_ledger
+from device_runtime.measure_work import measure_assignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.signing import SigningKey
 from device_runtime.state_folder import BlobMissingError, StateFolder, StateFolderError, source_id
@@ -42,12 +44,14 @@ from device_runtime.work import (
     ABORT_REASONS,
     Holdings,
     SessionCache,
+    WorkResult,
     abort_reason_of,
     count_examples,
     perform,
     timed_report,
 )
 from profiles.records import record_id
+from profiles.schema import DeviceClass
 
 Watch = Callable[[ClientState, Action], None]
 LeavingReason = Literal["not-ready", "reported", "resting", "no-answer", "stopped", "interrupted"]
@@ -63,6 +67,8 @@ class ClientTerms:
         source_name: Of the data; its ledger and its split key go by this name, so it must stay the same.
         budget: None takes no private assignment.
         emulated_seed: Derives key and all randomness; None for a real client.
+        trusts_sums: See `Holdings`.
+        device_class: Which budgets of a run file hold for its profile, should it be measured.
     """
 
     server_url: str
@@ -71,6 +77,8 @@ class ClientTerms:
     budget: Budget | None = None
     conditions: Conditions = field(default_factory=Conditions)
     emulated_seed: int | None = None
+    trusts_sums: bool = False
+    device_class: DeviceClass = "desktop"
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,9 @@ class DeviceClient:
         self._key = folder.load_key() if self._seed is None else SigningKey.derived(self._seed, "device key")
         self._state = self._load_state()
         source = data_source_id(terms.source_name, terms.emulated_seed)
-        self._holdings = Holdings(terms.source, folder.split_key(source), open_ledger(folder, source, terms.budget))
+        split_key = folder.split_key(source)  # before the ledger: beside one, a missing key is refused
+        ledger = open_ledger(folder, source, terms.budget)
+        self._holdings = Holdings(terms.source, split_key, ledger, terms.trusts_sums)
         self._sessions, self._rng = SessionCache(), np.random.default_rng(terms.emulated_seed)
 
     def run(self, limits: Limits, stop: Flag, watch: Watch = lambda _state, _action: None) -> Outcome:
@@ -168,7 +178,7 @@ class DeviceClient:
             case Describe():
                 self._folder.evict()
                 return Described(self._describe())
-            case Train(assignment) | Evaluate(assignment):
+            case Train(assignment) | Evaluate(assignment) | Measure(assignment):
                 return self._work(assignment)
             case Sleep(earliest_s, latest_s):
                 stop.wait(max(0.0, self._rng.uniform(earliest_s, latest_s)))
@@ -196,9 +206,7 @@ class DeviceClient:
     def _work(self, assignment: Assignment) -> Event:
         started = time.monotonic()
         try:
-            result = perform(
-                assignment, self._holdings, self._folder.read_blob, self._private_random(assignment), self._sessions
-            )
+            result = self._perform(assignment)
         except BlobMissingError as error:
             return BlobsLost(str(error))
         except tuple(ABORT_REASONS) as error:
@@ -206,6 +214,14 @@ class DeviceClient:
         if result.update is not None:
             self._folder.write_update(result.update)
         return WorkDone(timed_report(assignment, result.report, time.monotonic() - started))
+
+    def _perform(self, assignment: Assignment) -> WorkResult:
+        read_blob = self._folder.read_blob
+        if assignment.measure is not None:
+            device_class = self._terms.device_class
+            return measure_assignment(assignment, self._key.key_id, device_class, read_blob, time.perf_counter)
+        private_random = self._private_random(assignment)
+        return perform(assignment, self._holdings, read_blob, private_random, self._sessions)
 
     def _private_random(self, assignment: Assignment) -> PrivateRandom:
         if self._seed is None:

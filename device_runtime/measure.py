@@ -11,7 +11,7 @@ from device_runtime.measurement_pack import Pack, PackEntry
 from device_runtime.probe import Host
 from device_runtime.timing import MAX_SPREAD, find_instability, summarize
 from profiles.rates import fit_throughput
-from profiles.schema import DeviceClass, DeviceProfile, Figure, KernelTime, Runtime
+from profiles.schema import DeviceClass, DeviceProfile, Figure, KernelTime, Link, Runtime
 
 Clock = Callable[[], float]  # seconds, from any start
 Array = NDArray[np.float32] | NDArray[np.int64]
@@ -50,6 +50,7 @@ class Measurement:
         name: Of the profile.
         plan: `FULL` or `QUICK`.
         threads: Threads inside one operator.
+        link: Of the device, where its owner knows it: nothing is sent to find out.
     """
 
     pack: Pack
@@ -58,6 +59,7 @@ class Measurement:
     device_class: DeviceClass
     plan: MeasurePlan = FULL
     threads: int = 1
+    link: Link | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -159,6 +161,7 @@ def _profile(measurement: Measurement, samples: list[Samples], warnings: tuple[s
         os=host.os,
         runtime=Runtime("onnxruntime", onnxruntime.__version__),
         threads=measurement.threads,
+        link=measurement.link,
         throughput=fit_throughput(times, Figure(call_ms, "ms", "measured", source)),
         kernels=times,
         is_stable=not warnings,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
 from profiles.records import encode_record
-from profiles.schema import DeviceClass
+from profiles.schema import DeviceClass, Figure, Link
 
 if TYPE_CHECKING:
     from profiles.schema import DeviceProfile
@@ -26,6 +26,9 @@ def measure(  # noqa: PLR0913  (the command's own options)
     name: Annotated[str | None, typer.Option(help="Of the profile; left out, the output's name.")] = None,
     device_class: Annotated[DeviceClass, typer.Option(help="Which budgets of a run file hold for it.")] = "desktop",
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operator; training uses one.")] = 1,
+    link: Annotated[
+        str | None, typer.Option(help="Its link as DOWN,UP,LATENCY in Mbit/s and ms; an emulated fleet needs one.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: seconds instead of half a minute.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -45,6 +48,7 @@ def measure(  # noqa: PLR0913  (the command's own options)
         device_class=device_class,
         plan=QUICK if quick else FULL,
         threads=threads,
+        link=None if link is None else read_link(link),
     )
     output.parent.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is told at once
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -54,6 +58,18 @@ def measure(  # noqa: PLR0913  (the command's own options)
         profile = measure_device(measurement, time.perf_counter, lambda: progress.advance(bar))
     output.write_bytes(encode_record(profile))
     print_result(profile, json, _view(profile, output))
+
+
+def read_link(text: str) -> Link:
+    """Read DOWN,UP,LATENCY; raises ValueError for anything else."""
+    try:
+        download, upload, latency = map(float, text.split(","))
+    except ValueError as error:
+        raise ValueError(f"link must be DOWN,UP,LATENCY as 50,20,30 (Mbit/s, Mbit/s, ms), got {text!r}") from error
+    if min(download, upload) <= 0:
+        raise ValueError(f"link must have speeds > 0, got {text!r}")
+    values = ((download, "Mbit/s"), (upload, "Mbit/s"), (latency, "ms"))
+    return Link(*(Figure(value, unit, "estimated", "given to --link by whoever measured") for value, unit in values))
 
 
 def _view(profile: "DeviceProfile", output: Path) -> Table:

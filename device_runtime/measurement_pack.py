@@ -8,6 +8,7 @@ from profiles.records import RecordError, decode_record
 from profiles.schema import Direction, Kernel
 
 MANIFEST = "manifest.json"
+DEFAULT_PACK = Path(__file__).parent / "default_pack"
 
 
 class PackError(ValueError):
@@ -64,12 +65,7 @@ def read_pack(folder: Path) -> Pack:
         PackError: Naming the file and the cure.
     """
     data = _read(folder / MANIFEST)
-    try:
-        manifest = decode_record(PackManifest, data)
-    except RecordError as error:
-        raise PackError(f"{folder / MANIFEST}: {error}") from error
-    if not manifest.entries:
-        raise PackError(f"{folder / MANIFEST} lists no graph; compile the pack again (handheld profile pack)")
+    manifest = decode_manifest(data, str(folder / MANIFEST))
     names = {entry.sha256 for entry in manifest.entries}
     graphs = {sha256: _read(folder / graph_file(sha256)) for sha256 in sorted(names)}
     for sha256, graph in graphs.items():
@@ -80,9 +76,27 @@ def read_pack(folder: Path) -> Pack:
     return Pack(hashlib.sha256(data).hexdigest(), manifest, graphs)
 
 
+def decode_manifest(data: bytes, where: str) -> PackManifest:
+    """Read the bytes of a pack's manifest.
+
+    Args:
+        where: Names them in a message.
+
+    Raises:
+        PackError: They are none, or list no graph.
+    """
+    try:
+        manifest = decode_record(PackManifest, data)
+    except RecordError as error:
+        raise PackError(f"{where}: {error}") from error
+    if not manifest.entries:
+        raise PackError(f"{where} lists no graph; compile the pack again (handheld profile pack)")
+    return manifest
+
+
 def default_pack() -> Pack:
     """The pack that comes with the package: kernels of small networks for images of 8 to 32 pixels."""
-    return read_pack(Path(__file__).parent / "default_pack")
+    return read_pack(DEFAULT_PACK)
 
 
 def _read(path: Path) -> bytes:

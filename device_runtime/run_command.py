@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from profiles.schema import DeviceClass
+
 if TYPE_CHECKING:
     from device_runtime.client_records import Action, ClientState
     from device_runtime.driver import Outcome
@@ -37,12 +39,21 @@ def run(  # noqa: PLR0913  (the command's own options)
     emulated_seed: Annotated[
         int | None, typer.Option(help="Derive key and all randomness, for tests: such a client is no real device.")
     ] = None,
+    device_class: Annotated[
+        DeviceClass, typer.Option(help="Of the profile, when the server asks this device to measure itself.")
+    ] = "desktop",
+    trust_server_with_sums: Annotated[
+        bool, typer.Option(help="Take part in runs whose server sees raw sums and adds the noise itself.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON value a line for every step.")] = False,
 ) -> None:
-    """Train and evaluate for a server, on examples that stay here."""
+    """Train, evaluate and measure for a server, on examples that stay here."""
     from device_runtime.run_process import RunOptions, run_with_options  # noqa: PLC0415  (imports the runtime)
 
-    options = RunOptions(server, data, state, spec, epsilon, delta, order, rounds, once, emulated_seed)
+    budget, limits = (epsilon, delta, order), (rounds, once)
+    options = RunOptions(
+        server, data, state, spec, *budget, *limits, emulated_seed, device_class, trust_server_with_sums
+    )
     with _status(as_json) as tell:
         outcome = run_with_options(options, tell)
     _finish(outcome, as_json)

@@ -16,6 +16,7 @@ from device_runtime.ledger import read_ledger
 from device_runtime.specs import ExampleSpec, Manifest
 from device_runtime.state_folder import StateFolder
 from profiles.records import RecordError, decode_record, parse_json
+from profiles.schema import DeviceClass
 
 PATIENCE_S, FIRST_PATIENCE_S = 600.0, 30.0  # for a server that is down for a while; for a URL that never worked
 
@@ -38,6 +39,8 @@ class RunOptions:
     rounds: int | None
     once: bool
     emulated_seed: int | None
+    device_class: DeviceClass = "desktop"
+    trusts_sums: bool = False
 
 
 def run_with_options(options: RunOptions, watch: Watch) -> Outcome:
@@ -46,7 +49,15 @@ def run_with_options(options: RunOptions, watch: Watch) -> Outcome:
     source, name = open_source(options.data, wanted), source_name(options.data)
     with StateFolder(options.state) as folder:
         budget = budget_of(options, _ledger_order(folder, data_source_id(name, options.emulated_seed)))
-        terms = ClientTerms(options.server, source, name, budget, emulated_seed=options.emulated_seed)
+        terms = ClientTerms(
+            options.server,
+            source,
+            name,
+            budget,
+            emulated_seed=options.emulated_seed,
+            trusts_sums=options.trusts_sums,
+            device_class=options.device_class,
+        )
         with _stop_on_signals() as stop:
             return run_client(folder, terms, _limits(options, folder), stop, watch)
 

@@ -122,6 +122,10 @@ def request_message(method: str, target: str, body: bytes, nonce: str) -> bytes:
     return "\n".join((PROTOCOL, method, target, hashlib.sha256(body).hexdigest(), nonce)).encode()
 
 
-def reply_message(device_id: str, body: bytes) -> bytes:
-    """What the server signs of an enrolment receipt or a check-in reply: the bytes, and for whom they are."""
-    return "\n".join((PROTOCOL, "reply", device_id, hashlib.sha256(body).hexdigest())).encode()
+def reply_message(device_id: str, nonce: str, body: bytes) -> bytes:
+    """What the server signs of an enrolment receipt or a check-in reply: the bytes, for whom, and to which request.
+
+    Args:
+        nonce: Of the request that is answered, so that no recorded answer fits another request.
+    """
+    return "\n".join((PROTOCOL, "reply", device_id, nonce, hashlib.sha256(body).hexdigest())).encode()

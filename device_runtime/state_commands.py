@@ -55,7 +55,10 @@ def ledger(*, state: StateOption, json: JsonOption = False) -> None:
             spent = f"{summary.epsilon_spent[split]:.4g}"
             budget = (f"{summary.epsilon:g}", f"{summary.delta:g}", str(summary.order))
             table.add_row(summary.source[:12], split, spent, *budget, str(summary.num_releases[split]))
-    table.caption = "unit: one example; neighbours: zero-out; adversary: whoever receives what this device sends"
+    table.caption = (
+        "unit: one example; neighbours: zero-out; adversary: whoever receives what this device sends (of runs taken "
+        "with --trust-server-with-sums: everybody but their server)"
+    )
     print_result(summaries, json, table)
 
 

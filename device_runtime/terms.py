@@ -1,9 +1,10 @@
-"""The terms of one assignment: how to train or evaluate, and what each release costs in privacy."""
+"""The terms of one assignment: how to train, evaluate or measure, and what each release costs in privacy."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_ORDER = 256  # the highest Renyi order that anybody counts at
 NoiseAt = Literal["device", "sum"]
 Split = Literal["train", "validation", "test"]
 
@@ -115,3 +116,14 @@ class EvaluateTerms:
             raise ValueError(
                 "loss_bound must be > 0 where a private run releases the loss: no unclipped loss leaves a phone"
             )
+
+
+@dataclass(frozen=True)
+class MeasureTerms:
+    """How to run a measurement pack; no example is read, so that nothing of it is charged to a privacy budget.
+
+    Attributes:
+        is_quick: Fewer rounds: seconds instead of half a minute.
+    """
+
+    is_quick: bool = False

@@ -7,7 +7,7 @@ problem documents (`Problem`).
 from dataclasses import dataclass, field
 from typing import Literal
 
-from device_runtime.terms import EvaluateTerms, Split, TrainTerms
+from device_runtime.terms import MAX_ORDER, EvaluateTerms, MeasureTerms, Split, TrainTerms
 
 PROTOCOL = "handheld-v1"
 Encoding = Literal["float32", "int8", "masked-int"]  # the last two are reserved names
@@ -71,12 +71,18 @@ class Headroom:
     """What the phone's own ledger still allows.
 
     Attributes:
-        order: The order of its filter.
+        order: The order of its filter, in [2, 256].
         rdp: Renyi divergence left at that order, by split.
     """
 
     order: int
     rdp: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.order <= MAX_ORDER:
+            raise ValueError(f"order must be in [2, {MAX_ORDER}], got {self.order}")
+        if any(not left >= 0 for left in self.rdp.values()):
+            raise ValueError(f"rdp must be >= 0, got {self.rdp}")
 
 
 @dataclass(frozen=True)
@@ -114,30 +120,34 @@ class Assignment:
 
     Attributes:
         assignment_id: Unique at the server.
-        artifact_id: sha256 of `manifest.json`, the blob to fetch first; it names the graphs.
-        parameters_sha256: The blob with the parameters to start from.
+        artifact_id: sha256 of `manifest.json`, the blob to fetch first; it names the graphs. To `measure`, that of a
+            measurement pack.
+        parameters_sha256: The blob with the parameters to start from; None to `measure`, which needs none.
         lease_s: Seconds from now within which the report must arrive.
         rotation: Which fifth of the examples is the test split; emulated runs only, 0 otherwise.
         encoding: Of the update.
-        train, evaluate: The terms, by kind.
+        train, evaluate, measure: The terms, by kind.
     """
 
     assignment_id: str
     run_id: str
     kind: AssignmentKind
     artifact_id: str
-    parameters_sha256: str
+    parameters_sha256: str | None
     lease_s: float
     rotation: int = 0
     encoding: Encoding = "float32"
     train: TrainTerms | None = None
     evaluate: EvaluateTerms | None = None
+    measure: MeasureTerms | None = None
     schema: int = 1
 
     def __post_init__(self) -> None:
-        given = {"train": self.train, "evaluate": self.evaluate}
-        if self.kind in given and (given.pop(self.kind) is None or any(given.values())):
+        given = {"train": self.train, "evaluate": self.evaluate, "measure": self.measure}
+        if given.pop(self.kind) is None or any(given.values()):
             raise ValueError(f"an assignment to {self.kind} must carry exactly its own terms")
+        if (self.parameters_sha256 is None) != (self.kind == "measure"):
+            raise ValueError("parameters_sha256 must be given to train and to evaluate, and left out to measure")
 
 
 @dataclass(frozen=True)
@@ -162,9 +172,10 @@ class Report:
     """Body of `PUT /v1/assignments/{assignment_id}/report`; idempotent.
 
     Attributes:
-        num_examples: Size of the split, public; never the number drawn.
+        num_examples: Size of the split, public; never the number drawn. 0 for `measure`, which reads none.
         update_sha256: The blob with `parameter_update` or `gradient_sum`, for `train`.
         metric_sums: By name, for `evaluate`.
+        profile_sha256: The blob with the canonical JSON of a `DeviceProfile`, for `measure`.
         work_s: Seconds the phone worked; None in private assignments, where time would tell the number drawn.
     """
 
@@ -173,7 +184,13 @@ class Report:
     update_sha256: str | None = None
     metric_sums: dict[str, float] | None = None
     work_s: float | None = None
+    profile_sha256: str | None = None
     schema: int = 1
+
+    @property
+    def blob_sha256(self) -> str | None:
+        """The blob that must come before the report; None where it needs none."""
+        return self.update_sha256 or self.profile_sha256
 
 
 @dataclass(frozen=True)

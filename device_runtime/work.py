@@ -16,6 +16,7 @@ from device_runtime.artifact import Artifact, ArtifactError, check_artifact, rea
 from device_runtime.examples.source import ExampleSource, SourceError, check_spec
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
+from device_runtime.measurement_pack import PackError
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, Split, TrainTerms
@@ -45,6 +46,7 @@ ABORT_REASONS: dict[type[Exception], AbortReason] = {
     BudgetExceededError: "budget",
     DivergedError: "diverged",
     ArtifactError: "refused",
+    PackError: "refused",
     SourceError: "refused",
     VectorError: "refused",
     WorkRefusedError: "refused",
@@ -68,11 +70,14 @@ class Holdings:
         split_key: Secret of the data source.
         ledger: None for a client without a privacy budget: it takes no private assignment, and one that has a budget
             takes no other.
+        trusts_sums: Whether the server may see raw sums and add the noise itself (`noise_at = "sum"`); against it there
+            is then no privacy, so nobody but the app says so.
     """
 
     source: ExampleSource
     split_key: bytes = field(repr=False)
     ledger: Ledger | None
+    trusts_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class WorkResult:
 
     Attributes:
         report: Without `work_s`, which the driver adds where it may (`timed_report`).
-        update: Safetensors bytes to store and send; None after an evaluation.
+        update: Bytes to store and send, safetensors or a profile; None after an evaluation.
         num_chunks: Graph runs, for the cost of emulated devices; never leaves a phone.
     """
 
@@ -143,14 +148,14 @@ def count_examples(source: ExampleSource, split_key: bytes, rotation: int = 0) -
 
 
 def charge_assignment(assignment: Assignment, ledger: Ledger | None) -> None:
-    """Charge what an assignment releases, before any of it is computed.
+    """Charge what an assignment releases, before any of it is computed; measuring releases nothing of the examples.
 
     Raises:
         BudgetExceededError: The ledger has no room for it, or there is none and the assignment is private, or there is
             one and the assignment is not.
     """
     release = release_of(assignment)
-    if release is None and ledger is None:
+    if assignment.measure is not None or (release is None and ledger is None):
         return
     if ledger is None:
         raise BudgetExceededError(
@@ -223,6 +228,14 @@ class _Work:
 
 
 def _load(assignment: Assignment, holdings: Holdings, read_blob: ReadBlob, sessions: SessionCache) -> _Work:
+    if assignment.parameters_sha256 is None:
+        raise WorkRefusedError(f"there is nothing to train or evaluate in an assignment to {assignment.kind}")
+    privacy = privacy_of(assignment)
+    if privacy is not None and privacy.noise_at == "sum" and not holdings.trusts_sums:
+        raise WorkRefusedError(
+            "the assignment asks for raw sums that the server would add the noise to: against the server that is not "
+            "private; --trust-server-with-sums allows it, or the run sets noise_at = 'device'"
+        )
     session = sessions.open(assignment.artifact_id, read_blob)
     check_spec(holdings.source.spec, session.manifest.spec)
     parameters = read_parameters(read_blob(assignment.parameters_sha256), session.manifest)

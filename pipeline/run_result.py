@@ -1,10 +1,8 @@
 """What a finished search leaves in its folder: `result.json` and `model/`, which report and ship read."""
 
 from dataclasses import dataclass, field
-from math import sqrt
+from math import ceil, sqrt
 from pathlib import Path
-
-from search.candidate import Candidate
 
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, read_artifact
@@ -13,6 +11,7 @@ from device_runtime.terms import Split
 from device_runtime.vectors import read_parameters
 from device_runtime.wire import RunKind
 from profiles.records import decode_record
+from search.candidate import Candidate
 
 Z_95 = 1.959964
 RESULT, MODEL, ARTIFACT, PARAMETERS = "result.json", "model", "artifact", "parameters.safetensors"
@@ -227,6 +226,11 @@ def accuracy_of(value: float, num_examples: int, noise_deviation: float, how: st
     deviation = sqrt(shifted * (1 - shifted) / (num_examples + 4) + noise_deviation**2)
     low, high = min(value, shifted) - Z_95 * deviation, max(value, shifted) + Z_95 * deviation
     return Accuracy(value, max(0.0, low), min(1.0, high), num_examples, how)
+
+
+def epsilon_text(value: float) -> str:
+    """An epsilon to two digits, upwards: nothing we print promises more privacy than there is."""
+    return f"{ceil(value * 100 - 1e-7) / 100:.2f}"
 
 
 def adversary_of(noise_at: str) -> str:

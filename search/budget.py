@@ -16,7 +16,7 @@ from search.cost import Cost, cost_of
 DEFAULT = "default"
 
 
-class InfeasibleError(Exception):
+class InfeasibleError(ValueError):
     """No draw met the limits; the message names the limit, the smallest value reached and a cure."""
 
 

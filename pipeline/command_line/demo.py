@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from pipeline.command_line.search import SearchView
+from pipeline.command_line.search import SearchView, epsilon_in_words
 
 if TYPE_CHECKING:
     from pipeline.demo.run import DemoRun
@@ -40,11 +40,14 @@ def demo(
 
 
 def _view(runs: "tuple[DemoRun, ...]") -> Group:
+    from pipeline.run_result import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+
     table = Table(title="what the demo found, trained and shipped")
     for name in ("run", "epsilon", "accuracy as released", "exact (emulator only)", *runs[0].shipped_accuracies):
         table.add_column(name, justify="right")
     for run in runs:
-        epsilon = "not private" if run.epsilon is None else f"{run.epsilon:.2f} (delta {run.delta:g})"
+        epsilon = "not private" if run.epsilon is None else f"{epsilon_text(run.epsilon)} (delta {run.delta:g})"
         shipped = (f"{accuracy:.1%}" for accuracy in run.shipped_accuracies.values())
         table.add_row(run.name, epsilon, f"{run.accuracy:.1%}", f"{run.exact_accuracy:.1%}", *shipped)
-    return Group(table, *(f"report: {run.report}" for run in runs), *(f"bundle: {run.bundle}" for run in runs))
+    words = (epsilon_in_words(run.noise_at) for run in runs if run.noise_at is not None)
+    return Group(table, *words, *(f"report: {run.report}" for run in runs), *(f"bundle: {run.bundle}" for run in runs))

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+from pipeline.command_line.search import epsilon_in_words
 
 if TYPE_CHECKING:
     from pipeline.searching.schedule import Schedule
@@ -45,4 +46,5 @@ def _view(schedule: "Schedule", target_epsilon: float) -> Group:
         table.add_row(entry.phase, release.split, release.kind, str(entry.count), *numbers)
     splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())
     total = f"epsilon {schedule.epsilon:.3f} of {target_epsilon:g} at delta {schedule.delta:g}"
-    return Group(table, f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}")
+    lines = (f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}")
+    return Group(table, *lines, epsilon_in_words(schedule.noise_at))

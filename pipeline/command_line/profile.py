@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console, Group
@@ -12,7 +12,7 @@ from rich.table import Table
 from device_runtime.console import JsonOption, print_result
 from pipeline.command_line.compile import DEFAULT_BATCH_SIZE, read_record
 from profiles.catalogue import catalogue_names, load_profile
-from profiles.schema import DeviceProfile, Figure, Rates
+from profiles.schema import DeviceProfile, Direction, Figure, Rates
 from search.architecture import Architecture
 from search.cost import Cost, cost_of
 
@@ -164,13 +164,11 @@ def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
     if profile.link:
         figures += [(name.partition("_")[0], figure) for name, figure in vars(profile.link).items()]
     throughput = profile.throughput
-    figures += _rates("forward", throughput.forward) + _rates("gradient", throughput.gradient)
-    return [*figures, ("call overhead", throughput.call_overhead_ms)]
-
-
-def _rates(direction: str, rates: Rates) -> list[tuple[str, Figure]]:
     names = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
-    return [(f"{direction} {names[name]}", figure) for name, figure in vars(rates).items()]
+    for direction in get_args(Direction):
+        rates: Rates = getattr(throughput, direction)
+        figures += [(f"{direction} {names[name]}", figure) for name, figure in vars(rates).items()]
+    return [*figures, ("call overhead", throughput.call_overhead_ms)]
 
 
 def _cost_table(costs: list[PredictedCost]) -> Table:

@@ -98,8 +98,18 @@ def describe(network: "Architecture") -> str:
     return f"stem{network.stem.width}{blocks} {network.head}"
 
 
+def epsilon_in_words(noise_at: str) -> str:
+    """Unit, neighbours, adversary and place of noise of every epsilon that a run prints."""
+    from pipeline.run_result import adversary_of  # noqa: PLC0415  (help must not wait for it)
+
+    place = "on each device" if noise_at == "device" else "on the sum, by the server"
+    return f"unit: one example; neighbours: zero-out; noise {place}; against {adversary_of(noise_at)}"
+
+
 def result_view(result: "RunResult", folder: Path) -> Group:
     """What a search found, for a reader."""
+    from pipeline.run_result import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+
     accuracy = result.accuracy
     interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
     lines = [
@@ -108,10 +118,10 @@ def result_view(result: "RunResult", folder: Path) -> Group:
     ]
     if result.privacy is not None:
         privacy = result.privacy
-        lines.append(
-            f"epsilon {privacy.epsilon:.2f} of {privacy.target_epsilon:g} at delta {privacy.delta:g}, {privacy.unit} "
-            f"unit, against {privacy.adversary}"
-        )
+        lines += [
+            f"epsilon {epsilon_text(privacy.epsilon)} of {privacy.target_epsilon:g} at delta {privacy.delta:g}",
+            epsilon_in_words(privacy.noise_at),
+        ]
     lines.append(f"next: handheld report {folder}; handheld ship {folder} -o bundle")
     return Group(_trial_table(result), *lines)
 

@@ -18,8 +18,9 @@ from pipeline.coordinator import tables
 from pipeline.coordinator.rounds import Lease
 from pipeline.coordinator.store import Store
 
-BlobKind = Literal["artifact", "parameters", "update", "aggregate"]
-SHARED_KINDS: tuple[BlobKind, ...] = ("artifact", "parameters")  # any enrolled device may read them
+BlobKind = Literal["artifact", "pack", "parameters", "update", "profile", "aggregate"]
+UploadKind = Literal["update", "profile"]
+SHARED_KINDS: tuple[BlobKind, ...] = ("artifact", "pack", "parameters")  # any enrolled device may read them
 
 _B = tables.blobs.c
 _IS_LIVE = _B.is_deleted.is_(False)
@@ -29,12 +30,16 @@ _FIND_READABLE = (
     .where(or_(_B.kind.in_(SHARED_KINDS), _B.owner == bindparam("device")))
     .limit(1)
 )
-_FIND_UPDATE = select(_B.sha256).where(_B.assignment_id == bindparam("assignment"), _IS_LIVE)
+_FIND_UPLOAD = select(_B.sha256).where(_B.assignment_id == bindparam("assignment"), _IS_LIVE)
 _ADD = insert(tables.blobs)
 
 
 class UnknownBlobError(LookupError):
     """No such blob for this reader."""
+
+
+class DamagedBlobError(Exception):
+    """A blob's file was altered after it was written."""
 
 
 class BlobFolder:
@@ -55,16 +60,24 @@ class BlobFolder:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != data:
             self._write(path, data)
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        """The bytes; raises UnknownBlobError where there are none."""
+        """The bytes.
+
+        Raises:
+            UnknownBlobError: There are none.
+            DamagedBlobError: They are no longer what the name says.
+        """
         try:
-            return self.path(sha256).read_bytes()
+            data = self.path(sha256).read_bytes()
         except FileNotFoundError as error:
             raise UnknownBlobError(f"there is no blob {sha256}") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise DamagedBlobError(f"blob {sha256} is damaged; put a copy of {self.path(sha256)} back")
+        return data
 
     def path(self, sha256: str) -> Path:
         """Where the blob is or would be."""
@@ -105,31 +118,44 @@ def add_blob(store: Store, blobs: BlobFolder, data: bytes, kind: BlobKind, round
     return sha256
 
 
-def add_update(store: Store, blobs: BlobFolder, data: bytes, lease: Lease) -> str:
-    """Write the update of an assignment, file and row, in the open transaction."""
+def add_upload(store: Store, blobs: BlobFolder, data: bytes, kind: UploadKind, lease: Lease) -> str:
+    """Write what an assignment sends, file and row, in the open transaction."""
     sha256 = blobs.put(data)
-    row = _row(sha256, data, "update", lease.round_id)
+    row = _row(sha256, data, kind, lease.round_id)
     store.execute(_ADD, row | {"owner": lease.device_id, "assignment_id": lease.assignment_id})
     return sha256
 
 
-def find_update(store: Store, assignment_id: str) -> str | None:
-    """sha256 of the update that an assignment sent; None before it did."""
-    found: str | None = store.execute(_FIND_UPDATE, {"assignment": assignment_id}).scalar()
+def find_upload(store: Store, assignment_id: str) -> str | None:
+    """sha256 of the update or profile that an assignment sent; None before it did."""
+    found: str | None = store.execute(_FIND_UPLOAD, {"assignment": assignment_id}).scalar()
     return found
 
 
 def can_read(store: Store, sha256: str, device_id: str) -> bool:
-    """Whether the blob exists and is the device's to read: shared, or its own update."""
+    """Whether the blob exists and is the device's to read: shared, or its own upload."""
     return store.execute(_FIND_READABLE, {"sha256": sha256, "device": device_id}).first() is not None
 
 
-def mark_updates_deleted(store: Store, round_id: str) -> tuple[str, ...]:
-    """Mark a round's raw updates; their files go with `delete_unused` once this is committed."""
-    where = (_B.round_id == round_id, _B.kind == "update", _IS_LIVE)
+def mark_uploads_deleted(store: Store, round_id: str, keeps_profiles: bool) -> tuple[str, ...]:
+    """Mark what a round's devices sent; their files go with `delete_unused` once this is committed.
+
+    Args:
+        keeps_profiles: Leave the profiles that were reported, for a result that names them.
+    """
+    where = [_B.round_id == round_id, _B.kind.in_(("update", "profile")), _IS_LIVE]
+    if keeps_profiles:
+        reported = select(tables.reports.c.assignment_id).where(tables.reports.c.round_id == round_id)
+        where.append(_B.assignment_id.not_in(reported))
     names = tuple(row.sha256 for row in store.execute(select(_B.sha256).where(*where)))
     store.execute(update(tables.blobs).where(*where).values(is_deleted=True))
     return names
+
+
+def profiles_of_round(store: Store, round_id: str) -> dict[str, str]:
+    """sha256 of the profiles that a closed round kept, by the id of their device, in that order."""
+    query = select(_B.owner, _B.sha256).where(_B.round_id == round_id, _B.kind == "profile", _IS_LIVE)
+    return {row.owner: row.sha256 for row in store.execute(query.order_by(_B.owner)).fetchall()}
 
 
 def delete_unused(store: Store, blobs: BlobFolder, names: Iterable[str]) -> int:

@@ -113,19 +113,21 @@ def _new_assignment(store: Store, visit: Visit, leases: Leases) -> Assignment | 
 
 
 def _keep(store: Store, run: Run, place: Place, headroom: Headroom | None) -> bool:
-    """Save a place that was given and charge its release; False, and nothing is, where phone or run cannot pay."""
+    """Save a place that was given and charge its release; False, and nothing is, where phone or run cannot pay.
+
+    A place that is given again is charged again: what came of it before may have left the phone and been refused.
+    """
     plan, lease = place.round_.plan, place.lease
-    if not place.is_new:  # charged when it was given first, here and maybe on the phone
-        save_lease(store, lease)
-    elif not fits_headroom(plan.release, headroom):
+    keep = add_lease if place.is_new else save_lease
+    if plan.measure is None and not fits_headroom(plan.release, headroom):
         return False
-    elif plan.release is None or run.budget is None:  # both or neither, by `check_plan`
-        add_lease(store, lease)
+    if plan.release is None or run.budget is None:  # both or neither, by `check_plan`, but for `measure`
+        keep(store, lease)
     else:
         spent = spent_rdp(store, run.run_id, lease.device_id, plan.split)
         if not fits_budget(run.budget, spent, plan.release):
             return False
-        add_lease(store, lease)
+        keep(store, lease)
         charge(store, plan, lease, Charge(plan.release, run.budget.order, spent))
     save_round(store, place.round_)
     return True

@@ -1,4 +1,7 @@
-"""Close a round: aggregate what was reported, keep the result, delete the raw updates; all in one transaction."""
+"""Close a round: aggregate what was reported, keep the result, delete the raw updates; all in one transaction.
+
+Profiles are not aggregated: the result names them and they stay.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +14,14 @@ from device_runtime.private_random import PrivateRandom
 from device_runtime.vectors import read_vector, write_vector
 from device_runtime.wire import Report
 from pipeline.coordinator.aggregate import aggregate_sums, aggregate_updates
-from pipeline.coordinator.blobs import BlobFolder, add_blob, delete_unused, mark_updates_deleted
+from pipeline.coordinator.blobs import (
+    BlobFolder,
+    DamagedBlobError,
+    UnknownBlobError,
+    add_blob,
+    delete_unused,
+    mark_uploads_deleted,
+)
 from pipeline.coordinator.check_in import expire_leases
 from pipeline.coordinator.cost_ledger import add_cost_of_lost
 from pipeline.coordinator.round_rows import count_leases, load_result, load_round, reports_of_round, save_result
@@ -46,11 +56,12 @@ def close_round(
                 f"round {round_id} has {round_.num_reported} of {round_.plan.cohort_size} reports and "
                 f"{round_.closes_at - now:g} s left: wait for either"
             )
-        result = _result(store, blobs, round_, reports_of_round(store, round_id), private_random)
+        reports = [report for report in reports_of_round(store, round_id) if _is_whole(blobs, report)]
+        result = _result(store, blobs, round_, reports, private_random)
         add_cost_of_lost(store, round_.plan, round_id)
         save_result(store, result)
-        updates = mark_updates_deleted(store, round_id)
-    delete_unused(store, blobs, updates)
+        uploads = mark_uploads_deleted(store, round_id, keeps_profiles=bool(result.profiles))
+    delete_unused(store, blobs, uploads)
     return result
 
 
@@ -61,6 +72,8 @@ def _result(
     result = RoundResult(round_.round_id, "closed", len(reports), num_examples)
     if len(reports) < round_.plan.min_reports:
         return replace(result, status="failed", reason=_too_few(store, round_, len(reports)))
+    if round_.plan.measure is not None:
+        return replace(result, profiles=tuple(report.profile_sha256 or "" for report in reports))
     if round_.plan.evaluate is not None:
         with np.errstate(over="ignore"):  # refused by name
             sums = aggregate_sums(
@@ -75,6 +88,16 @@ def _result(
         return refused
     sha256 = add_blob(store, blobs, write_vector("parameter_update", mean), "aggregate", round_.round_id)
     return replace(result, aggregate_sha256=sha256)
+
+
+def _is_whole(blobs: BlobFolder, report: Report) -> bool:
+    """Whether what a report names is still there as it came: a damaged file counts as a report that never came."""
+    try:
+        if report.update_sha256 is not None:
+            blobs.get(report.update_sha256)
+    except (UnknownBlobError, DamagedBlobError):
+        return False
+    return True
 
 
 def _updates(blobs: BlobFolder, round_: Round, reports: Sequence[Report]) -> Iterator[tuple[Vector, int]]:

@@ -54,11 +54,11 @@ def check_kind_and_spec(device: Device, check_in: CheckIn, runs: Iterable[Run]) 
             f"this device enrolled as {device.kind!r} and every run here is {runs[0].kind!r}; start a run of its kind, "
             "or enrol the client without a given key or seed for a real one"
         )
-    of_spec = tuple(run for run in of_kind if run.spec_id == check_in.spec_id)
+    of_spec = tuple(run for run in of_kind if run.spec_id in {None, check_in.spec_id})
     if of_kind and not of_spec:
         raise WrongSpecError(
             f"this device's examples have specification {check_in.spec_id}, the runs here take "
-            f"{', '.join(sorted({run.spec_id for run in of_kind}))}; give both the same data specification"
+            f"{', '.join(sorted({str(run.spec_id) for run in of_kind}))}; give both the same data specification"
         )
     return of_spec
 

@@ -7,10 +7,11 @@ from math import ceil
 from typing import Literal
 
 from device_runtime.accounting import Budget, Release
+from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, Split, TrainTerms
 from device_runtime.vectors import VectorName
-from device_runtime.wire import Assignment, RunKind
+from device_runtime.wire import Assignment, AssignmentKind, RunKind
 from profiles.records import record_id
 
 Weighting = Literal["uniform", "examples"]
@@ -23,13 +24,14 @@ class Run:
     Attributes:
         run_id: Goes into the ids of its rounds and assignments.
         kind: Only devices of this kind take part.
-        spec_id: sha256 of the canonical bytes of the example specification that its devices must have.
+        spec_id: sha256 of the canonical bytes of the example specification that its devices must have; None for a
+            run that only measures devices, whatever their examples are.
         budget: Privacy that may be spent on each device's split; None for a run without privacy.
     """
 
     run_id: str
     kind: RunKind
-    spec_id: str
+    spec_id: str | None
     seed: int
     budget: Budget | None = None
     schema: int = 1
@@ -48,6 +50,8 @@ class RoundPlan:
     Attributes:
         round_key: Names the round in its run; planning the same key again continues the same round.
         phase: For the ledgers, e.g. `search` or `final`.
+        artifact_id: What its clients are to run; to `measure`, a measurement pack.
+        parameters_sha256: None to `measure`.
         trial, candidate_id: For the ledgers; None where the round belongs to no trial.
         cohort_size: Reports wanted.
         min_reports: Fewer at the deadline, and the round failed.
@@ -63,15 +67,16 @@ class RoundPlan:
     run_id: str
     round_key: str
     phase: str
-    kind: Literal["train", "evaluate"]
+    kind: AssignmentKind
     artifact_id: str
-    parameters_sha256: str
+    parameters_sha256: str | None
     cohort_size: int
     min_reports: int
     deadline_s: float
     lease_s: float
     train: TrainTerms | None = None
     evaluate: EvaluateTerms | None = None
+    measure: MeasureTerms | None = None
     trial: int | None = None
     candidate_id: str | None = None
     over_selection: float = 1.0
@@ -102,12 +107,14 @@ class RoundPlan:
 
     @property
     def split(self) -> Split:
-        """Whose examples it reads."""
+        """Whose examples it reads; a `measure` round reads none."""
         return self.evaluate.split if self.evaluate else "train"
 
     @property
     def min_examples(self) -> int:
         """Examples of `split` that a device must hold."""
+        if self.measure:
+            return 0
         return 1 if self.evaluate else max(1, self.min_train_examples)
 
     @property
@@ -127,6 +134,7 @@ class RoundPlan:
             rotation=self.rotation,
             train=self.train,
             evaluate=self.evaluate,
+            measure=self.measure,
         )
 
     @cached_property
@@ -146,12 +154,16 @@ class RoundPlan:
         return None if self.eligible is None else frozenset(self.eligible)
 
 
-def check_plan(run: Run, plan: RoundPlan, manifest: Manifest) -> None:
+def check_plan(run: Run, plan: RoundPlan, manifest: Manifest | PackManifest) -> None:
     """Refuse a plan that its run cannot account for or that its artifact cannot serve.
+
+    A `measure` round reads no example: it fits any run, private or not, and any specification.
 
     Raises:
         ValueError: Naming both sides and the cure.
     """
+    if isinstance(manifest, PackManifest):
+        return
     if (run.budget is None) != (plan.privacy is None):
         raise ValueError(
             f"round {plan.round_key!r} and run {run.run_id!r} must both be private or both not: a release without "
@@ -171,9 +183,11 @@ def check_plan(run: Run, plan: RoundPlan, manifest: Manifest) -> None:
 
 
 def _check_terms(plan: RoundPlan) -> None:
-    given = {"train": plan.train, "evaluate": plan.evaluate}
+    given = {"train": plan.train, "evaluate": plan.evaluate, "measure": plan.measure}
     if given.pop(plan.kind) is None or any(given.values()):
         raise ValueError(f"a round of kind {plan.kind!r} must carry exactly its own terms")
+    if (plan.parameters_sha256 is None) != (plan.kind == "measure"):
+        raise ValueError("parameters_sha256 must be given to train and to evaluate, and left out to measure")
     privacy = plan.train.privacy if plan.train else None
     if privacy is not None and privacy.noise_at == "sum" and plan.weighting != "examples":
         raise ValueError("noise_at = 'sum' divides by the clients' counts: weighting must be 'examples'")

@@ -1,11 +1,11 @@
-"""Take what devices send back: updates, reports, aborts. Each function opens its own transaction."""
+"""Take what devices send back: updates, profiles, reports, aborts. Each function opens its own transaction."""
 
 import hashlib
 from dataclasses import dataclass, field
 
 from device_runtime.vectors import VectorError, read_vector
 from device_runtime.wire import Abort, Report, ReportReceipt
-from pipeline.coordinator.blobs import BlobFolder, add_update, find_update
+from pipeline.coordinator.blobs import BlobFolder, UploadKind, add_upload, find_upload
 from pipeline.coordinator.check_in import expire_leases
 from pipeline.coordinator.cost_ledger import add_cost, count_upload
 from pipeline.coordinator.round_rows import (
@@ -28,9 +28,11 @@ from pipeline.coordinator.rounds import (
     check_report,
 )
 from pipeline.coordinator.store import Store
-from profiles.records import decode_record
+from profiles.records import RecordError, decode_record
+from profiles.schema import DeviceProfile
 
 HEADER_BYTES = 1024  # of a safetensors file with one tensor; it is about 100
+MAX_PROFILE_BYTES = 4 * 2**20  # a kernel's time takes about 300; the default pack has some 150
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,29 @@ class NotAssignedError(Exception):
 
 
 class BadUpdateError(ValueError):
-    """An update is missing, or is not the vector that was asked for."""
+    """An update or a profile is missing, or is not what was asked for."""
 
 
-def max_update_bytes(store: Store, device_id: str) -> int | None:
-    """Largest update that the device may send now; None where it has no part in a `train` round."""
+def max_upload_bytes(store: Store, device_id: str) -> int | None:
+    """Largest blob that the device may send now; None where it has no part in a round that takes any."""
     with store.transaction():
-        found = _training(store, device_id)
-        return None if found is None else 4 * found[0].num_parameters + HEADER_BYTES
+        found = _uploading(store, device_id)
+    if found is None:
+        return None
+    round_, _ = found
+    return MAX_PROFILE_BYTES if round_.plan.measure is not None else 4 * round_.num_parameters + HEADER_BYTES
 
 
-def take_update(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
-    """Keep the update of the device's `train` assignment; the same one again changes nothing.
+def take_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
+    """Keep the update or profile of the device's assignment; the same one again changes nothing.
 
-    One assignment takes one update, since one release was charged for it.
+    One assignment takes one, since one release was charged for it.
 
     Returns:
         Whether it is new.
 
     Raises:
-        BadUpdateError: Bytes of another hash, another tensor or shape, or values that are not finite.
+        BadUpdateError: Bytes of another hash, another tensor or shape, values that are not finite, or no profile.
         RoundClosedError: There is no assignment, or its round or place is gone.
         ConflictingReportError: A different update was sent before.
     """
@@ -81,18 +86,17 @@ def take_update(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> 
         )
     with store.transaction():
         expire_leases(store, now)
-        found = _training(store, upload.device_id)
+        found = _uploading(store, upload.device_id)
         if found is None:
-            raise RoundClosedError("this device has no assignment to train: drop the update and check in")
+            raise RoundClosedError("this device has no assignment to send a blob for: drop it and check in")
         round_, lease = found
-        known = find_update(store, lease.assignment_id)
+        known = find_upload(store, lease.assignment_id)
         if known == sha256:
             return False
         if known is not None:
-            raise ConflictingReportError(f"assignment {lease.assignment_id} has a different update: one is taken")
+            raise ConflictingReportError(f"assignment {lease.assignment_id} has a different blob: one is taken")
         check_open(round_, lease, now)
-        _check_update(round_, upload.data)
-        add_update(store, blobs, upload.data, lease)
+        add_upload(store, blobs, upload.data, _checked_kind(round_, upload.data), lease)
         count_upload(store, lease.assignment_id, len(upload.data))
     return True
 
@@ -102,7 +106,7 @@ def take_report(store: Store, device_id: str, assignment_id: str, body: bytes, n
 
     Raises:
         RecordError, BadMessageError: It does not say what was asked.
-        BadUpdateError: The update that it names did not come.
+        BadUpdateError: The blob that it names did not come.
         NotAssignedError, UnknownAssignmentError: It is for no assignment of this device.
         RoundClosedError, ConflictingReportError: See `rounds.accept_report`.
     """
@@ -113,7 +117,7 @@ def take_report(store: Store, device_id: str, assignment_id: str, body: bytes, n
         round_, reported = accept_report(before, lease, hashlib.sha256(body).hexdigest(), now)
         if lease.status != "reported":
             check_report(round_.plan, assignment_id, report)
-            _check_update_came(store, lease, report)
+            _check_blob_came(store, lease, report)
             save_round(store, round_)
             save_lease(store, reported)
             add_report(store, lease, body)
@@ -143,30 +147,36 @@ def _own_lease(store: Store, device_id: str, assignment_id: str) -> tuple[Round,
     return load_round(store, lease.round_id), lease
 
 
-def _training(store: Store, device_id: str) -> tuple[Round, Lease] | None:
-    """The `train` round that the device works for: where its lease is open, else the newest."""
+def _uploading(store: Store, device_id: str) -> tuple[Round, Lease] | None:
+    """The round that the device sends a blob for: where its lease is open, else the newest."""
     rank = ("aborted", "reported", "lost", "open").index
     leases = [
         (round_, lease)
         for lease in leases_in_open_rounds(store, device_id)
-        if (round_ := load_round(store, lease.round_id)).plan.train is not None
+        if (round_ := load_round(store, lease.round_id)).plan.evaluate is None
     ]
     return max(leases, key=lambda found: (rank(found[1].status), found[0].opened_at), default=None)
 
 
-def _check_update(round_: Round, data: bytes) -> None:
+def _checked_kind(round_: Round, data: bytes) -> UploadKind:
+    """What a blob is, once it was found to be what the round asks for."""
     try:
+        if round_.plan.measure is not None:
+            decode_record(DeviceProfile, data)
+            return "profile"
         read_vector(data, round_.plan.update_name, round_.num_parameters)
-    except VectorError as error:
+    except (VectorError, RecordError) as error:
         raise BadUpdateError(str(error)) from error
+    return "update"
 
 
-def _check_update_came(store: Store, lease: Lease, report: Report) -> None:
-    if report.update_sha256 is None:
+def _check_blob_came(store: Store, lease: Lease, report: Report) -> None:
+    if report.blob_sha256 is None:
         return
-    came = find_update(store, lease.assignment_id)
-    if came != report.update_sha256:
+    came = find_upload(store, lease.assignment_id)
+    if came != report.blob_sha256:
+        name = "profile" if report.update_sha256 is None else "update"
         raise BadUpdateError(
-            f"update_sha256 must name the update that this assignment sent, got {report.update_sha256:.80}; "
+            f"{name}_sha256 must name the {name} that this assignment sent, got {report.blob_sha256:.80}; "
             f"{'none came' if came is None else f'{came} came'}: PUT the blob before its report"
         )

@@ -2,18 +2,21 @@
 
 A round gives at most ceil(cohort_size * over_selection) places. A device holds a place by a lease: `open` until it
 reports, aborts, or the lease ends. A lease that ended is `lost` and its place is free for another device; while the
-round is open and a place is free its own device may still report, or check in and hold the same assignment again (not
-charged a second time: one assignment takes one update). There is never a second assignment for a device and round.
+round is open and a place is free its own device may still report, or check in and hold the same assignment again
+(charged again: what came of it before may have left the phone). There is never a second assignment for a device and
+round.
 """
 
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal
 
+from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
 from device_runtime.wire import Assignment, Report
 from pipeline.coordinator.plans import RoundPlan
 
+MAX_EXAMPLES = 2**31
 RoundStatus = Literal["open", "closed", "failed"]
 LeaseStatus = Literal["open", "lost", "aborted", "reported", "closed"]  # closed: the round ended without its report
 
@@ -35,7 +38,7 @@ class Round:
     """One round's row.
 
     Attributes:
-        num_parameters: P of its artifact.
+        num_parameters: P of its artifact; 0 of a measurement pack.
         opset, minimum_runtime: What its artifact needs.
         opened_at, closes_at: Seconds on the server's clock.
         num_open: Leases that are open.
@@ -104,9 +107,10 @@ class RoundResult:
 
     Attributes:
         num_examples: Sum of the reporters' public counts.
-        aggregate_sha256: Blob with `parameter_update` f32[P]; None for evaluations and failed rounds.
+        aggregate_sha256: Blob with `parameter_update` f32[P]; only a `train` round that did not fail has one.
         metric_sums: Summed over reports; divide by num_examples (private: by sample_rate * num_examples).
         reason: Why a round failed; empty otherwise.
+        profiles: Blobs that a `measure` round kept, in the order of the devices' ids.
     """
 
     round_id: str
@@ -116,14 +120,15 @@ class RoundResult:
     aggregate_sha256: str | None = None
     metric_sums: dict[str, float] | None = None
     reason: str = ""
+    profiles: tuple[str, ...] = ()
 
 
-def plan_round(plan: RoundPlan, manifest: Manifest, round_id: str, now: float) -> Round:
+def plan_round(plan: RoundPlan, manifest: Manifest | PackManifest, round_id: str, now: float) -> Round:
     """Open a round for a plan that `check_plan` let through."""
     return Round(
         round_id=round_id,
         plan=plan,
-        num_parameters=manifest.num_parameters,
+        num_parameters=manifest.num_parameters if isinstance(manifest, Manifest) else 0,
         opset=manifest.opset,
         minimum_runtime=manifest.minimum_runtime,
         opened_at=now,
@@ -200,23 +205,39 @@ def check_report(plan: RoundPlan, assignment_id: str, report: Report) -> None:
         BadMessageError: Names the field, the rule and the value.
     """
     _expect(report.assignment_id == assignment_id, "assignment_id must be the one in the path", report.assignment_id)
-    _expect(report.num_examples >= 1, "num_examples must be >= 1", report.num_examples)
+    if plan.measure is None:
+        # Sums over a million clients stay whole numbers in every language.
+        is_plausible = 1 <= report.num_examples < MAX_EXAMPLES
+        _expect(is_plausible, f"num_examples must be >= 1 and < {MAX_EXAMPLES}", report.num_examples)
     _expect(report.work_s is None or report.work_s >= 0, "work_s must be >= 0", report.work_s)
     if plan.release is not None:
         _expect(
             report.work_s is None, "work_s must be left out of a private report: time tells what was drawn", "a value"
         )
-    if plan.evaluate is None:
-        _expect(report.update_sha256 is not None, "update_sha256 must name the update of a train report", None)
-        _expect(report.metric_sums is None, "metric_sums must be left out of a train report", report.metric_sums)
-    else:
-        _expect(report.update_sha256 is None, "update_sha256 must be left out of an evaluate report", "a value")
-        _check_sums(plan, report.num_examples, report.metric_sums or {})
+    _check_result(plan, report)
 
 
 def assignment_of(round_: Round, lease: Lease, now: float) -> Assignment:
     """The message that tells a device its part."""
     return round_.plan.assignment(lease.assignment_id, max(0.0, lease.ends_at - now))
+
+
+def _check_result(plan: RoundPlan, report: Report) -> None:
+    """A report holds the result of its kind, and no other."""
+    results = {
+        "train": ("update_sha256", report.update_sha256),
+        "evaluate": ("metric_sums", report.metric_sums),
+        "measure": ("profile_sha256", report.profile_sha256),
+    }
+    for kind, (name, value) in results.items():
+        _expect(kind == plan.kind or value is None, f"{name} must be left out of a report to {plan.kind}", value)
+    if plan.kind == "train":
+        _expect(report.update_sha256 is not None, "update_sha256 must name the update of a report to train", None)
+    elif plan.kind == "evaluate":
+        _check_sums(plan, report.num_examples, report.metric_sums or {})
+    else:
+        _expect(report.profile_sha256 is not None, "profile_sha256 must name the profile of a report to measure", None)
+        _expect(report.num_examples == 0, "num_examples must be 0 in a report to measure", report.num_examples)
 
 
 def _check_sums(plan: RoundPlan, num_examples: int, sums: dict[str, float]) -> None:

@@ -107,6 +107,10 @@ class Store:
         """The runs that are not finished."""
         return tuple(_read_run(row.record) for row in self.execute(_OPEN_RUNS).fetchall())
 
+    def run_ids(self) -> frozenset[str]:
+        """Ids of all runs, finished ones too."""
+        return frozenset(row.run_id for row in self.execute(select(tables.runs.c.run_id)).fetchall())
+
     def finish_run(self, run_id: str) -> None:
         """Give no device anything more for this run."""
         self.execute(update(tables.runs).where(tables.runs.c.run_id == run_id).values(is_finished=True))

@@ -93,7 +93,7 @@ blobs = Table(
     Column("sha256", Text, nullable=False),
     Column("size", Integer, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("owner", ForeignKey("devices.device_id")),  # of an update, the one device that may read it
+    Column("owner", ForeignKey("devices.device_id")),  # of what a device sent, the one that may read it
     Column("round_id", ForeignKey("rounds.round_id")),
     Column("assignment_id", ForeignKey("assignments.assignment_id")),
     Column("is_deleted", Boolean, nullable=False, default=False),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from device_runtime.measurement_pack import PackManifest, decode_manifest
 from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import Manifest
 from pipeline.coordinator.blobs import BlobFolder
@@ -54,12 +55,20 @@ def open_round(store: Store, blobs: BlobFolder, plan: RoundPlan, now: float) -> 
                     "resume the run unchanged, or start another"
                 )
             return known.round_id
-        manifest = decode_record(Manifest, blobs.get(plan.artifact_id))
-        blobs.get(plan.parameters_sha256)
+        manifest = _read_manifest(blobs, plan)
         check_plan(store.load_run(plan.run_id), plan, manifest)
         round_ = plan_round(plan, manifest, next_round_id(store, plan.run_id), now)
         add_round(store, round_)
     return round_.round_id
+
+
+def _read_manifest(blobs: BlobFolder, plan: RoundPlan) -> Manifest | PackManifest:
+    """Of what the round's clients are to run, all of which must have been published."""
+    data = blobs.get(plan.artifact_id)
+    if plan.parameters_sha256 is None:
+        return decode_manifest(data, f"measurement pack {plan.artifact_id}")
+    blobs.get(plan.parameters_sha256)
+    return decode_record(Manifest, data)
 
 
 def is_due_or_closed(store: Store, round_id: str, now: float) -> bool:

@@ -43,6 +43,7 @@ class DemoRun:
     shipped_accuracies: dict[str, float]
     epsilon: float | None
     delta: float | None
+    noise_at: str | None
     report: str
     bundle: str
 
@@ -74,9 +75,18 @@ def _run_one(name: str, folder: Path, watcher: Watcher) -> DemoRun:
         if abs(accuracy - exact) > TOLERANCE:
             raise DemoError(f"{bundle / file} reaches {accuracy:.1%} and the trained model {exact:.1%}: do not ship it")
     privacy = run.result.privacy
-    epsilon, delta = (None, None) if privacy is None else (privacy.epsilon, privacy.delta)
     report = write_report(ReportRequest(folder, bundle=bundle)).file
-    return DemoRun(name, run.result.accuracy.value, exact, found, epsilon, delta, report, str(bundle))
+    return DemoRun(
+        name=name,
+        accuracy=run.result.accuracy.value,
+        exact_accuracy=exact,
+        shipped_accuracies=found,
+        epsilon=None if privacy is None else privacy.epsilon,
+        delta=None if privacy is None else privacy.delta,
+        noise_at=None if privacy is None else privacy.noise_at,
+        report=report,
+        bundle=str(bundle),
+    )
 
 
 def trained_accuracy(run: FinishedRun, x: Inputs, y: Labels) -> float:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
+from device_runtime.measure import MeasurePlan
+from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
 from device_runtime.terms import EvaluateTerms, TrainTerms
 from device_runtime.wire import Assignment
+from profiles.predict import predict_kernel
 from profiles.records import from_plain
 from profiles.schema import DeviceProfile
 from search.architecture import Architecture
@@ -32,7 +35,7 @@ def predicted_times(profile: DeviceProfile, manifest: Manifest) -> ChunkTimes:
 
 
 def work_seconds(assignment: Assignment, num_examples: int, batch_size: int, times: ChunkTimes) -> float:
-    """Seconds that an assignment takes.
+    """Seconds that an assignment to train or to evaluate takes.
 
     A private draw counts with its expected size: the emulator knows a duration before the work is computed, and on a
     real phone how long a draw took would tell how many examples were drawn.
@@ -45,7 +48,18 @@ def work_seconds(assignment: Assignment, num_examples: int, batch_size: int, tim
         return _train_chunks(assignment.train, num_examples, batch_size) * times.train_s
     if assignment.evaluate is not None:
         return _evaluate_chunks(assignment.evaluate, num_examples, batch_size) * times.evaluate_s
-    return 0.0
+    raise ValueError(f"how long an assignment to {assignment.kind} takes does not depend on examples")
+
+
+def measure_seconds(profile: DeviceProfile, manifest: PackManifest, plan: MeasurePlan) -> float:
+    """Seconds that a measurement pack takes, visits on top for unstable times left out."""
+    call_ms = profile.throughput.call_overhead_ms.value
+    visits_ms = 0.0
+    for entry in manifest.entries:
+        run_ms = call_ms + predict_kernel(profile, entry.kernel, entry.batch_size, entry.direction).ms
+        timed_ms = min(max(plan.visit_ms, plan.min_samples * run_ms), plan.max_samples * run_ms)
+        visits_ms += plan.num_warm_up * run_ms + timed_ms
+    return plan.num_rounds * visits_ms / 1e3
 
 
 def transfer_seconds(num_bytes: int, mbit_s: float, latency_ms: float) -> float:

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from device_runtime.accounting import BudgetExceededError
 from device_runtime.client import advance
@@ -22,6 +22,7 @@ from device_runtime.client_records import (
     Described,
     Evaluate,
     Event,
+    Measure,
     Request,
     Response,
     Sleep,
@@ -34,12 +35,15 @@ from device_runtime.client_records import (
     WorkFailed,
 )
 from device_runtime.client_requests import request_headers
+from device_runtime.measure_work import plan_of, profile_result
+from device_runtime.measurement_pack import decode_manifest
 from device_runtime.specs import Manifest
+from device_runtime.terms import MeasureTerms
 from device_runtime.wire import Assignment
 from device_runtime.work import split_of_assignment
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.fleet.asgi import AsgiTransport
-from pipeline.fleet.durations import ChunkTimes, TimesOf, transfer_seconds, work_seconds
+from pipeline.fleet.durations import ChunkTimes, TimesOf, measure_seconds, transfer_seconds, work_seconds
 from pipeline.fleet.phones import Charge, Phone
 from pipeline.fleet.workers import Failure, Outcome, Workers
 from profiles.records import decode_record
@@ -128,6 +132,7 @@ class Fleet:
         self._outcomes: dict[int, Callable[[], Outcome]] = {}
         self._manifest = lru_cache(maxsize=64)(self._read_manifest)
         self._chunk_times = lru_cache(maxsize=1024)(self._predict_chunk_times)
+        self._measure_seconds = lru_cache(maxsize=1024)(self._predict_measure_seconds)
 
     def start(self) -> None:
         """Switch every phone on, one after the other within `START_SPREAD_S`."""
@@ -153,7 +158,7 @@ class Fleet:
     def schedule(self, index: int, time: float, pending: Pending) -> None:
         """Put what a phone does next at its time; work is begun now."""
         if isinstance(pending, Working):
-            self._outcomes[index] = self._world.workers.begin(index, pending.assignment)
+            self._outcomes[index] = self._begin_work(index, pending.assignment)
         self._put(index, time, pending)
 
     def _put(self, index: int, time: float, pending: Pending) -> None:
@@ -190,7 +195,7 @@ class Fleet:
                 self._send(phone, action)
             case Describe():
                 self.schedule(phone.index, now, Delivery(Described(phone.describe())))
-            case Train(assignment) | Evaluate(assignment):
+            case Train(assignment) | Evaluate(assignment) | Measure(assignment):
                 self._work(phone, assignment)
             case Sleep(earliest_s, latest_s):
                 rest_s = earliest_s + phone.rest_fraction(now) * (latest_s - earliest_s)
@@ -226,20 +231,29 @@ class Fleet:
             return
         if charge is not None:
             self.charges.append(charge)
-        count = phone.check_in.num_examples[split_of_assignment(assignment)]
-        times = self._chunk_times(phone.profile, assignment.artifact_id)
-        batch_size = self._manifest(assignment.artifact_id).batch_size
-        seconds = work_seconds(assignment, count, batch_size, times)
+        seconds = self._work_seconds(phone, assignment)
         worked = self.device_seconds.get(assignment.assignment_id, 0.0)
         self.device_seconds[assignment.assignment_id] = worked + seconds
         self.schedule(phone.index, self.clock.time + seconds, Working(assignment))
+
+    def _work_seconds(self, phone: Phone, assignment: Assignment) -> float:
+        if assignment.measure is not None:
+            return self._measure_seconds(phone.profile, assignment.artifact_id, assignment.measure)
+        count = phone.check_in.num_examples[split_of_assignment(assignment)]
+        times = self._chunk_times(phone.profile, assignment.artifact_id)
+        return work_seconds(assignment, count, self._manifest(assignment.artifact_id).batch_size, times)
+
+    def _begin_work(self, index: int, assignment: Assignment) -> Callable[[], Outcome]:
+        if assignment.measure is not None:  # what an emulated phone can do is what its profile says
+            return partial(profile_result, assignment, self.phones[index].profile)
+        return self._world.workers.begin(index, assignment)
 
     def _finish(self, phone: Phone) -> Event:
         outcome = self._outcomes.pop(phone.index)()
         if isinstance(outcome, Failure):
             return WorkFailed(outcome.reason, outcome.detail)
-        if outcome.update is not None and outcome.report.update_sha256 is not None:
-            phone.updates = {outcome.report.update_sha256: outcome.update}
+        if outcome.update is not None and outcome.report.blob_sha256 is not None:
+            phone.updates = {outcome.report.blob_sha256: outcome.update}
         return WorkDone(outcome.report)
 
     def _read_manifest(self, artifact_id: str) -> Manifest:
@@ -247,6 +261,10 @@ class Fleet:
 
     def _predict_chunk_times(self, profile: DeviceProfile, artifact_id: str) -> ChunkTimes:
         return self._world.times_of(profile, self._manifest(artifact_id))
+
+    def _predict_measure_seconds(self, profile: DeviceProfile, pack_id: str, terms: MeasureTerms) -> float:
+        pack = decode_manifest(self._world.blobs.get(pack_id), f"measurement pack {pack_id}")
+        return measure_seconds(profile, pack, plan_of(terms))
 
 
 def _break_exchange(pending: Pending) -> Pending:

@@ -44,7 +44,11 @@ class EmulatedRounds:
         self._transport = AsgiTransport(create_app(self.store, self.blobs, *_server_keys(data.seed), self.clock.now))
         self._workers = Workers(data, source, terms.num_workers)
         self.fleet = Fleet(phones, World(self._transport, self.blobs, self._workers, self.clock, terms.times_of))
-        self._saved = resume_fleet(self.store, self.blobs, run.run_id, self.fleet)
+        try:
+            self._saved = resume_fleet(self.store, self.blobs, run.run_id, self.fleet)
+        except BaseException:
+            self.close()
+            raise
         if self._saved is None:
             self.fleet.start()
 

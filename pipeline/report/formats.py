@@ -18,12 +18,6 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".removesuffix(".")  # "#" keeps the zeros at the end: columns read alike
 
 
-def epsilon(value: float) -> str:
-    """An epsilon, rounded upwards: a report never claims more privacy than there is."""
-    rounded = round(value, 2)
-    return f"{rounded if rounded >= value - 1e-9 else rounded + 0.01:.2f}"
-
-
 def size(num_bytes: float) -> str:
     """Bytes as in `6.52 MiB`."""
     value, unit = float(num_bytes), 0

@@ -15,7 +15,7 @@ from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
 from pipeline.report.shipped import ShippedBundle, find_bundle
 from pipeline.report.spending import splits_of
-from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run
+from pipeline.run_result import Z_95, FinishedRun, TrialResult, epsilon_text, read_finished_run
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
@@ -115,7 +115,7 @@ def _environment() -> Environment:
     environment.filters.update(
         percent=formats.percent,
         figure=formats.significant,
-        epsilon=formats.epsilon,
+        epsilon=epsilon_text,
         bytes=formats.size,
         duration=formats.duration,
         shape=formats.shape,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from device_runtime.accounting import ORDERS, Budget, Release, epsilon_of, planned_order, rdp_by_split
-from device_runtime.terms import PrivacyTerms, Split
+from device_runtime.terms import NoiseAt, PrivacyTerms, Split
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
 
 _NOISE_STEPS = 60
@@ -41,6 +41,7 @@ class Schedule:
     delta: float
     epsilon: float
     epsilon_by_split: dict[Split, float]
+    noise_at: NoiseAt
 
     def releases(self) -> tuple[Release, ...]:
         """Each release of one client."""
@@ -56,7 +57,7 @@ def plan_schedule(run_file: RunFile) -> Schedule | None:
     releases = tuple(entry.release for entry in planned for _ in range(entry.count))
     order = planned_order(releases, privacy.delta, ORDERS)
     by_split = {split: epsilon_of(rdp, order, privacy.delta) for split, rdp in rdp_by_split(releases, order).items()}
-    return Schedule(planned, order, privacy.delta, max(by_split.values()), by_split)
+    return Schedule(planned, order, privacy.delta, max(by_split.values()), by_split, privacy.noise_at)
 
 
 def check_schedule(run_file: RunFile) -> Schedule | None:

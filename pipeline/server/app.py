@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from device_runtime.signing import PublicKey, SignatureError, SigningKey, reply_message
 from device_runtime.wire import (
     DEVICE_HEADER,
+    NONCE_HEADER,
     PROBLEM_TYPE,
     REPLAY_NONCE_HEADER,
     SIGNATURE_HEADER,
@@ -34,7 +35,7 @@ from device_runtime.wire import (
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.check_in import check_in, enrol
 from pipeline.coordinator.downloads import check_readable, read_blob
-from pipeline.coordinator.reporting import Upload, max_update_bytes, take_abort, take_report, take_update
+from pipeline.coordinator.reporting import Upload, max_upload_bytes, take_abort, take_report, take_upload
 from pipeline.coordinator.store import Store
 from pipeline.server.nonces import Nonces, is_device_id
 from pipeline.server.openapi import described, described_blob, openapi_of
@@ -85,17 +86,17 @@ async def signed_record(request: Request, serving: CurrentServing) -> Signed:
     return await _signed(request, serving, lambda _: serving.settings.max_record_bytes)
 
 
-async def signed_update(request: Request, serving: CurrentServing) -> Signed:
-    """An enrolled device's request with an update, as large as its assignment allows."""
+async def signed_upload(request: Request, serving: CurrentServing) -> Signed:
+    """An enrolled device's request with an update or a profile, as large as its assignment allows."""
     return await _signed(
         request,
         serving,
-        lambda device_id: max_update_bytes(serving.store, device_id) or serving.settings.max_record_bytes,
+        lambda device_id: max_upload_bytes(serving.store, device_id) or serving.settings.max_record_bytes,
     )
 
 
 SignedRecord = Annotated[Signed, Depends(signed_record)]
-SignedUpdate = Annotated[Signed, Depends(signed_update)]
+SignedUpload = Annotated[Signed, Depends(signed_upload)]
 router = APIRouter(prefix="/v1")
 
 
@@ -116,7 +117,8 @@ async def post_enrolment(request: Request, serving: CurrentServing) -> Response:
         raise SignatureError(f"{DEVICE_HEADER} must be the sha256 of public_key, {key.key_id}, got {device_id}")
     check_signature(request, key, body)
     enrol(serving.store, device_id, enrolment)
-    return _signed_answer(serving, device_id, EnrolmentReceipt(device_id, serving.key.public_key))
+    signed = Signed(device_id, request.headers[NONCE_HEADER], body)
+    return _signed_answer(serving, signed, EnrolmentReceipt(device_id, serving.key.public_key))
 
 
 @router.post("/check-in", **described(CheckIn, CheckInReply))
@@ -124,12 +126,12 @@ async def post_check_in(serving: CurrentServing, signed: SignedRecord) -> Respon
     """Give the assignment that the device holds, a new one, or when to come back."""
     message = decode_record(CheckIn, signed.body)
     reply = check_in(serving.store, signed.device_id, message, serving.now(), serving.settings.come_back)
-    return _signed_answer(serving, signed.device_id, reply)
+    return _signed_answer(serving, signed, reply)
 
 
 @router.get("/blobs/{sha256}", **described_blob(is_upload=False))
 async def get_blob(sha256: str, request: Request, serving: CurrentServing, signed: SignedRecord) -> Response:
-    """Give a blob by its hash: part of an artifact, parameters, or the device's own update."""
+    """Give a blob by its hash: part of an artifact, parameters, or what the device sent itself."""
     headers = {"etag": f'"{sha256}"', "cache-control": "private, immutable, max-age=31536000"}
     if request.headers.get("if-none-match") == headers["etag"]:
         check_readable(serving.store, sha256, signed.device_id)
@@ -139,10 +141,10 @@ async def get_blob(sha256: str, request: Request, serving: CurrentServing, signe
 
 
 @router.put("/blobs/{sha256}", **described_blob(is_upload=True))
-async def put_blob(sha256: str, serving: CurrentServing, signed: SignedUpdate) -> Response:
-    """Take the update of the device's assignment; sending it twice is harmless."""
+async def put_blob(sha256: str, serving: CurrentServing, signed: SignedUpload) -> Response:
+    """Take the update or profile of the device's assignment; sending it twice is harmless."""
     upload = Upload(signed.device_id, sha256, signed.body)
-    is_new = take_update(serving.store, serving.blobs, upload, serving.now())
+    is_new = take_upload(serving.store, serving.blobs, upload, serving.now())
     return Response(status_code=201 if is_new else 200)
 
 
@@ -220,16 +222,16 @@ async def _signed(request: Request, serving: Serving, max_bytes: Callable[[str],
     key = serving.keys.find(device_id)
     body = await read_body(request, max_bytes(device_id))
     check_signature(request, key, body)
-    return Signed(device_id, body)
+    return Signed(device_id, request.headers[NONCE_HEADER], body)
 
 
 def _answer(record: Any, status: int = 200) -> Response:
     return Response(encode_record(record), status, media_type=JSON_TYPE)
 
 
-def _signed_answer(serving: Serving, device_id: str, record: Any) -> Response:
+def _signed_answer(serving: Serving, request: Signed, record: Any) -> Response:
     body = encode_record(record)
-    signature = serving.key.sign(reply_message(device_id, body))
+    signature = serving.key.sign(reply_message(request.device_id, request.nonce, body))
     return Response(body, media_type=JSON_TYPE, headers={SIGNATURE_HEADER: signature})
 
 

@@ -21,6 +21,7 @@ class Signed:
     """A request whose signature fits."""
 
     device_id: str
+    nonce: str
     body: bytes
 
 

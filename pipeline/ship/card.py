@@ -5,11 +5,10 @@ It reads what was released, never `RunResult.emulator_only` nor the curves: thos
 
 from collections.abc import Mapping
 from importlib.resources import files
-from math import ceil
 
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.run_result import FinishedRun
+from pipeline.run_result import FinishedRun, epsilon_text
 from pipeline.ship.parity import Parity
 from profiles.catalogue.reading import UnknownProfileError, load_profile
 from profiles.predict import predict_kernels
@@ -35,7 +34,7 @@ def write_card(run: FinishedRun, parity: Parity, sizes: Mapping[str, int]) -> st
     environment = Environment(  # noqa: S701  (Markdown, and what stands in tables goes through `cell`)
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=_cell, percent=_percent, figure=_figure, epsilon=_epsilon)
+    environment.filters.update(cell=_cell, percent=_percent, figure=_figure, epsilon=epsilon_text)
     template = environment.from_string((files("pipeline.ship") / f"{CARD}.j2").read_text(encoding="utf-8"))
     result, winning = run.result, run.result.winning
     return template.render(
@@ -64,11 +63,6 @@ def _cell(value: object) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
-
-
-def _epsilon(value: float) -> str:
-    """Rounded up: a card must not promise more privacy than there is."""
-    return f"{ceil(value * 100) / 100:.2f}"
 
 
 def _figure(value: float) -> str:

@@ -44,6 +44,9 @@ def test_the_last_line_is_one_json_object_and_the_table_goes_to_standard_error(t
     plain = json.loads(captured.out.splitlines()[-1])
     assert list(plain) == ["bench", "versions", "machine", "rows", "bars"]
     assert plain["bars"] == [{"name": "fast enough", "value": 1.25, "bar": 2.0, "met": True}]
-    assert json.loads((tmp_path / "out.json").read_text()) == plain
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert kept.pop("command").startswith("python -m bench.demo")
+    assert len(kept.pop("date")) == len("2026-11-21")
+    assert kept == plain
     assert "1.25" in captured.err
     assert "times_ms" not in captured.err

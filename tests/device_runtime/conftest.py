@@ -183,7 +183,7 @@ def open_session() -> Callable[..., StepSession]:
 
 @pytest.fixture(scope="session")
 def tiny_pack() -> Callable[[Path], Path]:
-    """Write a measurement pack by hand into a folder: an empty call, relu, and relu with its gradient for 4 examples."""
+    """Write a measurement pack into a folder by hand: an empty call, relu for 1 and 4 examples, its gradient."""
     shape = (2, 8, 8)
     kernel = Kernel("relu", shape, shape)
     node = helper.make_node
@@ -192,6 +192,7 @@ def tiny_pack() -> Callable[[Path], Path]:
     graphs = {
         (Kernel("call", (1,), (1,)), 1, "forward"): ([node("Identity", ["x"], ["y"])], ["x"], ["y"], [1, 1]),
         (kernel, 1, "forward"): ([relu], ["x"], ["y"], [1, *shape]),
+        (kernel, 4, "evaluate"): ([relu], ["x"], ["y"], [4, *shape]),
         (kernel, 4, "gradient"): ([relu, *backward], ["x", "dy"], ["y", "dx"], [4, *shape]),
     }
 

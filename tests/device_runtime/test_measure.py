@@ -81,7 +81,7 @@ def test_fast_runs_are_repeated_until_the_visit_is_over_or_the_most_is_reached(m
 def test_progress_advances_once_a_visit(measurement):
     visits = []
     measure_device(measurement, ticking(1e-3), lambda: visits.append(1))
-    assert len(visits) == num_visits(measurement) == 3 * 3
+    assert len(visits) == num_visits(measurement) == 3 * 4
 
 
 def test_quick_visits_less_than_the_full_measurement():

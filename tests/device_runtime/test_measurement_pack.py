@@ -13,7 +13,7 @@ def folder(tmp_path, tiny_pack):
 
 def test_a_pack_is_named_by_its_manifest_and_holds_its_graphs(folder):
     pack = read_pack(folder)
-    assert len(pack.manifest.entries) == 3
+    assert len(pack.manifest.entries) == 4
     assert set(pack.graphs) == {entry.sha256 for entry in pack.manifest.entries}
     assert read_pack(folder).pack_id == pack.pack_id
 

@@ -36,10 +36,12 @@ def test_a_request_is_signed_with_method_target_body_digest_and_nonce():
 
 def test_a_reply_to_one_device_is_no_reply_to_another():
     key = SigningKey.generate()
-    signature = key.sign(reply_message("device-1", b"body"))
-    PublicKey(key.public_key).check(signature, reply_message("device-1", b"body"))
+    signature = key.sign(reply_message("device-1", "nonce", b"body"))
+    PublicKey(key.public_key).check(signature, reply_message("device-1", "nonce", b"body"))
     with pytest.raises(SignatureError):
-        PublicKey(key.public_key).check(signature, reply_message("device-2", b"body"))
+        PublicKey(key.public_key).check(signature, reply_message("device-2", "nonce", b"body"))
+    with pytest.raises(SignatureError):
+        PublicKey(key.public_key).check(signature, reply_message("device-1", "an older nonce", b"body"))
 
 
 @pytest.mark.parametrize("forged", ["", "AAAA", "*" * 86, "A" * 86, "A" * 87])

@@ -13,7 +13,7 @@ from device_runtime.ledger import Ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import ExampleSpec
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
 from device_runtime.training import DivergedError, Examples, LoadedAssignment, TooFewExamplesError, evaluate, train
 from device_runtime.vectors import VectorError, read_vector, write_vector
 from device_runtime.wire import Assignment
@@ -35,6 +35,7 @@ START = np.linspace(-1, 1, 12, dtype=np.float32)
 PRIVATE = TrainTerms(0.5, local_steps=2, max_grad_norm=0.8, privacy=PrivacyTerms("device", 0.5, 2.0))
 ORDINARY = TrainTerms(0.5, local_steps=2, batch_size=4)
 BUDGET = Budget(8.0, 1e-5, 5)
+MEASURING = Assignment("run-0-0", "run", "measure", "0" * 64, None, 60.0, measure=MeasureTerms())
 
 
 def make_source(num_examples=40, shape=(3,), labels=("0", "1", "2")):
@@ -139,6 +140,16 @@ class TestPerform:
         assert sessions.open(make_assignment(ORDINARY).artifact_id, None) is first
 
 
+class TestTrust:
+    def test_raw_sums_go_only_to_a_server_that_the_app_trusts(self, make_assignment, work, private_holdings):
+        terms = replace(PRIVATE, local_steps=1, momentum=0.0, privacy=PrivacyTerms("sum", 0.5, 2.0))
+        with pytest.raises(WorkRefusedError, match=r"--trust-server-with-sums allows it"):
+            work(make_assignment(terms), private_holdings)
+        assert private_holdings.ledger.releases() == ()
+        trusting = replace(private_holdings, trusts_sums=True)
+        assert work(make_assignment(terms), trusting).update is not None
+
+
 class TestRelease:
     def test_it_says_what_leaves(self, make_assignment):
         private = PrivacyTerms("sum", 0.3, 4.0)
@@ -233,5 +244,4 @@ class TestRefusal:
         refuse(RuntimeTooOldError, "refused", match, (assignment, private_holdings))
 
     def test_measuring(self, refuse, make_assignment, private_holdings):
-        assignment = replace(make_assignment(PRIVATE), kind="measure", train=None)
-        refuse(WorkRefusedError, "refused", "cannot measure", (assignment, private_holdings))
+        refuse(WorkRefusedError, "refused", "nothing to train or evaluate", (MEASURING, private_holdings))

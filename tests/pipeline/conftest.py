@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 
 from device_runtime.accounting import Budget
+from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
 from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
 from device_runtime.vectors import write_vector
 from device_runtime.wire import Assignment, CheckIn, CheckInReply, Enrolment, Headroom, Report, ReportReceipt, Window
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.check_in import check_in, enrol
 from pipeline.coordinator.closing import close_round
 from pipeline.coordinator.plans import RoundPlan, Run
-from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
-from pipeline.coordinator.reporting import Upload, take_report, take_update
+from pipeline.coordinator.publish import publish_artifact, publish_pack, publish_parameters, read_aggregate
+from pipeline.coordinator.reporting import Upload, take_report, take_upload
 from pipeline.coordinator.round_rows import load_round
 from pipeline.coordinator.rounds import Round, RoundResult
 from pipeline.coordinator.store import Store
 from pipeline.coordinator.worker import open_round
 from profiles.records import encode_record, record_id
+from profiles.schema import Kernel
 
 NUM_PARAMETERS = 6
 SPEC = ExampleSpec((2,), ("no", "yes"))
@@ -81,6 +83,18 @@ def evaluation(privacy: PrivacyTerms | None = None, split: str = "validation") -
     return {"kind": "evaluate", "evaluate": EvaluateTerms(split, ("loss", "accuracy"), bound, privacy)}
 
 
+def write_pack(folder: Path) -> Path:
+    """A measurement pack whose graphs nobody runs here."""
+    folder.mkdir()
+    kernel, entries = Kernel("relu", (2, 8, 8), (2, 8, 8)), []
+    for batch_size, direction in ((1, "forward"), (4, "evaluate"), (4, "gradient")):
+        data = f"{direction} for {batch_size}".encode()
+        entries.append(PackEntry(kernel, batch_size, direction, hashlib.sha256(data).hexdigest()))
+        (folder / graph_file(entries[-1].sha256)).write_bytes(data)
+    (folder / "manifest.json").write_bytes(encode_record(PackManifest(tuple(entries), 17, "1.14.0", {})))
+    return folder
+
+
 @dataclass
 class World:
     """Coordinator, clock and what the clients say."""
@@ -89,6 +103,7 @@ class World:
     blobs: BlobFolder
     artifact_id: str
     parameters_sha256: str
+    pack_folder: Path
     now: float = 0.0
     budget = BUDGET
     headroom = HEADROOM
@@ -128,6 +143,12 @@ class World:
         terms = {} if changes.get("kind") == "evaluate" else {"train": TrainTerms(0.1, local_steps=1, batch_size=4)}
         return RoundPlan(**(plan | terms | changes))
 
+    def measure(self, **changes) -> RoundPlan:
+        """A round to measure the pack of `pack_folder`, which this publishes."""
+        pack_id = publish_pack(self.store, self.blobs, self.pack_folder)
+        given = {"kind": "measure", "artifact_id": pack_id, "parameters_sha256": None, "train": None}
+        return self.plan(**(given | {"measure": MeasureTerms(is_quick=True)} | changes))
+
     def open(self, **changes) -> str:
         return open_round(self.store, self.blobs, self.plan(**changes), self.now)
 
@@ -147,7 +168,7 @@ class World:
     def send_update(self, number: int, values, name="parameter_update") -> str:
         data = write_vector(name, np.asarray(values, np.float32))
         upload = Upload(device_id(number), hashlib.sha256(data).hexdigest(), data)
-        take_update(self.store, self.blobs, upload, self.now)
+        take_upload(self.store, self.blobs, upload, self.now)
         return upload.sha256
 
     def send_report(self, number: int, report: Report) -> ReportReceipt:
@@ -179,7 +200,12 @@ def artifact_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def open_world(artifact_folder: Path, tmp_path: Path) -> Callable[[], World]:
+def pack_folder(tmp_path: Path) -> Path:
+    return write_pack(tmp_path / "pack")
+
+
+@pytest.fixture
+def open_world(artifact_folder: Path, pack_folder: Path, tmp_path: Path) -> Callable[[], World]:
     """Open the same database again, as after a crash."""
 
     def open_again() -> World:
@@ -187,7 +213,7 @@ def open_world(artifact_folder: Path, tmp_path: Path) -> Callable[[], World]:
         blobs = BlobFolder(tmp_path / "blobs", is_durable=False)
         artifact_id = publish_artifact(store, blobs, artifact_folder)
         parameters = publish_parameters(store, blobs, np.zeros(NUM_PARAMETERS, np.float32))
-        return World(store, blobs, artifact_id, parameters)
+        return World(store, blobs, artifact_id, parameters, pack_folder)
 
     return open_again
 

@@ -11,6 +11,7 @@ from device_runtime.client_records import (
     ClientState,
     Describe,
     Described,
+    Measure,
     Request,
     Response,
     Sleep,
@@ -41,6 +42,7 @@ SERVER, OTHER = SigningKey.derived(b"seed", "server"), SigningKey.derived(b"seed
 DEVICE = SigningKey.derived(b"seed", "device")
 PARAMETERS = hashlib.sha256(b"parameters").hexdigest()
 UPDATE = hashlib.sha256(b"update").hexdigest()
+PROFILE = hashlib.sha256(b"profile").hexdigest()
 CHECK_IN = CheckIn("1.19.2", 17, "0" * 64, {"train": 5})
 
 
@@ -68,9 +70,11 @@ class FakeServer:
             return self._with_nonce(problem(401, "stale-nonce"))
         return self._with_nonce(getattr(self, "_" + name.replace("-", "_"))(request))
 
-    def signed(self, record) -> Response:
+    def signed(self, record, nonce=None) -> Response:
+        """A signed answer to the request of now, or to the one that will carry `nonce`."""
         body = encode_record(record)
-        return Response(200, {"handheld-signature": self.key.sign(reply_message(DEVICE.key_id, body))}, body)
+        message = reply_message(DEVICE.key_id, nonce or f"nonce {self.num_nonces}", body)
+        return Response(200, {"handheld-signature": self.key.sign(message)}, body)
 
     def _server(self, request):
         return Response(200, {}, encode_record(ServerInfo(self.key.public_key)))
@@ -152,6 +156,8 @@ class Phone:
             return self.work.pop(0)
         if isinstance(action, Train):
             return WorkDone(Report(assignment.assignment_id, 5, UPDATE, work_s=1.0))
+        if isinstance(action, Measure):
+            return WorkDone(Report(assignment.assignment_id, 0, profile_sha256=PROFILE))
         return WorkDone(Report(assignment.assignment_id, 5, None, {"accuracy": 4.0}))
 
     def run(self, event=None, max_steps=60):

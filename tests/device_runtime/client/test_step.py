@@ -69,7 +69,7 @@ class TestPath:
         ],
     )
     def test_a_window_that_makes_no_sense_is_made_sensible(self, phone, server, window, sleep):
-        server.script["check-in"] = [server.signed(CheckInReply(come_back=window))]
+        server.script["check-in"] = [server.signed(CheckInReply(come_back=window), "nonce 2")]
         server.enrolled = [None]
         rest = phone.run()
         assert (rest.earliest_s, rest.latest_s) == (pytest.approx(sleep.earliest_s), pytest.approx(sleep.latest_s))
@@ -115,7 +115,7 @@ class TestStop:
 
     def test_a_signed_answer_of_a_newer_schema_is_named(self, phone, server):
         server.enrolled = [None]
-        server.script["check-in"] = [server.signed(CheckInReply(come_back=Window(1, 2), schema=2))]
+        server.script["check-in"] = [server.signed(CheckInReply(come_back=Window(1, 2), schema=2), "nonce 2")]
         assert "schema is 2, this version reads up to 1" in phone.run().reason
 
 

@@ -14,10 +14,13 @@ from device_runtime.client_records import (
     Woke,
 )
 from device_runtime.signing import reply_message
+from device_runtime.terms import MeasureTerms
 from device_runtime.wire import (
     CheckInReply,
     EnrolmentReceipt,
 )
+
+MEASURING = {"kind": "measure", "train": None, "measure": MeasureTerms(), "parameters_sha256": None}
 
 
 class TestFiles:
@@ -76,7 +79,7 @@ class TestFiles:
 class TestTrust:
     def test_a_forged_check_in_reply_is_refused_counted_and_backed_off_from(self, phone, serving, fakes):
         forger = fakes.FakeServer({}, key=fakes.OTHER)
-        serving.script["check-in"] = [forger.signed(CheckInReply(serving.assignments[0]))]
+        serving.script["check-in"] = [forger.signed(CheckInReply(serving.assignments[0]), "nonce 2")]
         assert phone.run() == Sleep(0.5, 1.0)
         assert (phone.state.num_forged, phone.state.assignment) == (1, None)
         assert "not signed by the pinned server key" in phone.state.note
@@ -85,16 +88,17 @@ class TestTrust:
         assert serving.seen[3] == "server"
         assert len(serving.reports) == 1
 
-    @pytest.mark.parametrize("damage", ["body", "signature", "no signature", "other device"])
+    @pytest.mark.parametrize("damage", ["body", "signature", "no signature", "other device", "recorded before"])
     def test_a_reply_that_was_tampered_with_is_refused(self, phone, serving, damage, fakes):
-        reply = serving.signed(CheckInReply(serving.assignments[0]))
+        reply = serving.signed(CheckInReply(serving.assignments[0]), "nonce 2")
         body = reply.body.replace(b'"lease_s":60', b'"lease_s":61')
-        other = fakes.SERVER.sign(reply_message(fakes.OTHER.key_id, reply.body))
+        other = fakes.SERVER.sign(reply_message(fakes.OTHER.key_id, "nonce 2", reply.body))
         serving.script["check-in"] = [
             {
                 "body": replace(reply, body=body),
                 "signature": replace(reply, headers={"handheld-signature": "A" * 86}),
                 "no signature": replace(reply, headers={}),
+                "recorded before": serving.signed(CheckInReply(serving.assignments[0]), "nonce 1"),
                 "other device": replace(reply, headers={"handheld-signature": other}),
             }[damage]
         ]
@@ -116,7 +120,9 @@ class TestTrust:
         assert isinstance(phone.run(Woke()), Stop)
 
     def test_an_enrolment_receipt_for_another_device_is_refused(self, phone, server, fakes):
-        server.script["enrolment"] = [server.signed(EnrolmentReceipt(fakes.OTHER.key_id, fakes.SERVER.public_key))]
+        server.script["enrolment"] = [
+            server.signed(EnrolmentReceipt(fakes.OTHER.key_id, fakes.SERVER.public_key), "nonce 1")
+        ]
         assert isinstance(phone.run(), Sleep)
         assert (phone.state.phase, phone.state.num_forged) == ("enrol", 1)
 
@@ -127,7 +133,7 @@ class TestTrust:
             ({"artifact_id": "../../key.pem"}, "by sha256"),
             ({"parameters_sha256": "A" * 64}, "by sha256"),
             ({"assignment_id": "run/../0"}, "letters, digits"),
-            ({"kind": "measure", "train": None}, "does not measure"),
+            (MEASURING | {"artifact_id": "A" * 64}, "by sha256"),
         ],
     )
     def test_an_assignment_that_this_client_cannot_take_is_given_back(

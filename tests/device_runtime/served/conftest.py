@@ -16,12 +16,12 @@ from device_runtime.examples.npz import open_npz
 from device_runtime.private_random import PrivateRandom
 from device_runtime.signing import SigningKey
 from device_runtime.specs import ExampleSpec
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
 from device_runtime.wire import Window
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.closing import close_round
 from pipeline.coordinator.plans import RoundPlan, Run
-from pipeline.coordinator.publish import publish_artifact, publish_parameters
+from pipeline.coordinator.publish import publish_artifact, publish_pack, publish_parameters
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
 from pipeline.coordinator.worker import open_round
@@ -72,6 +72,15 @@ class Server:
             "lease_s": 30.0,
         }
         plan = RoundPlan(**(values | TERMS[what]))
+        return open_round(self.store, self.blobs, plan, time.time())
+
+    def open_measuring(self, pack: Path) -> str:
+        """Plan a round of one client that measures, in a private run of no specification."""
+        run = Run("measuring", "emulated", None, 1, SERVER_BUDGET)
+        with self.store.transaction():
+            self.store.add_run(run)
+        pack_id, terms = publish_pack(self.store, self.blobs, pack), MeasureTerms(is_quick=True)
+        plan = RoundPlan(run.run_id, "m", "profile", "measure", pack_id, None, 1, 1, 60.0, 30.0, measure=terms)
         return open_round(self.store, self.blobs, plan, time.time())
 
     def close(self, round_id: str) -> RoundResult:

@@ -1,9 +1,12 @@
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from device_runtime.command_line import PROGRAM as DEVICE_PROGRAM
 from device_runtime.console import build_app, run_program
 from device_runtime.measurement_pack import read_pack
 from pipeline.command_line import PROGRAM
@@ -12,6 +15,7 @@ from profiles.records import encode_record, to_plain
 from search.architecture import Architecture, Stem
 from search.cost import cost_of
 
+ROOT = Path(__file__).parents[3]
 NETWORK = Architecture((1, 8, 8), 10, Stem(4))
 RUN_FILE = """
 [run]
@@ -128,3 +132,16 @@ def test_a_pack_of_a_run_file_is_for_its_data(tmp_path):
     assert told["num_kernels"] == len(pack.manifest.entries)
     stems = {entry.kernel for entry in pack.manifest.entries if entry.kernel.kind == "first_conv"}
     assert {(kernel.input_shape, kernel.output_shape) for kernel in stems} == {((1, 8, 8), (2, 4, 4))}
+
+
+def test_the_commands_of_the_users_page_run_in_its_order(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ (handheld\S*) (.*)$", page, flags=re.MULTILINE)
+    assert {tuple(arguments.split()[:2]) for _, arguments in commands} >= {("profile", "list"), ("measure", "--pack")}
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    monkeypatch.chdir(tmp_path)
+    for program, arguments in commands:
+        app = build_app({"handheld": PROGRAM, "handheld-device": DEVICE_PROGRAM}[program])
+        result = CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert load_profile("runs/this-machine.json").kernels

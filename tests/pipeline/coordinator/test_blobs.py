@@ -3,7 +3,15 @@ import hashlib
 import pytest
 
 from pipeline.coordinator import blobs as module
-from pipeline.coordinator.blobs import BlobFolder, UnknownBlobError, add_blob, can_read, delete_unused, sweep
+from pipeline.coordinator.blobs import (
+    BlobFolder,
+    DamagedBlobError,
+    UnknownBlobError,
+    add_blob,
+    can_read,
+    delete_unused,
+    sweep,
+)
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
@@ -31,6 +39,16 @@ def test_a_write_that_fails_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk is full"):
         folder.put(b"bytes")
     assert folder.names() == []
+
+
+def test_a_blob_that_was_altered_is_refused_by_name_and_mended_by_putting_it_again(tmp_path):
+    blobs = BlobFolder(tmp_path)
+    sha256 = blobs.put(b"data")
+    blobs.path(sha256).write_bytes(b"date")
+    with pytest.raises(DamagedBlobError, match=f"blob {sha256} is damaged; put a copy"):
+        blobs.get(sha256)
+    assert blobs.put(b"data") == sha256
+    assert blobs.get(sha256) == b"data"
 
 
 def test_the_sweep_takes_what_no_row_names(world):

@@ -125,10 +125,11 @@ def test_a_private_part_is_not_given_to_a_phone_without_headroom(private, headro
     assert private.assignment(1).train.privacy is not None
 
 
-def test_a_private_part_that_was_lost_is_held_again_without_more_headroom(private):
+def test_a_private_part_that_was_lost_is_held_again_only_by_a_phone_that_can_pay_for_it_again(private):
     private.assignment(1)
     private.now = 31.0
-    assert private.assignment(1, headroom=Headroom(8, {})).assignment_id == "run-0-0"
+    assert private.check_in(1, headroom=Headroom(8, {})).assignment is None
+    assert private.assignment(1).assignment_id == "run-0-0"
 
 
 def test_a_device_whose_budget_is_spent_gets_nothing_and_others_do(world):

@@ -35,6 +35,22 @@ def test_a_complete_round_keeps_the_mean_and_deletes_the_raw_updates(opened):
     assert {sha256 for _, sha256 in kept} == set(opened.blobs.names())
 
 
+@pytest.mark.parametrize("damage", ["changed", "cut short", "gone"])
+def test_an_update_whose_file_was_damaged_counts_as_one_that_never_came(opened, damage):
+    for number in (1, 2, 3):
+        opened.serve(number)
+    with opened.store.transaction():
+        query = select(tables.blobs.c.sha256).where(tables.blobs.c.owner == opened.device_id(3))
+        path = opened.blobs.path(opened.store.execute(query).scalar())
+    data = path.read_bytes()
+    path.write_bytes({"changed": data[:-1] + b"x", "cut short": data[:-2], "gone": data}[damage])
+    if damage == "gone":
+        path.unlink()
+    result = opened.close(opened.round_id)
+    assert (result.status, result.num_reports) == ("closed", 2)
+    assert np.array_equal(read_aggregate(opened.blobs, result.aggregate_sha256, 6), np.full(6, 1.5, np.float32))
+
+
 def test_closing_twice_gives_the_result_that_was_kept(opened):
     for number in (1, 2, 3):
         opened.serve(number)

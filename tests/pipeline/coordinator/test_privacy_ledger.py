@@ -45,8 +45,8 @@ def test_every_kind_of_release_is_charged_to_its_split(private):
     assert epsilon_spent(private.store, "run") == pytest.approx(spent, rel=1e-12)
 
 
-@pytest.mark.parametrize("end", ["report", "abort", "lost", "held again"])
-def test_an_assignment_is_charged_once_whatever_comes_of_it(private, end):
+@pytest.mark.parametrize(("end", "times"), [("report", 1), ("abort", 1), ("lost", 1), ("held again", 2)])
+def test_an_assignment_is_charged_whenever_it_is_given_whatever_comes_of_it(private, end, times):
     private.open(**private.private_training())
     if end == "report":
         private.serve(1)
@@ -59,7 +59,8 @@ def test_an_assignment_is_charged_once_whatever_comes_of_it(private, end):
     if end == "held again":
         private.now = 31.0
         private.assignment(1)
-    assert total(private, 1, "train") == private.plan(**private.private_training()).release.rdp(private.budget.order)
+    release = private.plan(**private.private_training()).release
+    assert total(private, 1, "train") == times * release.rdp(private.budget.order)
 
 
 def test_rows_are_a_running_total(private):

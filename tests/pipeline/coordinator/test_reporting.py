@@ -10,10 +10,10 @@ from pipeline.coordinator.reporting import (
     BadUpdateError,
     NotAssignedError,
     Upload,
-    max_update_bytes,
+    max_upload_bytes,
     take_abort,
     take_report,
-    take_update,
+    take_upload,
 )
 from pipeline.coordinator.round_rows import UnknownAssignmentError
 from pipeline.coordinator.rounds import BadMessageError, ConflictingReportError, RoundClosedError
@@ -32,7 +32,7 @@ def opened(world):
 
 def put(world, number, data):
     upload = Upload(world.device_id(number), hashlib.sha256(data).hexdigest(), data)
-    return take_update(world.store, world.blobs, upload, world.now)
+    return take_upload(world.store, world.blobs, upload, world.now)
 
 
 def abort(world, number, assignment_id):
@@ -78,7 +78,7 @@ def test_a_vector_that_was_not_asked_for_is_refused_and_not_kept(opened, name, v
 def test_bytes_of_another_hash_or_format_are_refused(opened):
     opened.assignment(1)
     with pytest.raises(BadUpdateError, match="must have the sha256 it is named by"):
-        take_update(opened.store, opened.blobs, Upload(opened.device_id(1), "0" * 64, b"something"), 0.0)
+        take_upload(opened.store, opened.blobs, Upload(opened.device_id(1), "0" * 64, b"something"), 0.0)
     with pytest.raises(BadUpdateError, match="no safetensors file"):
         put(opened, 1, b"something")
 
@@ -96,12 +96,12 @@ def test_noise_on_the_sum_asks_for_the_gradient_sum(world):
 def test_one_assignment_takes_one_update(opened):
     opened.assignment(1)
     opened.send_update(1, ONES)
-    with pytest.raises(ConflictingReportError, match="has a different update: one is taken"):
+    with pytest.raises(ConflictingReportError, match="has a different blob: one is taken"):
         opened.send_update(1, 2 * ONES)
 
 
 def test_an_update_needs_an_assignment_to_train(opened):
-    with pytest.raises(RoundClosedError, match="no assignment to train"):
+    with pytest.raises(RoundClosedError, match="no assignment to send a blob for"):
         opened.send_update(1, ONES)
     opened.assignment(1)
     opened.now = 100.0
@@ -114,15 +114,15 @@ def test_an_evaluation_takes_no_update(world):
     world.enrol(1)
     world.open(**world.evaluation())
     world.assignment(1)
-    assert max_update_bytes(world.store, world.device_id(1)) is None
-    with pytest.raises(RoundClosedError, match="no assignment to train"):
+    assert max_upload_bytes(world.store, world.device_id(1)) is None
+    with pytest.raises(RoundClosedError, match="no assignment to send a blob for"):
         world.send_update(1, ONES)
 
 
 def test_the_largest_update_has_room_for_the_header_and_little_more(opened):
     opened.assignment(1)
     size = len(write_vector("parameter_update", ONES.astype(np.float32)))
-    assert size <= max_update_bytes(opened.store, opened.device_id(1)) < size + 1100
+    assert size <= max_upload_bytes(opened.store, opened.device_id(1)) < size + 1100
 
 
 def test_receipts_number_the_reports_and_stay_the_same(opened):

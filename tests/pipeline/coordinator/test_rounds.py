@@ -227,7 +227,8 @@ def test_a_train_report_as_asked_passes():
     ("changes", "message"),
     [
         ({"assignment_id": "run-0-1"}, "assignment_id must be the one in the path"),
-        ({"num_examples": 0}, "num_examples must be >= 1, got 0"),
+        ({"num_examples": 2**53}, "num_examples must be >= 1 and < 2147483648, got 9007199254740992"),
+        ({"num_examples": 0}, r"num_examples must be >= 1 and < 2147483648, got 0"),
         ({"work_s": -1.0}, "work_s must be >= 0"),
         ({"update_sha256": None}, "update_sha256 must name the update"),
         ({"metric_sums": {"loss": 1.0}}, "metric_sums must be left out"),

@@ -52,7 +52,7 @@ def make_profile(name: str = "phone", mbit_s: float = 20.0, latency_ms: float = 
         "os": "Android",
         "runtime": Runtime("onnxruntime", "1.19.2"),
         "threads": 1,
-        "throughput": Throughput(rates, rates, figure(0.1, "ms")),
+        "throughput": Throughput(rates, rates, rates, figure(0.1, "ms")),
         "link": link,
     }
     return DeviceProfile(**(given | changes))

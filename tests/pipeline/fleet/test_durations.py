@@ -1,9 +1,11 @@
 import pytest
 
 from device_runtime.artifact import read_artifact
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.measure import FULL, QUICK
+from device_runtime.measurement_pack import default_pack
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
 from device_runtime.wire import Assignment
-from pipeline.fleet.durations import ChunkTimes, predicted_times, transfer_seconds, work_seconds
+from pipeline.fleet.durations import ChunkTimes, measure_seconds, predicted_times, transfer_seconds, work_seconds
 from profiles.catalogue import load_profile
 from search.architecture import Architecture, Stem
 from search.cost import forward_chunk_ms, training_chunk_ms
@@ -41,8 +43,10 @@ def test_an_evaluation_takes_its_chunks(privacy, num_examples, chunks):
     assert work_seconds(evaluation(privacy), num_examples, 16, TIMES) == chunks * TIMES.evaluate_s
 
 
-def test_what_nobody_emulates_takes_no_time():
-    assert work_seconds(Assignment("a", "run", "measure", "0" * 64, "0" * 64, 60.0), 10, 16, TIMES) == 0
+def test_measuring_is_no_matter_of_examples():
+    measuring = Assignment("a", "run", "measure", "0" * 64, None, 60.0, measure=MeasureTerms())
+    with pytest.raises(ValueError, match="an assignment to measure takes does not depend on examples"):
+        work_seconds(measuring, 10, 16, TIMES)
 
 
 def test_a_transfer_takes_its_latency_and_its_bytes():
@@ -56,3 +60,11 @@ def test_chunk_times_are_what_the_cost_model_says_of_the_manifests_network(artif
     times = predicted_times(profile, manifest)
     assert times.train_s == training_chunk_ms(network, profile, 8) / 1e3
     assert times.evaluate_s == forward_chunk_ms(network, profile, 8) / 1e3
+
+
+def test_a_pack_takes_the_time_of_its_visits_and_longer_on_a_slower_phone():
+    manifest = default_pack().manifest
+    quick, full = (measure_seconds(load_profile("pixel-4"), manifest, plan) for plan in (QUICK, FULL))
+    at_least_ms = QUICK.num_rounds * QUICK.visit_ms * len(manifest.entries)
+    assert at_least_ms / 1e3 / 2 < quick < full / 2  # a run of an empty graph is so short that the most samples end it
+    assert measure_seconds(load_profile("redmi-8"), manifest, FULL) > full

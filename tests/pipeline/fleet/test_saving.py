@@ -34,14 +34,15 @@ def kill_after(monkeypatch):
     return set_
 
 
+@pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_private", [False, True])
-def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, emulate, kit, kill_after):
+def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, step, emulate, kit, kill_after):
     settings = {"budget": kit.budget if is_private else None, "availability": FLAKY}
     whole = emulate("whole", **settings)
     whole.train(NUM_ROUNDS, **SHAPE)
     num_events, expected = kill_after.used(), whole.everything()
     assert num_events > 60
-    for count in range(num_events % 19, num_events, 19):
+    for count in range(num_events % step, num_events, step):
         name = f"killed after {count}"
         kill_after(count)
         with pytest.raises(Killed):

@@ -11,6 +11,7 @@ from device_runtime.client_records import (
     Described,
     Evaluate,
     Event,
+    Measure,
     Request,
     Response,
     Sleep,
@@ -22,7 +23,7 @@ from device_runtime.client_records import (
     WorkDone,
     WorkFailed,
 )
-from device_runtime.terms import TrainTerms
+from device_runtime.terms import MeasureTerms, TrainTerms
 from device_runtime.wire import Assignment, CheckIn, Headroom, Report
 from pipeline.fleet.fleet import Arrival, Delivery, Working
 from pipeline.fleet.snapshots import PhoneSnapshot, decode_pending, encode_pending, take_snapshot
@@ -47,6 +48,7 @@ REQUESTS = [
     Request("GET", "/v1/blobs/b", "nonce", save_as="b"),
 ]
 WORK = Assignment("a", "run", "train", "0" * 64, "1" * 64, 60.5, train=TrainTerms(0.1, local_steps=1, batch_size=8))
+MEASURING = Assignment("a", "run", "measure", "0" * 64, None, 60.5, measure=MeasureTerms())
 
 
 @pytest.mark.parametrize("cls", get_args(Event), ids=lambda cls: cls.__name__)
@@ -59,8 +61,9 @@ def test_every_request_on_its_way_to_the_server_survives_a_snapshot(request_):
     check_round_trip(Arrival(request_))
 
 
-def test_work_survives_a_snapshot():
-    check_round_trip(Working(WORK))
+@pytest.mark.parametrize("work", [WORK, MEASURING], ids=lambda work: work.kind)
+def test_work_survives_a_snapshot(work):
+    check_round_trip(Working(work))
 
 
 def check_round_trip(pending):
@@ -103,9 +106,11 @@ def test_a_phone_may_be_kept_after_every_action(cls, emulate):
         Describe: Describe(),
         Train: Train(given),
         Evaluate: Evaluate(given),
+        Measure: Measure(MEASURING),
         Sleep: Sleep(1.0, 2.0),
         Stop: Stop("update the app"),
     }
+    fleet._measure_seconds = lambda *_: 1.0  # of no real pack
     fleet.pending.pop(0, None)
     fleet._begin(phone, actions[cls])
     snapshot = take_snapshot(fleet, 0)

@@ -21,11 +21,6 @@ def test_three_digits_are_written_or_all_before_the_point(value, text):
     assert formats.significant(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(7.251, "7.26"), (7.25, "7.25"), (8.0, "8.00"), (7.99875, "8.00")])
-def test_an_epsilon_is_rounded_upwards(value, text):
-    assert formats.epsilon(value) == text
-
-
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
     [(0, "0 B"), (999, "999 B"), (1536, "1.50 KiB"), (7 * 2**20, "7.00 MiB"), (2**62, "4,194,304 TiB")],

@@ -80,7 +80,7 @@ class Phone:
 
     def check_reply(self, response: httpx.Response) -> None:
         """Raises unless the server signed this answer for this device."""
-        message = reply_message(self.key.key_id, response.content)
+        message = reply_message(self.key.key_id, response.request.headers[NONCE_HEADER], response.content)
         PublicKey(SERVER_KEY.public_key).check(response.headers[SIGNATURE_HEADER], message)
 
 

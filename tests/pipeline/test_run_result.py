@@ -1,0 +1,14 @@
+import pytest
+
+from pipeline.run_result import accuracy_of, epsilon_text
+
+
+@pytest.mark.parametrize(("value", "text"), [(7.251, "7.26"), (7.25, "7.25"), (8.0, "8.00"), (7.99875, "8.00")])
+def test_an_epsilon_is_rounded_upwards(value, text):
+    assert epsilon_text(value) == text
+
+
+def test_an_interval_widens_with_noise_and_stays_between_zero_and_one():
+    plain, noisy = accuracy_of(0.97, 50, 0.0, "plain"), accuracy_of(0.97, 50, 0.1, "noisy")
+    assert noisy.low < plain.low < 0.97 < plain.high <= noisy.high <= 1
+    assert accuracy_of(1.2, 50, 0.1, "noise moved it out of range").high == 1
