@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from device_runtime.terms import MAX_ORDER, Split
+from device_runtime.terms import MAX_ORDER, EvaluateTerms, Split, TrainTerms
 
 ORDERS = tuple(range(2, MAX_ORDER + 1))
 ReleaseKind = Literal["update", "metrics", "vote"]
@@ -56,6 +56,16 @@ class Release:
     def rdp(self, order: int) -> float:
         """Renyi divergence bound of this release at an integer order >= 2."""
         return self.num_steps * subsampled_gaussian_rdp(self.sample_rate, self.noise_multiplier, order)
+
+
+def release_of_terms(terms: TrainTerms | EvaluateTerms | None) -> Release | None:
+    """What working by these terms releases, for phone and server alike; None without privacy."""
+    if terms is None or terms.privacy is None:
+        return None
+    rates = terms.privacy.sample_rate, terms.privacy.noise_multiplier
+    if isinstance(terms, TrainTerms):
+        return Release("update", "train", *rates, terms.local_steps or 1)
+    return Release("metrics", terms.split, *rates)
 
 
 @dataclass(frozen=True)

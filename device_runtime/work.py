@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from device_runtime.accounting import BudgetExceededError, Release
+from device_runtime.accounting import BudgetExceededError, Release, release_of_terms
 from device_runtime.artifact import Artifact, ArtifactError, check_artifact, read_manifest
 from device_runtime.examples.source import ExampleSource, SourceError, check_spec
 from device_runtime.examples.splits import split_ids
@@ -133,13 +133,7 @@ def split_of_assignment(assignment: Assignment) -> Split:
 
 def release_of(assignment: Assignment) -> Release | None:
     """What doing an assignment releases; None for one without privacy, which no budget pays for."""
-    privacy = privacy_of(assignment)
-    if privacy is None:
-        return None
-    rates = privacy.sample_rate, privacy.noise_multiplier
-    if assignment.train is not None:
-        return Release("update", "train", *rates, assignment.train.local_steps or 1)
-    return Release("metrics", split_of_assignment(assignment), *rates)
+    return release_of_terms(assignment.train or assignment.evaluate)
 
 
 def count_examples(source: ExampleSource, split_key: bytes, rotation: int = 0) -> dict[str, int]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import ceil
 from typing import Literal
 
-from device_runtime.accounting import Budget, Release
+from device_runtime.accounting import Budget, Release, release_of_terms
 from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
 from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, Split, TrainTerms
@@ -140,7 +140,7 @@ class RoundPlan:
     @cached_property
     def release(self) -> Release | None:
         """What each of its assignments spends; None for a round without privacy."""
-        return _release_of(self)
+        return release_of_terms(self.train or self.evaluate)
 
     @cached_property
     def num_places(self) -> int:
@@ -191,13 +191,3 @@ def _check_terms(plan: RoundPlan) -> None:
     privacy = plan.train.privacy if plan.train else None
     if privacy is not None and privacy.noise_at == "sum" and plan.weighting != "examples":
         raise ValueError("noise_at = 'sum' divides by the clients' counts: weighting must be 'examples'")
-
-
-def _release_of(plan: RoundPlan) -> Release | None:
-    # The same as the phone's `work.release_of`, which brings ONNX Runtime along; a test compares them.
-    if plan.privacy is None:
-        return None
-    rate, noise = plan.privacy.sample_rate, plan.privacy.noise_multiplier
-    if plan.train is not None:
-        return Release("update", "train", rate, noise, plan.train.local_steps or 1)
-    return Release("metrics", plan.split, rate, noise)

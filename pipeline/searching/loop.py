@@ -158,11 +158,10 @@ class Curves:
 
     def add(self, part: Part, num_rounds: int, model: Model) -> None:
         """Note the model after a round."""
-        if self.accuracy is None:
+        key = (part.phase, part.trial, num_rounds)
+        if self.accuracy is None or key in self._points:  # a round that is read again has its point
             return
-        value = self.accuracy(model, "validation")
-        # A round that is read again after a resumption gives the same point.
-        self._points[part.phase, part.trial, num_rounds] = CurvePoint(part.phase, part.trial, num_rounds, value)
+        self._points[key] = CurvePoint(*key, self.accuracy(model, "validation"))
 
     @property
     def points(self) -> tuple[CurvePoint, ...]:

@@ -89,6 +89,7 @@ class Trainer:
     def start(self, candidate: Candidate) -> Model:
         """A candidate with its initial parameters, drawn from the run's seed."""
         artifact = self.artifacts.get(candidate.architecture)
+        publish_artifact(self.rounds.store, self.rounds.blobs, self.artifacts.folder_of(artifact))
         return Model(candidate, artifact, initial_parameters(candidate.architecture, self.run_file.run.seed))
 
     def train(self, part: Part, model: Model, num_rounds: int) -> Model:
@@ -116,9 +117,7 @@ class Trainer:
         return Score(total / (rate * result.num_examples), result.num_examples, result.num_reports)
 
     def _hold(self, part: Part, name: str, model: Model, terms: TrainTerms | EvaluateTerms) -> RoundResult:
-        store, blobs = self.rounds.store, self.rounds.blobs
-        publish_artifact(store, blobs, self.artifacts.folder_of(model.artifact))
-        sha256 = publish_parameters(store, blobs, model.parameters)
+        sha256 = publish_parameters(self.rounds.store, self.rounds.blobs, model.parameters)
         reasons: list[str] = []
         for attempt in count():
             key = part.key(name) + (f"/attempt {attempt + 1}" if attempt else "")
