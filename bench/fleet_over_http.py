@@ -17,6 +17,7 @@ from device_runtime.driver import ClientTerms, Limits, run_client
 from device_runtime.examples import ClientSource
 from device_runtime.examples.partition import Shares
 from device_runtime.state_folder import StateFolder
+from device_runtime.stopping import StopFlag
 from device_runtime.wire import Window
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.store import Store
@@ -74,7 +75,7 @@ def _serve(folder: Path, connection: Connection) -> None:
 
 @contextmanager
 def _clients(folder: Path, url: str, shares: Shares) -> Iterator[None]:
-    stop = threading.Event()
+    stop = StopFlag()
     threads = [
         threading.Thread(target=_take_part, args=(folder / f"phone {i}", url, share, i, stop), daemon=True)
         for i, share in enumerate(shares)
@@ -89,7 +90,7 @@ def _clients(folder: Path, url: str, shares: Shares) -> Iterator[None]:
             thread.join()
 
 
-def _take_part(folder: Path, url: str, share: tuple[str, ...], index: int, stop: threading.Event) -> None:
+def _take_part(folder: Path, url: str, share: tuple[str, ...], index: int, stop: StopFlag) -> None:
     terms = ClientTerms(url, ClientSource(SOURCE, share), "digits", emulated_seed=index)
     with StateFolder(folder) as state:
         run_client(state, terms, Limits(), stop)

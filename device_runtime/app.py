@@ -7,7 +7,6 @@ one app; who needs several clients makes several `App`s.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event as Flag
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from device_runtime.arrays import Inputs, Vector
 from device_runtime.driver import ONCE, ClientTerms, Outcome, run_client
 from device_runtime.examples.source import ExampleSource
 from device_runtime.state_folder import StateFolder
+from device_runtime.stopping import StopFlag
 from device_runtime.wire import Conditions
 
 DEFAULT_STATE = Path("~/.handheld/device")
@@ -46,7 +46,7 @@ class App:
 
     terms: ClientTerms
     paths: AppPaths = field(default_factory=AppPaths)
-    _stop: Flag = field(default_factory=Flag, init=False, repr=False)
+    _stop: StopFlag = field(default_factory=StopFlag, init=False, repr=False)
     _model: Any = field(default=None, init=False, repr=False)
 
     def train_if_ready(self, conditions: Conditions) -> Outcome:
@@ -55,7 +55,7 @@ class App:
         """
         if False in {conditions.is_charging, conditions.is_unmetered, conditions.is_idle}:
             return Outcome("not-ready", 0, "training waits until the phone is charging, unmetered and idle")
-        self._stop = Flag()
+        self._stop = StopFlag()
         with StateFolder(self.paths.state.expanduser()) as folder:
             return run_client(folder, replace(self.terms, conditions=conditions), ONCE, self._stop)
 

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event as Flag
 from typing import Literal
 
 import numpy as np
@@ -39,6 +38,7 @@ from device_runtime.measure_work import measure_assignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.signing import SigningKey
 from device_runtime.state_folder import BlobMissingError, StateFolder, StateFolderError, source_id
+from device_runtime.stopping import StopFlag
 from device_runtime.wire import Assignment, CheckIn, Conditions
 from device_runtime.work import (
     ABORT_REASONS,
@@ -135,7 +135,7 @@ class DeviceClient:
         self._holdings = Holdings(terms.source, split_key, ledger, terms.trusts_sums)
         self._sessions, self._rng = SessionCache(), np.random.default_rng(terms.emulated_seed)
 
-    def run(self, limits: Limits, stop: Flag, watch: Watch = lambda _state, _action: None) -> Outcome:
+    def run(self, limits: Limits, stop: StopFlag, watch: Watch = lambda _state, _action: None) -> Outcome:
         """Take part until a limit is reached, only a person can help, or `stop` is set.
 
         Args:
@@ -154,7 +154,7 @@ class DeviceClient:
                     return outcome
                 event = self._act(action, transport, stop)
 
-    def _leave(self, action: Action, limits: Limits, stop: Flag, num_reported: int) -> Outcome | None:
+    def _leave(self, action: Action, limits: Limits, stop: StopFlag, num_reported: int) -> Outcome | None:
         state = self._state
         if isinstance(action, Stop):
             return Outcome("stopped", num_reported, action.reason)
@@ -171,7 +171,7 @@ class DeviceClient:
             return Outcome("resting", num_reported, state.note, max(0.0, action.earliest_s))
         return None
 
-    def _act(self, action: Action, transport: HttpTransport, stop: Flag) -> Event:
+    def _act(self, action: Action, transport: HttpTransport, stop: StopFlag) -> Event:
         match action:
             case Request():
                 return self._send(action, transport)
@@ -287,7 +287,7 @@ def run_client(
     folder: StateFolder,
     terms: ClientTerms,
     limits: Limits,
-    stop: Flag,
+    stop: StopFlag,
     watch: Watch = lambda _state, _action: None,
 ) -> Outcome:
     """Run one client on an open state folder; see `DeviceClient`."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event as Flag
 from types import FrameType
 
 from device_runtime.accounting import Budget, gaussian_order
@@ -15,6 +14,7 @@ from device_runtime.examples.source import SpecOverrides
 from device_runtime.ledger import read_ledger
 from device_runtime.specs import ExampleSpec, Manifest
 from device_runtime.state_folder import StateFolder
+from device_runtime.stopping import StopFlag
 from profiles.records import RecordError, decode_record, parse_json
 from profiles.schema import DeviceClass
 
@@ -105,9 +105,9 @@ def _limits(options: RunOptions, folder: StateFolder) -> Limits:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Flag]:
+def _stop_on_signals() -> Iterator[StopFlag]:
     """A flag that the first SIGTERM or SIGINT sets; a second one ends the process as usual."""
-    stop, before = Flag(), {}
+    stop, before = StopFlag(), {}
 
     def leave(number: int, _frame: FrameType | None) -> None:
         stop.set()

@@ -90,7 +90,7 @@ class TestRun:
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, *arguments, "--json"], stdout=subprocess.PIPE, text=True, env=os.environ
         )
-        watchdog = threading.Timer(20, process.kill)
+        watchdog = threading.Timer(60, process.kill)
         watchdog.start()
         seen, num_signals = [], 0
         for line in process.stdout:

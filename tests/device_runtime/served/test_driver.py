@@ -1,4 +1,3 @@
-import threading
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from device_runtime.client_records import Request, Sleep, Train
 from device_runtime.driver import ONCE, ClientTerms, DeviceClient, Limits, data_source_id, opset_of, run_client
 from device_runtime.ledger import LedgerError
 from device_runtime.state_folder import StateFolder, StateFolderError, StateFolderLockedError, read_ledgers
+from device_runtime.stopping import StopFlag
 
 BUDGET = Budget(20.0, 1e-5, 5)
 
@@ -52,7 +52,7 @@ def kill_after(num_steps):
 
 
 def run(folder, terms, limits=ONCE, **arguments):
-    return run_client(folder, terms, limits, threading.Event(), **arguments)
+    return run_client(folder, terms, limits, StopFlag(), **arguments)
 
 
 class TestServing:
@@ -101,11 +101,11 @@ class TestServing:
         assert max(sizes) == 4
         times = {path.name: path.stat().st_ctime_ns for path in cached(folder)}
         server.open("accuracy")
-        DeviceClient(folder, terms, clock=lambda: 1e10).run(ONCE, threading.Event())
+        DeviceClient(folder, terms, clock=lambda: 1e10).run(ONCE, StopFlag())
         assert {path.name: path.stat().st_ino for path in cached(folder)}.keys() == times.keys()
 
     def test_stopping_ends_a_rest_at_once(self, folder, terms):
-        stop = threading.Event()
+        stop = StopFlag()
         outcome = run_client(
             folder, terms, Limits(), stop, watch=lambda _, action: stop.set() if isinstance(action, Sleep) else None
         )

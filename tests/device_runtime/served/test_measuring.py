@@ -1,6 +1,5 @@
 """A real client on a real socket measures this machine with a tiny pack."""
 
-import threading
 from dataclasses import replace
 
 import onnxruntime
@@ -10,6 +9,7 @@ from device_runtime.accounting import Budget
 from device_runtime.client_records import Measure
 from device_runtime.driver import ONCE, ClientTerms, run_client
 from device_runtime.state_folder import StateFolder, read_ledgers
+from device_runtime.stopping import StopFlag
 from profiles.records import decode_record
 from profiles.schema import DeviceProfile
 
@@ -33,7 +33,7 @@ def terms(server, source):
 @pytest.mark.parametrize("budget", [None, Budget(20.0, 1e-5, 5)])
 def test_a_client_measures_the_pack_and_the_server_keeps_its_profile(folder, server, terms, pack, budget):
     round_id = server.open_measuring(pack)
-    outcome = run_client(folder, replace(terms, budget=budget), ONCE, threading.Event())
+    outcome = run_client(folder, replace(terms, budget=budget), ONCE, StopFlag())
     assert (outcome.reason, outcome.num_reported) == ("reported", 1)
     (sha256,) = server.close(round_id).profiles
     profile = decode_record(DeviceProfile, server.blobs.get(sha256))
@@ -52,6 +52,6 @@ def test_a_pack_that_was_damaged_on_the_device_is_fetched_again(folder, server, 
                 path.write_bytes(b"damaged")
         seen.append(type(action).__name__)
 
-    run_client(folder, terms, ONCE, threading.Event(), watch=damage)
+    run_client(folder, terms, ONCE, StopFlag(), watch=damage)
     assert seen.count("Measure") == 2  # what was damaged on the disk was fetched again
     assert server.close(round_id).num_reports == 1
