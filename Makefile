@@ -31,7 +31,7 @@ demo: env
 	$(BIN)/handheld demo
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow

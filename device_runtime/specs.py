@@ -5,6 +5,20 @@ from typing import Any, Literal
 
 DType = Literal["float32", "int64"]
 Colour = Literal["none", "grey", "rgb"]
+Target = Literal["class", "values"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One of several inputs of a network: the graphs call it `x.NAME`.
+
+    Attributes:
+        shape: Of one example, without the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType = "float32"
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class ExampleSpec:
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
     version: str = "1"
+    inputs: tuple[InputSpec, ...] = ()
+    target: Target = "class"
     schema: int = 1
 
     def __post_init__(self) -> None:
@@ -57,6 +73,19 @@ class LayoutEntry:
 
 
 @dataclass(frozen=True)
+class FrozenTensors:
+    """What of a network is not trained, in a file that artifacts share (`frozen.safetensors`, float32).
+
+    Attributes:
+        sha256: Of the file.
+        shapes: By name.
+    """
+
+    sha256: str
+    shapes: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`manifest.json`; its sha256 is the artifact id, so it holds no hyper-parameter, weight, date or measurement.
 
@@ -64,6 +93,8 @@ class Manifest:
         architecture: The architecture record as plain data; opaque to a device.
         architecture_id: Key of the compile cache.
         loss: Name of the loss, e.g. `cross_entropy`.
+        label_smoothing: Of cross-entropy; 0 for none.
+        frozen: Tensors that are not trained and too large for the graphs: their inputs `frozen.NAME`; None without any.
         segments: Names of the S parts of the layout, in the order of `segment_weight`.
         batch_size: B, the fixed batch of both graphs.
         num_parameters: P.
@@ -88,4 +119,6 @@ class Manifest:
     gradient_sha256: str
     evaluate_sha256: str
     compiler: dict[str, str]
+    label_smoothing: float = 0.0
+    frozen: FrozenTensors | None = None
     schema: int = 1

@@ -22,14 +22,15 @@ from device_runtime.vectors import write_vector
 from pipeline.compile.builder import OPSET, CompileError
 from pipeline.compile.certificate import certify
 from pipeline.compile.export import export_forward
-from pipeline.compile.graphs import METRICS, Layout, evaluate_model, gradient_model
+from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
+from pipeline.compile.losses import METRICS, Loss
 from pipeline.compile.ort_training import write_ort_training
 from pipeline.network import build_module
 from profiles.records import encode_record, record_id, to_plain
 from search.architecture import Architecture
 from search.layers import layers_of
 
-COMPILER_VERSION = "1"  # raised by every change that alters the graphs
+COMPILER_VERSION = "2"  # raised by every change that alters the graphs
 MINIMUM_RUNTIME = "1.12.0"  # the first ONNX Runtime with opset 17
 SEGMENT = "weights"
 FILES = (
@@ -127,11 +128,12 @@ def flatten_parameters(module: torch.nn.Module) -> Vector:
 def _build(request: CompileRequest, folder: Path, seed: int) -> Artifact:
     module = build_module(layers_of(request.architecture), seed)
     x_shape = (request.batch_size, *request.spec.shape)
-    forward = export_forward(module, torch.zeros(x_shape))
+    forward = export_forward(module, {"x": torch.zeros(x_shape)})
+    loss = Loss(request.loss)
     layout = Layout(forward.parameters, (SEGMENT,), dict.fromkeys(forward.parameters, SEGMENT))
     # The forward graph first: a layer that cannot be compiled is named best where it stands in the network.
-    evaluate = evaluate_model(forward, layout, x_shape)
-    gradient = gradient_model(forward, layout, x_shape)
+    evaluate = evaluate_model(forward, layout, loss)
+    gradient = gradient_model(forward, layout, loss).model
     (folder / "gradient.onnx").write_bytes(gradient.SerializeToString(deterministic=True))
     (folder / "evaluate.onnx").write_bytes(evaluate.SerializeToString(deterministic=True))
     (folder / "manifest.json").write_bytes(encode_record(_manifest(request, layout, folder, (gradient, evaluate))))
@@ -158,7 +160,7 @@ def _manifest(request: CompileRequest, layout: Layout, folder: Path, models: tup
         segments=layout.segments,
         batch_size=request.batch_size,
         num_parameters=layout.num_parameters,
-        metrics=METRICS,
+        metrics=(METRICS[request.loss],),
         operators=tuple(sorted({node.op_type for model in models for node in model.graph.node})),
         opset=OPSET,
         minimum_runtime=MINIMUM_RUNTIME,

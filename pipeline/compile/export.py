@@ -1,12 +1,13 @@
-"""From a torch module to ONNX: the forward graph, and ORT Training's gradient graph of its summed loss."""
+"""From a torch module to ONNX: the forward graph, and ORT Training's graph of the gradients by its parameters."""
 
 import io
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import helper
 from onnxruntime.capi import _pybind_state
 
 from pipeline.compile.builder import CompileError
@@ -14,7 +15,7 @@ from pipeline.compile.quiet import quiet_native_log
 
 EXPORT_OPSET = 15  # the last whose operators ORT Training 1.19.2 differentiates throughout
 TRAINING_IR_VERSION = 8
-LOGITS, LABELS, LOSS, LOG_PROB = "logits", "y", "loss", "log_prob"
+LOGITS = "logits"
 
 
 @dataclass(frozen=True)
@@ -22,62 +23,62 @@ class Forward:
     """A forward graph with a fixed batch.
 
     Attributes:
-        model: Inputs `x` and the parameters as initializers under the module's own names; output `logits`.
-        parameters: Names and shapes in layout order (the module's).
+        model: Its inputs are `x`, or `x.NAME` where there are several; parameters, frozen ones and buffers are
+            initializers under the module's own names; output `logits`.
+        parameters: Names and shapes of what is trained, in layout order (the module's); a shared tensor once, under
+            its first name.
     """
 
     model: onnx.ModelProto
     parameters: dict[str, tuple[int, ...]]
 
 
-def export_forward(module: torch.nn.Module, example: torch.Tensor) -> Forward:
-    """Trace `module` on a batch [B, ...] with the TorchScript exporter, which keeps parameter names."""
+def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Forward:
+    """Trace `module` on a batch with the TorchScript exporter, which keeps parameter names.
+
+    Args:
+        examples: [B, ...] by input name, in the order that `forward` takes them.
+    """
     buffer = io.BytesIO()
     module = module.train()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that keeps names is deprecated, and says so by the page
         torch.onnx.export(
             module,
-            (example,),
+            tuple(examples.values()),
             buffer,  # type: ignore[arg-type]  # the stub leaves out file objects, which this exporter takes
             dynamo=False,
             opset_version=EXPORT_OPSET,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
-            input_names=["x"],
+            input_names=list(examples),
             output_names=[LOGITS],
         )
     model = onnx.load_from_string(buffer.getvalue())
     model.ir_version = TRAINING_IR_VERSION
-    parameters = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    found = {initializer.name for initializer in model.graph.initializer}
-    if missing := [name for name in parameters if name not in found]:
-        raise CompileError(f"parameters {missing} do not reach the output; remove them or use them in forward")
-    return Forward(model, parameters)
+    if len(model.graph.output) != 1:
+        raise CompileError(f"forward must return one tensor, the logits; it returns {len(model.graph.output)}")
+    trained = {name: tuple(value.shape) for name, value in module.named_parameters() if value.requires_grad}
+    return Forward(model, trained)
 
 
-def gradient_graph(forward: Forward) -> onnx.ModelProto:
-    """ORT Training's graph of the cross-entropy summed over the batch and of its gradients `NAME_grad`."""
+def gradient_graph(forward: Forward, by: Collection[str] = ()) -> onnx.ModelProto:
+    """ORT Training's graph of `NAME_grad` for each parameter (and input named in `by`), from a given `logits_grad`.
+
+    A parameter that does not reach the logits has no gradient in it.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(forward.model)
     graph = model.graph
-    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     trained = [initializer for initializer in graph.initializer if initializer.name in forward.parameters]
     for initializer in trained:
         # The builder differentiates by graph inputs; the values are no business of the graph.
         graph.input.append(helper.make_tensor_value_info(initializer.name, initializer.data_type, initializer.dims))
         graph.initializer.remove(initializer)
-    graph.input.append(helper.make_tensor_value_info(LABELS, TensorProto.INT64, [batch]))
-    graph.node.append(
-        helper.make_node("SoftmaxCrossEntropyLoss", [LOGITS, LABELS], [LOSS, LOG_PROB], reduction="sum", name="loss")
-    )
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, []))
+    names = {*by, *(initializer.name for initializer in trained)}
     try:
         with quiet_native_log():
-            builder = _pybind_state.GradientGraphBuilder(
-                model.SerializeToString(), {LOSS}, set(forward.parameters), LOSS, None
-            )
+            builder = _pybind_state.GradientGraphBuilder(model.SerializeToString(), {LOGITS}, names, "", None)
             builder.build()
     except RuntimeError as error:
         reason = str(error).rpartition("was false. ")[2].strip()  # after the source file and signature

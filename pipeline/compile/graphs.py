@@ -5,15 +5,18 @@ from math import prod
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
+from device_runtime.arrays import Vector
 from pipeline.compile import rules_elementwise, rules_layers, rules_shape
 from pipeline.compile.builder import GraphBuilder, Tensor
-from pipeline.compile.export import LABELS, LOG_PROB, LOGITS, LOSS, Forward, gradient_graph
-from pipeline.compile.lower import Node, Rule, lower
-from pipeline.compile.rules_elementwise import plain
+from pipeline.compile.export import LOGITS, Forward, gradient_graph
+from pipeline.compile.losses import Loss
+from pipeline.compile.lower import Rule, lower
 from pipeline.compile.values import CouplingError, ExampleSum, Materialised, Plain, Value, reshape
 
-METRICS = ("accuracy",)
+LABELS = "y"
+FROZEN_LIMIT = 4096  # elements; a larger tensor that is not trained is an input, so that artifacts can share its values
 RULES: dict[str, Rule] = {**rules_elementwise.RULES, **rules_shape.RULES, **rules_layers.RULES}
 
 
@@ -37,63 +40,116 @@ class Layout:
         return sum(prod(shape) for shape in self.shapes.values())
 
 
-def gradient_model(forward: Forward, layout: Layout, x_shape: tuple[int, ...]) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class GradientGraph:
+    """`gradient.onnx`.
+
+    Attributes:
+        forms: How each parameter's per-example gradients are held, by name: chosen from the static shapes.
+    """
+
+    model: onnx.ModelProto
+    forms: dict[str, str]
+
+
+def gradient_model(forward: Forward, layout: Layout, loss: Loss) -> GradientGraph:
     """`gradient.onnx`: the sum of clipped per-example gradients as DESIGN's interface has it."""
     graph = GraphBuilder()
-    known, mask = _declare_inputs(graph, layout, x_shape)
+    known = _declare_inputs(graph, forward, layout)
+    y = _declare_labels(graph, forward, loss)
+    mask = graph.input("mask", (_batch_size(forward),))
     max_grad_norm = graph.input("max_grad_norm", ())
     segment_weight = graph.input("segment_weight", (len(layout.segments),))
-    # The loss's own gradient, so that a masked example's is exactly zero: with x = 0 a deep stack of normalisations
-    # amplifies the gradient beyond float32, and a factor of zero at the end would leave 0 * inf.
-    known[f"{LOSS}_grad"] = Plain(reshape(graph, mask, (x_shape[0], 1)), is_batched=True)
-    raw = gradient_graph(forward)
-    # Backwards through the layout, so that each gradient is used up soon after it is made.
-    names = list(reversed(layout.shapes))
-    *gradients, loss = lower(raw, RULES, graph, known, [*(f"{name}_grad" for name in names), LOSS])
-    shares = {name: _as_sum(graph, name, gradient) for name, gradient in zip(names, gradients, strict=True)}
+    terms = loss.terms(graph, _logits(graph, forward, known), y)
+    # The mask is part of the loss's own gradient, so that a masked example's is exactly zero: with x = 0 a deep stack
+    # of normalisations amplifies the gradient beyond float32, and a factor of zero at the end would leave 0 * inf.
+    upstream = graph.op("Mul", terms.gradient, reshape(graph, mask, (*mask.shape, 1)))
+    known[f"{LOGITS}_grad"] = Plain(upstream, is_batched=True)
+    shares = _shares(graph, gradient_graph(forward), layout, known)
     weights = _segment_weights(graph, layout, segment_weight)
     norms = _norms(graph, layout, shares, weights)
     factors = _where_unmasked(graph, mask, _clip_factors(graph, norms, max_grad_norm))
-    parts = [
-        graph.op("Mul", shares[name].weighted_sum(graph, factors), weights[layout.segment_of[name]])
-        for name in layout.shapes
-    ]
+    parts = []
+    for name, shape in layout.shapes.items():
+        if name in shares:
+            summed = shares[name].weighted_sum(graph, factors)
+            parts.append(graph.op("Mul", summed, weights[layout.segment_of[name]]))
+        else:
+            parts.append(graph.op("ConstantOfShape", graph.constant(np.array([prod(shape)], np.int64))))
     outputs = {
         "gradient_sum": graph.op("Concat", *parts, axis=0),
-        "loss_sum": graph.op(
-            "ReduceSum", _where_unmasked(graph, mask, _as_sum(graph, LOSS, loss).per_example(graph)), keepdims=0
-        ),
+        "loss_sum": graph.op("ReduceSum", _where_unmasked(graph, mask, terms.losses), keepdims=0),
         "norms": _where_unmasked(graph, mask, norms),
     }
-    return graph.to_model(outputs, "gradient")
+    forms = {name: shares[name].form if name in shares else "reaches no loss" for name in layout.shapes}
+    return GradientGraph(graph.to_model(outputs, "gradient"), forms)
 
 
-def evaluate_model(forward: Forward, layout: Layout, x_shape: tuple[int, ...]) -> onnx.ModelProto:
+def evaluate_model(forward: Forward, layout: Layout, loss: Loss) -> onnx.ModelProto:
     """`evaluate.onnx`: each example's loss and metrics."""
     graph = GraphBuilder()
-    known, mask = _declare_inputs(graph, layout, x_shape)
-    (found,) = lower(forward.model, RULES, graph, known, [LOGITS])
-    node = Node("SoftmaxCrossEntropyLoss", LOSS, (LOSS, LOG_PROB), {})
-    logits, labels = plain(node, found), plain(node, known[LABELS])
-    loss, _ = rules_layers.cross_entropy(graph, node, [logits, labels])
-    losses = _as_sum(graph, LOSS, loss).per_example(graph)
-    best = graph.op("ArgMax", logits.tensor, axis=1, keepdims=0)
-    is_right = graph.op("Cast", graph.op("Equal", best, labels.tensor), to=onnx.TensorProto.FLOAT)
-    metrics = reshape(graph, _where_unmasked(graph, mask, is_right), (x_shape[0], len(METRICS)))
-    return graph.to_model({"losses": _where_unmasked(graph, mask, losses), "metrics": metrics}, "evaluate")
+    known = _declare_inputs(graph, forward, layout)
+    y = _declare_labels(graph, forward, loss)
+    mask = graph.input("mask", (_batch_size(forward),))
+    terms = loss.terms(graph, _logits(graph, forward, known), y)
+    metrics = reshape(graph, _where_unmasked(graph, mask, terms.metric), (*mask.shape, 1))
+    return graph.to_model({"losses": _where_unmasked(graph, mask, terms.losses), "metrics": metrics}, "evaluate")
 
 
-def _declare_inputs(graph: GraphBuilder, layout: Layout, x_shape: tuple[int, ...]) -> tuple[dict[str, Value], Tensor]:
+def frozen_inputs(forward: Forward) -> dict[str, Vector]:
+    """What is not trained and too large to be a constant of the graphs: the input `frozen.NAME` of each, by NAME."""
+    found = {}
+    for initializer in forward.model.graph.initializer:
+        is_float = initializer.data_type == onnx.TensorProto.FLOAT
+        if initializer.name not in forward.parameters and is_float and prod(initializer.dims) > FROZEN_LIMIT:
+            found[initializer.name] = numpy_helper.to_array(initializer)
+    return dict(sorted(found.items()))
+
+
+def _declare_inputs(graph: GraphBuilder, forward: Forward, layout: Layout) -> dict[str, Value]:
+    """Parameters, examples and frozen tensors."""
     parameters = graph.input("parameters", (layout.num_parameters,))
-    x = graph.input("x", x_shape)
-    y = graph.input(LABELS, x_shape[:1], np.int64)
-    mask = graph.input("mask", x_shape[:1])
+    known: dict[str, Value] = {}
+    for value in forward.model.graph.input:
+        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        known[value.name] = Plain(graph.input(value.name, shape, dtype), is_batched=True)
+    for name, array in frozen_inputs(forward).items():
+        known[name] = Plain(graph.input(f"frozen.{name}", array.shape), is_batched=False)
     sizes = np.array([prod(shape) for shape in layout.shapes.values()], np.int64)
     parts = graph.ops("Split", parameters, graph.constant(sizes), num_outputs=len(sizes), axis=0)
-    known: dict[str, Value] = {"x": Plain(x, is_batched=True), LABELS: Plain(y, is_batched=True)}
     for part, (name, shape) in zip(parts, layout.shapes.items(), strict=True):
         known[name] = Plain(reshape(graph, part, shape), is_batched=False)
-    return known, mask
+    return known
+
+
+def _declare_labels(graph: GraphBuilder, forward: Forward, loss: Loss) -> Tensor:
+    if loss.takes_classes:
+        return graph.input(LABELS, (_batch_size(forward),), np.int64)
+    (logits,) = forward.model.graph.output
+    return graph.input(LABELS, tuple(dim.dim_value for dim in logits.type.tensor_type.shape.dim))
+
+
+def _batch_size(forward: Forward) -> int:
+    return int(forward.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+
+
+def _logits(graph: GraphBuilder, forward: Forward, known: dict[str, Value]) -> Tensor:
+    (found,) = lower(forward.model, RULES, graph, known, [LOGITS])
+    if not isinstance(found, Plain) or not found.is_batched:
+        raise CouplingError("the logits are not one row an example; forward must keep the batch on axis 0")
+    return found.tensor
+
+
+def _shares(
+    graph: GraphBuilder, raw: onnx.ModelProto, layout: Layout, known: dict[str, Value]
+) -> dict[str, ExampleSum]:
+    """Each parameter's gradients, example by example; those that do not reach the loss are left out."""
+    computed = {name for node in raw.graph.node for name in node.output}
+    # Backwards through the layout, so that each gradient is used up soon after it is made.
+    names = [name for name in reversed(layout.shapes) if f"{name}_grad" in computed]
+    gradients = lower(raw, RULES, graph, known, [f"{name}_grad" for name in names])
+    return {name: _as_sum(graph, name, gradient) for name, gradient in zip(names, gradients, strict=True)}
 
 
 def _segment_weights(graph: GraphBuilder, layout: Layout, segment_weight: Tensor) -> dict[str, Tensor]:

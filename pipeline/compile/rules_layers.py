@@ -1,4 +1,4 @@
-"""Lowering rules for layers with weights and for the loss: forward, and gradients in their per-example form."""
+"""Lowering rules for layers with weights: forward, and gradients in their per-example form."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from pipeline.compile.builder import GraphBuilder
 from pipeline.compile.convolution_gradient import input_gradient, weight_gradients, window_of
 from pipeline.compile.lower import Node, Rule
 from pipeline.compile.rules_elementwise import plain
-from pipeline.compile.values import Materialised, Outer, Plain, Value, reshape
+from pipeline.compile.values import Materialised, Outer, Plain, Value
 
 
 def conv(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
@@ -48,31 +48,8 @@ def gemm(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tup
     return (Plain(graph.op("Gemm", *tensors, **node.attributes), a.is_batched),)
 
 
-def cross_entropy(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value, Value]:
-    """SoftmaxCrossEntropyLoss with reduction = sum: each example's loss, and the log-probabilities."""
-    logits, labels = plain(node, inputs[0]), plain(node, inputs[1])
-    log_prob = graph.op("LogSoftmax", logits.tensor, axis=1)
-    picked = graph.op("GatherElements", log_prob, reshape(graph, labels.tensor, (*labels.tensor.shape, 1)), axis=1)
-    losses = graph.op("Neg", reshape(graph, picked, labels.tensor.shape))
-    return Materialised(losses), Plain(log_prob, is_batched=True)
-
-
-def cross_entropy_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
-    """com.microsoft SoftmaxCrossEntropyLossGrad: softmax minus one-hot, times the loss's own gradient."""
-    upstream, log_prob, labels = (plain(node, value).tensor for value in inputs)
-    classes = graph.constant(np.arange(log_prob.shape[1], dtype=np.int64))
-    is_label = graph.op("Equal", reshape(graph, labels, (*labels.shape, 1)), classes)
-    one_hot = graph.op("Cast", is_label, to=1)
-    difference = graph.op("Sub", graph.op("Exp", log_prob), one_hot)
-    if upstream.constant is None or float(upstream.constant) != 1.0:
-        difference = graph.op("Mul", difference, upstream)
-    return (Plain(difference, is_batched=True),)
-
-
 RULES: dict[str, Rule] = {
     "Conv": conv,
     "ConvGrad": conv_grad,
     "Gemm": gemm,
-    "SoftmaxCrossEntropyLoss": cross_entropy,
-    "SoftmaxCrossEntropyLossGrad": cross_entropy_grad,
 }

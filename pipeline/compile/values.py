@@ -7,6 +7,7 @@ the layer.
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Materialised:
     """
 
     tensor: Tensor
+    form: ClassVar[str] = "materialised"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,6 +75,7 @@ class Outer:
 
     left: Tensor
     right: Tensor
+    form: ClassVar[str] = "ghost norm"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,14 +11,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper
-from onnxruntime.capi import _pybind_state
 
-from pipeline.compile import rules_layers
 from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
-from pipeline.compile.export import LOGITS, Forward, export_forward
+from pipeline.compile.export import LOGITS, Forward, export_forward, gradient_graph
 from pipeline.compile.graphs import RULES
+from pipeline.compile.losses import LossTerms, cross_entropy
 from pipeline.compile.lower import Node, lower
-from pipeline.compile.quiet import quiet_native_log
 from pipeline.compile.rules_elementwise import plain
 from pipeline.compile.values import ExampleSum, Plain, Value, reshape
 from pipeline.network import build_module
@@ -26,7 +24,7 @@ from profiles.schema import Direction, Kernel
 from search.layers import INPUT, Layer, LayerKind
 
 CALL = Kernel("call", (1,), (1,))  # nothing but a run of a graph
-_LOSS = Node("SoftmaxCrossEntropyLoss", "loss", ("losses", "log_prob"), {})
+_NODE = Node("Identity", "kernel", ("output",), {})
 _WEIGHT = 0.01  # of constant weights: no time depends on it, and the graph stays small
 _KINDS: dict[str, LayerKind] = {
     "conv": "conv",
@@ -90,7 +88,7 @@ def _layer_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
     known |= _split_parameters(graph, forward)
     wanted = [LOGITS] if kernel.kind == "first_conv" else [LOGITS, "x_grad"]
     parameters = [f"{name}_grad" for name in forward.parameters]
-    found = lower(_differentiate(forward), RULES, graph, known, [*wanted, *parameters])
+    found = lower(gradient_graph(forward, by=["x"]), RULES, graph, known, [*wanted, *parameters])
     outputs = {name: _tensor(value) for name, value in zip(("y", "dx"), found[: len(wanted)], strict=False)}
     shares = [_share(value) for value in found[len(wanted) :]]
     return graph.to_model(outputs | _clip_and_sum(graph, shares, batch_size), "gradient")
@@ -129,36 +127,28 @@ def _add_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
 
 def _loss_evaluate(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
     graph = GraphBuilder()
-    logits, labels, losses, _ = _loss(graph, kernel, batch_size)
-    best = graph.op("ArgMax", logits, axis=1, keepdims=0)
-    is_right = graph.op("Cast", graph.op("Equal", best, labels), to=onnx.TensorProto.FLOAT)
-    return graph.to_model({"losses": losses, "metrics": is_right}, "evaluate")
+    terms = _loss(graph, kernel, batch_size)
+    return graph.to_model({"losses": terms.losses, "metrics": terms.metric}, "evaluate")
 
 
 def _loss_gradient(kernel: Kernel, batch_size: int) -> onnx.ModelProto:
     """Loss and its gradient, then norms and clip factors from the sum of the layers' squared norms."""
     graph = GraphBuilder()
-    _, labels, losses, log_prob = _loss(graph, kernel, batch_size)
-    upstream = Plain(graph.constant(1.0, np.float32), is_batched=False)
-    values = [upstream, Plain(log_prob, is_batched=True), Plain(labels, is_batched=True)]
-    (dlogits,) = rules_layers.cross_entropy_grad(graph, _LOSS, values)
+    terms = _loss(graph, kernel, batch_size)
     mask, squares = graph.input("mask", (batch_size,)), graph.input("squared_norms", (batch_size,))
     norms, clip = graph.op("Sqrt", graph.op("Abs", squares)), graph.input("max_grad_norm", ())
     zero, one = graph.constant(0.0, np.float32), graph.constant(1.0, np.float32)
     is_counted = graph.op("Greater", mask, zero)
     factors = graph.op("Min", graph.op("Div", clip, norms), one)
-    loss_sum = graph.op("ReduceSum", graph.op("Where", is_counted, losses, zero), keepdims=0)
-    outputs = {"dlogits": _tensor(dlogits), "loss_sum": loss_sum, "norms": graph.op("Where", is_counted, norms, zero)}
+    loss_sum = graph.op("ReduceSum", graph.op("Where", is_counted, terms.losses, zero), keepdims=0)
+    outputs = {"dlogits": terms.gradient, "loss_sum": loss_sum, "norms": graph.op("Where", is_counted, norms, zero)}
     return graph.to_model({**outputs, "factors": graph.op("Where", is_counted, factors, zero)}, "gradient")
 
 
-def _loss(graph: GraphBuilder, kernel: Kernel, batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits and labels as inputs, the examples' losses and log-probabilities."""
+def _loss(graph: GraphBuilder, kernel: Kernel, batch_size: int) -> LossTerms:
+    """Of logits and labels that are inputs."""
     logits = graph.input("logits", (batch_size, *kernel.input_shape))
-    labels = graph.input("y", (batch_size,), np.int64)
-    values = [Plain(logits, is_batched=True), Plain(labels, is_batched=True)]
-    losses, log_prob = rules_layers.cross_entropy(graph, _LOSS, values)
-    return logits, labels, _share(losses).per_example(graph), _tensor(log_prob)
+    return cross_entropy(graph, logits, graph.input("y", (batch_size,), np.int64))
 
 
 def _export(kernel: Kernel, batch_size: int) -> Forward:
@@ -167,23 +157,7 @@ def _export(kernel: Kernel, batch_size: int) -> Forward:
     shapes = kernel.input_shape, kernel.output_shape
     window = kernel.kernel, kernel.stride, kernel.groups
     layer = Layer("layer", _KINDS[kernel.kind], (INPUT,), *shapes, *window, has_bias=has_bias)
-    return export_forward(build_module((layer,)), torch.zeros((batch_size, *kernel.input_shape)))
-
-
-def _differentiate(forward: Forward) -> onnx.ModelProto:
-    """ORT Training's gradients by input and parameters; the gradient of the output is left to be given."""
-    model = onnx.ModelProto()
-    model.CopyFrom(forward.model)
-    for initializer in [item for item in model.graph.initializer if item.name in forward.parameters]:
-        model.graph.input.append(
-            helper.make_tensor_value_info(initializer.name, initializer.data_type, initializer.dims)
-        )
-        model.graph.initializer.remove(initializer)
-    with quiet_native_log():
-        names = {"x", *forward.parameters}
-        builder = _pybind_state.GradientGraphBuilder(model.SerializeToString(), {LOGITS}, names, "", None)
-        builder.build()
-    return onnx.load_from_string(builder.get_model())
+    return export_forward(build_module((layer,)), {"x": torch.zeros((batch_size, *kernel.input_shape))})
 
 
 def _fix_inputs(model: onnx.ModelProto, names: set[str]) -> None:
@@ -216,7 +190,7 @@ def _split_parameters(graph: GraphBuilder, forward: Forward) -> dict[str, Value]
 
 
 def _tensor(value: Value) -> Tensor:
-    return plain(_LOSS, value).tensor
+    return plain(_NODE, value).tensor
 
 
 def _share(value: Value) -> ExampleSum:

@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
+from pipeline.compile.losses import Loss
 from pipeline.compile.lower import Node
 
 
@@ -98,11 +99,11 @@ def compile_module() -> Callable[..., Compiled]:
     """Compile (module, x_shape); `segment_of` names each parameter's segment, all `weights` without it."""
 
     def compile_(module: nn.Module, x_shape: tuple[int, ...], segment_of: dict[str, str] | None = None) -> Compiled:
-        forward = export_forward(module, torch.zeros(x_shape))
+        forward = export_forward(module, {"x": torch.zeros(x_shape)})
         segment_of = segment_of or dict.fromkeys(forward.parameters, "weights")
         layout = Layout(forward.parameters, tuple(dict.fromkeys(segment_of.values())), segment_of)
-        evaluate = evaluate_model(forward, layout, x_shape)  # the forward graph first, as `compile_artifact` does
-        return Compiled(module, layout, gradient_model(forward, layout, x_shape), evaluate)
+        evaluate = evaluate_model(forward, layout, Loss())  # the forward graph first, as `compile_artifact` does
+        return Compiled(module, layout, gradient_model(forward, layout, Loss()).model, evaluate)
 
     return compile_
 

@@ -7,7 +7,7 @@ import pytest
 from device_runtime.artifact import read_artifact
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec
-from pipeline.compile import certificate, graphs, rules_layers
+from pipeline.compile import certificate, graphs, losses, rules_layers
 from pipeline.compile.artifact import CompileRequest, compile_artifact, flatten_parameters, initial_parameters
 from pipeline.compile.certificate import Certificate, CertificateError, Errors, certify
 from pipeline.compile.comparison import Comparison, median_of
@@ -100,11 +100,11 @@ def test_a_wrong_norm_is_found_though_the_unclipped_sum_is_right(tmp_path, monke
 
 
 def test_a_wrong_loss_is_found(tmp_path, monkeypatch):
-    def wrong(graph, node, inputs):
-        loss, log_prob = rules_layers.cross_entropy(graph, node, inputs)
-        return Materialised(graph.op("Mul", loss.tensor, graph.constant(1.001, np.float32))), log_prob
+    def wrong(graph, logits, y, smoothing):
+        terms = losses.cross_entropy(graph, logits, y, smoothing)
+        return replace(terms, losses=graph.op("Mul", terms.losses, graph.constant(1.001, np.float32)))
 
-    monkeypatch.setitem(graphs.RULES, "SoftmaxCrossEntropyLoss", wrong)
+    monkeypatch.setitem(losses._TERMS, "cross_entropy", wrong)
     with pytest.raises(CertificateError, match=r"the compiled step's loss error is .*, above 0\.0001"):
         compile_broken(tmp_path)
 

@@ -26,7 +26,7 @@ def test_it_tells_where_the_page_is_and_what_it_lacks(made, tmp_path):
     made.write_run(tmp_path / "run", made.result())
     told = " ".join(run(tmp_path / "run").split())
     assert (tmp_path / "run" / "report.html").is_file()
-    assert "report.html" in told
+    assert "report.html" in told.replace(" ", "")  # a long path is broken
     assert "nothing was shipped yet" in told
 
 
