@@ -7,7 +7,7 @@ PACKAGES := profiles search device_runtime pipeline
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3 python)
 VERSION_CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: env demo test test-slow test-device lint types check clean
+.PHONY: env demo test test-slow test-device test-elsewhere lint types check clean
 
 env: $(STAMP)
 
@@ -40,6 +40,10 @@ test-slow: env
 test-device: env
 	$(BIN)/python -m pytest tests/test_device_extra.py
 
+# The graphs on other ONNX Runtimes, from PyPI and npm; needs Node.js besides.
+test-elsewhere: env
+	$(BIN)/python -m pytest -m elsewhere tests/elsewhere
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +54,4 @@ types: env
 check: lint types test
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .elsewhere build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -53,9 +53,9 @@ def measure(is_quick: bool) -> Result:
 
 def compile_network(folder: Path) -> Model:
     """The demo network with initial parameters."""
-    from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters  # noqa: PLC0415  (torch)
+    from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters  # noqa: PLC0415  (torch)
 
-    compile_artifact(CompileRequest(NETWORK, SOURCE.spec, BATCH_SIZE), folder)
+    compile_architecture(CompileRequest(NETWORK, SOURCE.spec, BATCH_SIZE), folder)
     return Model(folder, initial_parameters(NETWORK, 0))
 
 

@@ -50,8 +50,12 @@ def time_interleaved(
     rounds: int,
     warm_up: int = 3,
     clock: Callable[[], float] = time.perf_counter,
+    settle: int = 0,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call of each method.
+
+    Before it is timed, a method is called `settle` times: one that runs again and again finds its data in the caches,
+    where the others' turns leave none.
 
     The methods take turns, and another one begins each round: whatever else the machine does falls on all alike, so
     figures of one run can be compared with each other, and with no other run's.
@@ -63,6 +67,8 @@ def time_interleaved(
     for i in range(rounds):
         first = i % len(methods)
         for name in [*methods][first:] + [*methods][:first]:
+            for _ in range(settle):
+                methods[name]()
             start = clock()
             methods[name]()
             times[name].append((clock() - start) * 1e3)

@@ -1,14 +1,20 @@
-"""What a private step costs: ours beside ONNX Runtime Training's ordinary one, PyTorch's ordinary one and Opacus'.
+"""What a private gradient costs: ours beside ONNX Runtime Training's ordinary one, PyTorch's, and torch's private ways.
 
-One network of the search space, one batch, one thread each, in turns. Every step ends with updated parameters; ours and
-Opacus' clip each example and add no noise, which both would draw outside of the step (our normals from a 32-byte
-key cost about 0.65 ms more than one call of torch.normal at this size, some 2% of the step).
+Five networks, three batches, one thread each, in turns. Our figure is `StepSession.gradient`: the graph's runs over the
+batch in chunks, and their accumulation. No way draws noise or moves parameters; ours do both on the host, a column of
+its own. Times are processor time, which on a machine that does nothing else is the time that passes. Memory is of
+the same chunks, each way in a process of its own (`bench/private_memory.py`).
+
+Every row is kept in FILE.rows as soon as it is measured (`-o FILE`): what was stopped goes on from there.
 """
 
 import argparse
+import json
+import statistics
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,163 +22,145 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.training import api
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
-from torch.nn.functional import cross_entropy
 
-from bench.measuring import Result, new_result, print_result, spread_of, time_interleaved
-from device_runtime.arrays import Inputs, Labels
-from device_runtime.artifact import read_artifact
-from device_runtime.session import StepSession
-from device_runtime.specs import ExampleSpec
-from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters
-from pipeline.network import Network, build_module
-from search.architecture import Architecture, Stage, Stem
-from search.layers import layers_of, num_parameters
+from bench.measuring import Bar, new_result, print_result, spread_of, time_interleaved
+from bench.private_memory import measure_peak_mib
+from bench.private_networks import NETWORKS, BenchNetwork
+from bench.private_ways import MAX_GRAD_NORM, ORDINARY, OURS, PRIVATE, WAYS, Scene, Way, prepare
+from device_runtime.lattice_noise import add_lattice_noise
+from device_runtime.private_random import PrivateRandom, Purpose
 
-LEARNING_RATE = 0.01
-MAX_GRAD_NORM = 1.0
-BATCH_SIZE = 32
-NETWORK = Architecture(
-    input_shape=(1, 28, 28),
-    num_classes=10,
-    stem=Stem(32),
-    stages=(Stage("depthwise", 64), Stage("depthwise", 64, stride=2), Stage("depthwise", 64, stride=2)),
-)
-PRIVATE = ("Handheld, private", "Opacus, private")
-ORDINARY = ("ORT Training, ordinary", "PyTorch, ordinary")
+BATCH_SIZES = (1, 8, 32)
+CHUNK_SIZE = 8  # at most: 16 is 1 to 4% faster (LeNet-5: 12%) and takes 1.5 to 2 times the memory
+ROUNDS, QUICK_ROUNDS = 40, 8
 PACKAGES = ("onnxruntime-training-cpu", "onnxruntime", "torch", "opacus", "onnx", "numpy")
-COLUMNS = ("name", "median_ms", "min_ms", "p25_ms", "p75_ms", "max_ms", "vs_ort")
-Step = Callable[[], float]
+COLUMNS = ("network", "batch_size", *WAYS, "host", "vs_ort_training", "vs_torch", "memory_vs_ort_training")
+MEMORY_BAR, SPEEDUP_BARS = 1.5, {1: 2.0, 8: 2.0, 32: 1.3}
+Row = dict[str, Any]
 
 
-def measure(architecture: Architecture, batch_size: int, rounds: int) -> Result:
-    """Time all four steps; raises RuntimeError when they do not do the same work."""
-    result = new_result("private_step", PACKAGES)
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch_size, *architecture.input_shape)).astype(np.float32)
-    y = rng.integers(0, architecture.num_classes, batch_size)
+def measure_row(name: str, network: BenchNetwork, batch_size: int, rounds: int) -> Row:
+    """One network and batch; raises RuntimeError when the ways do not do the same work."""
+    chunk_size = min(batch_size, CHUNK_SIZE)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = _compile(architecture, batch_size, Path(temporary) / "artifact")
-        steps = {
-            PRIVATE[0]: our_step(folder, architecture, x, y),
-            ORDINARY[0]: ort_step(folder / "ort_training", x, y),
-            ORDINARY[1]: torch_step(architecture, x, y),
-            PRIVATE[1]: opacus_step(architecture, x, y),
-        }
-        _check_same_work(steps)
-        times = time_interleaved(steps, rounds)
-    work = {"batch_size": batch_size, "parameters": num_parameters(architecture), "macs": _macs(architecture)}
-    return replace(result, rows=[{**row, **work} for row in _rows(times)])
+        scene = Scene(network, batch_size, Path(temporary))
+        prepare(scene, chunk_size)
+        memory = {way: measure_peak_mib(name, way, batch_size, scene.folder) for way in WAYS}
+        ways = {way: open_(scene) for way, open_ in WAYS.items()}
+        check_same_work(ways)
+        steps = {**{way: opened.step for way, opened in ways.items()}, "host": _host_step(ways[OURS])}
+        times = time_interleaved(steps, rounds, clock=time.process_time, settle=1)
+    medians = {way: statistics.median(own) for way, own in times.items()}
+    return {
+        "network": name,
+        "batch_size": batch_size,
+        "chunk_size": chunk_size,
+        "parameters": len(ways[OURS].gradient()),
+        "threads": 1,
+        "bar": network.bar,
+        **{way: round(median, 4) for way, median in medians.items()},
+        **_ratios(medians, memory),
+        "peak_mib": memory,
+        "spread": {way: spread_of(own) for way, own in times.items()},
+        "times_ms": {way: [round(time_ms, 4) for time_ms in own] for way, own in times.items()},
+    }
 
 
-def our_step(folder: Path, architecture: Architecture, x: Inputs, y: Labels) -> Step:
-    """DP-SGD by the compiled graph, the update on the host."""
-    session = StepSession(read_artifact(folder))
-    parameters = initial_parameters(architecture, seed=0)
+def check_same_work(ways: dict[str, Way]) -> None:
+    """The losses agree, and so do the gradients of the private ways and those of the ordinary ones."""
+    losses = {way: opened.step() for way, opened in ways.items()}
+    if max(losses.values()) - min(losses.values()) > 1e-4:
+        raise RuntimeError(f"the ways compute different losses, so they do not do the same work: {losses}")
+    for reference, *others in ((OURS, *PRIVATE), ORDINARY):
+        truth = ways[reference].gradient()
+        for way in others:
+            error = np.linalg.norm(ways[way].gradient() - truth) / np.linalg.norm(truth)
+            # A ReLU whose input is a rounding error away from 0 may fall on either side.
+            if not error < 1e-2:
+                raise RuntimeError(f"{way} and {reference} compute different gradients (by {error:.1e} of the norm)")
 
-    def step() -> float:
-        gradient_sum, loss_sum, _ = session.gradient(parameters, x, y, max_grad_norm=MAX_GRAD_NORM)
-        np.subtract(parameters, np.float32(LEARNING_RATE / len(x)) * gradient_sum, out=parameters)
-        return loss_sum / len(x)
+
+def bars_of(rows: Sequence[Row]) -> list[Bar]:
+    """The claims that these rows can judge."""
+    bars = []
+    for row in rows:
+        where = f"{row['network']}, batch {row['batch_size']}"
+        if row["batch_size"] == max(BATCH_SIZES):
+            bars.append(_at_most(f"{where}: time over ORT Training's", row["vs_ort_training"], row["bar"]))
+            if row["memory_vs_ort_training"] is not None:
+                bars.append(_at_most(f"{where}: memory over ORT Training's", row["memory_vs_ort_training"], MEMORY_BAR))
+        bars.append(_at_least(f"{where}: faster than torch's fastest private way", row["vs_torch"], 1.0))
+    for batch_size, bar in SPEEDUP_BARS.items():
+        own = [row["vs_torch"] for row in rows if row["batch_size"] == batch_size]
+        if len(own) == len(NETWORKS):
+            bars.append(
+                _at_least(f"batch {batch_size}: geometric mean of the same", statistics.geometric_mean(own), bar)
+            )
+    return bars
+
+
+def _ratios(medians: dict[str, float], memory: dict[str, float | None]) -> Row:
+    ours, ordinary = memory[OURS], memory[ORDINARY[0]]
+    return {
+        "vs_ort_training": round(medians[OURS] / medians[ORDINARY[0]], 3),
+        "vs_torch": round(min(medians[way] for way in PRIVATE) / medians[OURS], 3),
+        "memory_vs_ort_training": round(ours / ordinary, 3) if ours and ordinary else None,
+    }
+
+
+def _host_step(way: Way) -> Any:
+    """Noise and update of a private step of ours, from a gradient sum."""
+    gradient_sum = way.gradient()
+    parameters, private_random = np.zeros_like(gradient_sum), PrivateRandom(bytes(32))
+
+    def step() -> None:
+        normals = private_random.normals(Purpose.NOISE, 0, len(gradient_sum))
+        noised = add_lattice_noise(gradient_sum, MAX_GRAD_NORM, 1.0, normals)
+        np.subtract(parameters, (0.01 * noised).astype(np.float32), out=parameters)
 
     return step
 
 
-def ort_step(files: Path, x: Inputs, y: Labels) -> Step:
-    """SGD by ONNX Runtime Training's own module and optimizer."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    state = api.CheckpointState.load_checkpoint(str(files / "checkpoint"))
-    module = api.Module(str(files / "training_model.onnx"), state, session_options=options)
-    optimizer = api.Optimizer(str(files / "optimizer_model.onnx"), module)
-    optimizer.set_learning_rate(LEARNING_RATE)
-    module.train()
-
-    def step() -> float:
-        loss = module(x, y)
-        optimizer.step()
-        module.lazy_reset_grad()
-        return float(loss)
-
-    return step
+def _at_most(name: str, value: float, bar: float) -> Bar:
+    return Bar(name, value, bar, value <= bar)
 
 
-def torch_step(architecture: Architecture, x: Inputs, y: Labels) -> Step:
-    """SGD by PyTorch."""
-    module = build_module(layers_of(architecture), seed=0)
-    return _torch_loop(module, torch.optim.SGD(module.parameters(), LEARNING_RATE), x, y)
+def _at_least(name: str, value: float, bar: float) -> Bar:
+    return Bar(name, round(value, 3), bar, value >= bar)
 
 
-def opacus_step(architecture: Architecture, x: Inputs, y: Labels) -> Step:
-    """DP-SGD by Opacus' hooks, without noise."""
-    module: Any = GradSampleModule(build_module(layers_of(architecture), seed=0))
-    optimizer = DPOptimizer(
-        torch.optim.SGD(module.parameters(), LEARNING_RATE),
-        noise_multiplier=0.0,
-        max_grad_norm=MAX_GRAD_NORM,
-        expected_batch_size=len(x),
-    )
-    return _torch_loop(module, optimizer, x, y)
-
-
-def _torch_loop(module: Network, optimizer: torch.optim.Optimizer, x: Inputs, y: Labels) -> Step:
-    examples, labels = torch.from_numpy(x), torch.from_numpy(y)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = cross_entropy(module(examples), labels)
-        torch.autograd.backward([loss])
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
-
-
-def _compile(architecture: Architecture, batch_size: int, folder: Path) -> Path:
-    labels = tuple(map(str, range(architecture.num_classes)))
-    compile_artifact(CompileRequest(architecture, ExampleSpec(architecture.input_shape, labels), batch_size), folder)
-    return folder
-
-
-def _check_same_work(steps: dict[str, Step]) -> None:
-    """The first losses agree, and after one update those of the private steps do, and those of the ordinary ones."""
-    first, second = ({name: step() for name, step in steps.items()} for _ in range(2))
-    groups = [first, *({name: second[name] for name in pair} for pair in (PRIVATE, ORDINARY))]
-    for losses in groups:
-        if max(losses.values()) - min(losses.values()) > 1e-4:
-            raise RuntimeError(f"the steps compute different losses, so they do not do the same work: {losses}")
-
-
-def _rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    reference = spread_of(times[ORDINARY[0]])["median_ms"]
-    rows = []
-    for name, own in times.items():
-        spread = spread_of(own)
-        ratio = round(spread["median_ms"] / reference, 3)
-        raw = [round(time_ms, 4) for time_ms in own]
-        rows.append({"name": name, **spread, "vs_ort": ratio, "threads": 1, "times_ms": raw})
-    return rows
-
-
-def _macs(architecture: Architecture) -> int:
-    return sum(layer.multiply_accumulates() for layer in layers_of(architecture))
+def _kept(path: Path | None) -> list[Row]:
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(prog="python -m bench.private_step", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, under 50 s")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds a row instead of {ROUNDS}")
+    parser.add_argument("--net", choices=NETWORKS, action="append", help="only this network (repeatable)")
+    parser.add_argument("--batch", choices=BATCH_SIZES, type=int, action="append", help="only this batch (repeatable)")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file too")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # Opacus' hooks read no input gradient
-    warnings.filterwarnings("ignore", message="Secure RNG turned off")  # no noise is drawn
+    warnings.filterwarnings("ignore", module="opacus|torch")  # hooks that read no input gradient, no secure noise
     onnxruntime.set_default_logger_severity(3)
-    result = measure(NETWORK, BATCH_SIZE, rounds=15 if arguments.quick else 100)
-    print_result(result, COLUMNS, arguments.output)
+    torch.set_num_threads(1)
+    result = new_result("private_step", PACKAGES)
+    path = arguments.output and arguments.output.with_suffix(".rows")
+    rows = _kept(path)
+    done = {(row["network"], row["batch_size"]) for row in rows}
+    wanted = [(net, size) for net in arguments.net or NETWORKS for size in arguments.batch or BATCH_SIZES]
+    for name, batch_size in wanted:
+        if (name, batch_size) in done:
+            continue
+        rows.append(measure_row(name, NETWORKS[name], batch_size, QUICK_ROUNDS if arguments.quick else ROUNDS))
+        if path:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    print_result(replace(result, rows=rows, bars=bars_of(rows)), COLUMNS, arguments.output)
+    if path:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

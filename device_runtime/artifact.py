@@ -2,17 +2,21 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import onnxruntime
 
-from device_runtime.specs import Manifest
+from device_runtime.arrays import Vector
+from device_runtime.specs import Manifest, Target
+from device_runtime.vectors import VectorError, read_frozen
 from profiles.records import RecordError, decode_record
 
-LOSSES = frozenset({"cross_entropy"})
+LOSSES: Mapping[str, Target] = {"cross_entropy": "class", "bce_with_logits": "values", "mse": "values"}
 FILES = ("manifest.json", "gradient.onnx", "evaluate.onnx")
+FROZEN = "frozen.safetensors"  # only where the manifest names it
 
 
 class ArtifactError(ValueError):
@@ -34,24 +38,24 @@ class RuntimeTooOldError(ArtifactError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """Both graphs, already checked against the manifest's hashes.
+    """Both graphs and the frozen tensors, already checked against the manifest's hashes.
 
     Attributes:
         artifact_id: sha256 (hexadecimal) of the bytes of `manifest.json`.
         gradient: Bytes of `gradient.onnx`.
         evaluate: Bytes of `evaluate.onnx`.
+        frozen: What the graphs take as `frozen.NAME`, by NAME.
     """
 
     manifest: Manifest
     artifact_id: str
     gradient: bytes = field(repr=False)
     evaluate: bytes = field(repr=False)
+    frozen: Mapping[str, Vector] = field(default_factory=dict, repr=False, compare=False)  # the manifest has its hash
 
 
-def read_artifact(
-    folder: Path, expected_id: str | None = None, runtime_version: str = onnxruntime.__version__
-) -> Artifact:
-    """Read `manifest.json`, `gradient.onnx` and `evaluate.onnx` from a folder.
+def read_artifact(folder: Path, expected_id: str | None = None) -> Artifact:
+    """Read `manifest.json`, `gradient.onnx`, `evaluate.onnx` and, where there is one, `frozen.safetensors`.
 
     Args:
         expected_id: Artifact id that the folder must have; None to take what is there.
@@ -60,23 +64,25 @@ def read_artifact(
         ArtifactError: A file is missing or altered, or the manifest does not suit this runtime.
     """
     manifest, gradient, evaluate = (_read(folder / name) for name in FILES)
-    return check_artifact(manifest, gradient, evaluate, expected_id, runtime_version)
+    frozen = _read(folder / FROZEN) if (folder / FROZEN).exists() else None
+    return check_artifact(manifest, gradient, evaluate, frozen, expected_id)
 
 
 def check_artifact(
-    manifest: bytes,
-    gradient: bytes,
-    evaluate: bytes,
-    expected_id: str | None = None,
-    runtime_version: str = onnxruntime.__version__,
+    manifest: bytes, gradient: bytes, evaluate: bytes, frozen: bytes | None = None, expected_id: str | None = None
 ) -> Artifact:
-    """Like `read_artifact`, from bytes that came over the network."""
+    """Like `read_artifact`, from bytes that came over the network.
+
+    Args:
+        frozen: Bytes of `frozen.safetensors`; only looked at where the manifest names them.
+    """
     if expected_id is not None:
         _check_hash("manifest.json", manifest, expected_id)
-    record = read_manifest(manifest, runtime_version)
+    record = read_manifest(manifest)
     _check_hash("gradient.onnx", gradient, record.gradient_sha256)
     _check_hash("evaluate.onnx", evaluate, record.evaluate_sha256)
-    return Artifact(record, hashlib.sha256(manifest).hexdigest(), gradient, evaluate)
+    tensors = _read_frozen(record, frozen)
+    return Artifact(record, hashlib.sha256(manifest).hexdigest(), gradient, evaluate, tensors)
 
 
 def read_manifest(data: bytes, runtime_version: str = onnxruntime.__version__) -> Manifest:
@@ -84,7 +90,8 @@ def read_manifest(data: bytes, runtime_version: str = onnxruntime.__version__) -
 
     Raises:
         RuntimeTooOldError: `minimum_runtime` is above `runtime_version`.
-        ArtifactError: A newer schema, an unknown loss, or a layout that contradicts itself.
+        ArtifactError: A newer schema, an unknown loss or one of another kind of labels, or a layout that contradicts
+            itself.
     """
     try:
         manifest = decode_record(Manifest, data)
@@ -95,6 +102,11 @@ def read_manifest(data: bytes, runtime_version: str = onnxruntime.__version__) -
     if manifest.loss not in LOSSES:
         known = ", ".join(sorted(LOSSES))
         raise ArtifactError(f"loss {manifest.loss!r} is unknown here; known: {known}; update handheld or recompile")
+    if manifest.spec.target != LOSSES[manifest.loss]:
+        raise ArtifactError(
+            f"loss {manifest.loss} goes with target {LOSSES[manifest.loss]!r}, the specification has "
+            f"{manifest.spec.target!r}; compile the artifact again"
+        )
     if manifest.batch_size < 1:
         raise ArtifactError(f"batch_size must be >= 1, got {manifest.batch_size}; compile the artifact again")
     _check_layout(manifest)
@@ -114,6 +126,18 @@ def _check_layout(manifest: Manifest) -> None:
         raise ArtifactError(
             f"the layout holds {offset} values and num_parameters says {manifest.num_parameters}; compile it again"
         )
+
+
+def _read_frozen(manifest: Manifest, data: bytes | None) -> dict[str, Vector]:
+    if manifest.frozen is None:
+        return {}
+    if data is None:
+        raise ArtifactError(f"the artifact needs {FROZEN} and it is not here; fetch or compile the artifact again")
+    _check_hash(FROZEN, data, manifest.frozen.sha256)
+    try:
+        return read_frozen(data, manifest.frozen.shapes)
+    except VectorError as error:
+        raise ArtifactError(f"{FROZEN}: {error}") from error
 
 
 def _read(path: Path) -> bytes:

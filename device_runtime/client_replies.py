@@ -89,7 +89,8 @@ def files_named_by(assignment: Assignment, manifest: bytes, runtime_version: str
     if assignment.kind == "measure":
         return tuple(dict.fromkeys(entry.sha256 for entry in decode_manifest(manifest, "the manifest").entries))
     artifact = read_cached_manifest(manifest, runtime_version)
-    return (artifact.gradient_sha256, artifact.evaluate_sha256, *_files_of(assignment)[1:])
+    frozen = () if artifact.frozen is None else (artifact.frozen.sha256,)
+    return (artifact.gradient_sha256, artifact.evaluate_sha256, *frozen, *_files_of(assignment)[1:])
 
 
 def _files_of(assignment: Assignment) -> tuple[str, ...]:

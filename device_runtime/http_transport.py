@@ -7,11 +7,11 @@ import httpx
 from device_runtime.client_records import Request, Response, TransportFailed
 from device_runtime.client_requests import request_headers
 from device_runtime.signing import SigningKey
+from device_runtime.wire import MAX_BLOB_BYTES
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 MAX_MESSAGE_BYTES = 4 * 2**20
-MAX_BLOB_BYTES = 2**30
 
 
 class HttpTransport:

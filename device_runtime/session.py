@@ -8,28 +8,31 @@ import onnxruntime
 
 from device_runtime.arrays import Flags, Inputs, Labels, Vector
 from device_runtime.artifact import Artifact, ArtifactError
-from device_runtime.specs import Manifest
+from device_runtime.external_data import has_external_data
+from device_runtime.specs import ExampleSpec, Manifest
 
-GRADIENT_INPUTS = ("parameters", "x", "y", "mask", "max_grad_norm", "segment_weight")
 GRADIENT_OUTPUTS = ("gradient_sum", "loss_sum", "norms")
-EVALUATE_INPUTS = ("parameters", "x", "y", "mask")
 EVALUATE_OUTPUTS = ("losses", "metrics")
 Outputs = list[Vector]
 Run = Callable[[Inputs, Labels, Vector], tuple[Outputs, Flags]]
 
 
 class StepSession:
-    """Owns the sessions of one artifact; it holds no parameters, so one serves all clients that use the artifact.
+    """Owns the sessions of one artifact; it holds no trained parameters, so one serves all clients of the artifact.
 
     Examples come in any number n and go through the graphs in ceil(n / B) chunks, the last one filled up with masked
     zeros; n = 0 runs nothing and sums to zero. An example whose result is not finite counts as zero: it is masked, its
-    x zeroed (a factor of 0 alone would leave 0 * inf), and its chunk run again without it.
+    x and y zeroed (a factor of 0 alone would leave 0 * inf), and its chunk run again without it.
     """
 
     def __init__(self, artifact: Artifact) -> None:
         self.manifest = artifact.manifest
-        self._gradient = _open(artifact.gradient, "gradient.onnx", GRADIENT_INPUTS, GRADIENT_OUTPUTS)
-        self._evaluate = _open(artifact.evaluate, "evaluate.onnx", EVALUATE_INPUTS, EVALUATE_OUTPUTS)
+        self._frozen = {f"frozen.{name}": tensor for name, tensor in artifact.frozen.items()}
+        x = example_inputs(np.zeros(0, self.manifest.spec.row_dtype()))
+        inputs = ("parameters", *x, "y", "mask", *self._frozen)
+        terms = ("max_grad_norm", "segment_weight")
+        self._gradient = _open(artifact.gradient, "gradient.onnx", (*inputs, *terms), GRADIENT_OUTPUTS)
+        self._evaluate = _open(artifact.evaluate, "evaluate.onnx", inputs, EVALUATE_OUTPUTS)
 
     def num_chunks(self, num_examples: int) -> int:
         """How many times a graph runs for this many examples."""
@@ -48,8 +51,8 @@ class StepSession:
 
         Args:
             parameters: f32[P].
-            x: [n, *shape] in the manifest's dtype.
-            y: i64[n], indices into the manifest's labels.
+            x: [n, *shape] in the manifest's dtype, or [n] rows with a field an input (`ExampleSpec.row_dtype`).
+            y: i64[n], indices into the manifest's labels, or f32[n, K] where the target is values.
             mask: [n], 0 for an example to leave out; None for all ones.
             max_grad_norm: L2 norm above which an example's gradient is scaled down; infinity for no clipping. Holds
                 up to float32 rounding (about 1e-6 of it).
@@ -61,6 +64,7 @@ class StepSession:
         """
         weight = np.ones(len(self.manifest.segments), np.float32) if segment_weight is None else segment_weight
         fixed = {
+            **self._frozen,
             "parameters": parameters,
             "max_grad_norm": np.array(max_grad_norm, np.float32),
             "segment_weight": weight.astype(np.float32),
@@ -68,7 +72,7 @@ class StepSession:
         total, loss, norms = np.zeros(self.manifest.num_parameters), 0.0, [np.zeros(0, np.float32)]
 
         def run(x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-            outputs = self._gradient.run(GRADIENT_OUTPUTS, {**fixed, "x": x, "y": y, "mask": mask})
+            outputs = self._gradient.run(GRADIENT_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[2])
 
         for size, (gradient_sum, loss_sum, chunk_norms), _ in self._chunks(run, x, y, mask):
@@ -87,8 +91,10 @@ class StepSession:
         """
         losses, metrics = [np.zeros(0, np.float32)], [np.zeros((0, len(self.manifest.metrics)), np.float32)]
 
+        fixed = {**self._frozen, "parameters": parameters}
+
         def run(x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-            outputs = self._evaluate.run(EVALUATE_OUTPUTS, {"parameters": parameters, "x": x, "y": y, "mask": mask})
+            outputs = self._evaluate.run(EVALUATE_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[0]) & np.isfinite(outputs[1]).all(axis=1)
 
         for size, (chunk_losses, chunk_metrics), is_finite in self._chunks(run, x, y, mask):
@@ -111,24 +117,86 @@ class StepSession:
             yield size, *_run_finite(run, *(_pad(array[part], batch) for array in (x, y, wanted)))
 
 
+def example_inputs(x: Inputs) -> dict[str, Inputs]:
+    """x by the names of the graphs' inputs: `x`, or a copy of each field as `x.NAME`."""
+    if x.dtype.names is None:
+        return {"x": x}
+    # Always a copy: one row's field counts as contiguous, wherever in the row it lies, and may be misaligned.
+    return {f"x.{name}": x[name].copy() for name in x.dtype.names}
+
+
 def check_examples(manifest: Manifest, x: Inputs, y: Labels) -> None:
-    """Check that x [n, *shape] and y i64[n] are what the manifest's specification says; raises ValueError."""
-    spec = manifest.spec
-    if x.shape[1:] != spec.shape or x.dtype != np.dtype(spec.dtype):
-        shape = ["n", *spec.shape]
-        raise ValueError(f"x must be {spec.dtype} of shape {shape}, got {x.dtype} of shape {list(x.shape)}")
-    if y.shape != (len(x),) or y.dtype != np.int64:
-        raise ValueError(f"y must be int64, one label for each of {len(x)} examples, got {y.dtype} {list(y.shape)}")
+    """Check that x and y [n] are what the manifest's specification and loss say; raises ValueError."""
+    _check_x(manifest.spec, x)
+    _check_ids(manifest, x)
+    if manifest.spec.target == "class":
+        _check_classes(manifest.spec, y, len(x))
+    else:
+        _check_values(manifest, y, len(x))
+
+
+def _check_x(spec: ExampleSpec, x: Inputs) -> None:
+    wanted = np.zeros(0, spec.row_dtype())
+    if (x.dtype, x.shape[1:]) == (wanted.dtype, wanted.shape[1:]):
+        return
+    if wanted.dtype.names is not None and (x.dtype.names != wanted.dtype.names or x.ndim != 1):
+        raise ValueError(
+            f"x must be [n] rows with the fields {', '.join(wanted.dtype.names)}, got {x.dtype} of shape "
+            f"{list(x.shape)}; make it with the specification's row_dtype"
+        )
+    if x.dtype.names is not None and wanted.dtype.names is None:
+        raise ValueError(f"x must be one array of {spec.dtype}, got rows with the fields {', '.join(x.dtype.names)}")
+    found = example_inputs(x)
+    for name, needed in example_inputs(wanted).items():
+        has = found[name]
+        if has.dtype != needed.dtype or has.shape[1:] != needed.shape[1:]:
+            shape = ["n", *needed.shape[1:]]
+            raise ValueError(
+                f"{name} must be {needed.dtype} of shape {shape}, got {has.dtype} of shape {list(has.shape)}"
+            )
+
+
+def _check_ids(manifest: Manifest, x: Inputs) -> None:
+    # The graph would fail in the middle of a step, and in a private one whether it fails tells what was drawn.
+    found = example_inputs(x) if manifest.num_ids and len(x) else {}
+    for name, num_ids in manifest.num_ids.items():
+        if name in found and (found[name].min() < 0 or found[name].max() >= num_ids):
+            raise ValueError(
+                f"{name} must hold ids in [0, {num_ids}), got {found[name].min()} to {found[name].max()}; "
+                "are they of another vocabulary?"
+            )
+
+
+def _check_classes(spec: ExampleSpec, y: Labels, num_examples: int) -> None:
+    if y.shape != (num_examples,) or y.dtype != np.int64:
+        raise ValueError(
+            f"y must be int64, one label for each of {num_examples} examples, got {y.dtype} {list(y.shape)}"
+        )
     if len(y) and (y.min() < 0 or y.max() >= len(spec.labels)):
         raise ValueError(f"y must be in [0, {len(spec.labels)}), got {y.min()} to {y.max()}; do the labels differ?")
 
 
+def _check_values(manifest: Manifest, y: Labels, num_examples: int) -> None:
+    shape = [num_examples, len(manifest.spec.labels)]
+    if list(y.shape) != shape or y.dtype != np.float32:
+        raise ValueError(
+            f"y must be float32 of shape {shape}, a row of values an example, got {y.dtype} {list(y.shape)}"
+        )
+    num_bad = int((~np.isfinite(y)).any(axis=1).sum())
+    if num_bad:
+        raise ValueError(f"y must be finite, got {num_bad} of {num_examples} rows with NaN or infinite values")
+    if manifest.loss == "bce_with_logits" and len(y) and (y.min() < 0 or y.max() > 1):
+        raise ValueError(
+            f"y must be in [0, 1] for {manifest.loss}, got {y.min():g} to {y.max():g}; is it a probability?"
+        )
+
+
 def _run_finite(run: Run, x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-    x[mask == 0] = 0
+    x[mask == 0], y[mask == 0] = 0, 0
     outputs, is_finite = run(x, y, mask)
     if is_finite.all():
         return outputs, is_finite
-    x[~is_finite] = 0
+    x[~is_finite], y[~is_finite] = 0, 0
     again, _ = run(x, y, np.where(is_finite, mask, np.float32(0)))
     return again, is_finite
 
@@ -141,6 +209,7 @@ def _pad(array: Inputs, length: int) -> Inputs:
 
 
 def _open(graph: bytes, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    _check_self_contained(graph, name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -152,3 +221,12 @@ def _open(graph: bytes, name: str, inputs: tuple[str, ...], outputs: tuple[str, 
             f"got {sorted(found[0])} and {sorted(found[1])}; compile the artifact again"
         )
     return session
+
+
+def _check_self_contained(graph: bytes, name: str) -> None:
+    try:
+        has_files = has_external_data(graph)
+    except ValueError as error:
+        raise ArtifactError(f"{name} is {error}; compile the artifact again") from error
+    if has_files:
+        raise ArtifactError(f"{name} refers to other files, which no graph may; compile the artifact again")

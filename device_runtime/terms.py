@@ -19,7 +19,8 @@ class PrivacyTerms:
         noise_at: `device`: what is uploaded is private against everybody. `sum`: the raw clipped sum is uploaded and
             the trusted server adds the noise; against the server there is no privacy.
         sample_rate: Probability with which an example takes part in a logical step (Poisson).
-        noise_multiplier: Noise deviation divided by the release's L2 sensitivity.
+        noise_multiplier: Noise deviation divided by the release's L2 sensitivity; what is drawn is larger by 2^-8
+            (`lattice_noise`).
     """
 
     noise_at: NoiseAt

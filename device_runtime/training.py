@@ -20,8 +20,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from device_runtime.arrays import Flags, Floats, Indices, Inputs, Labels, Vector
+from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.private_random import PrivateRandom, Purpose
-from device_runtime.session import StepSession, check_examples
+from device_runtime.session import StepSession, check_examples, example_inputs
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
 from device_runtime.vectors import VectorName
 
@@ -58,7 +59,7 @@ class LoadedAssignment(Generic[Terms]):
 
 @dataclass(frozen=True)
 class Examples:
-    """One split of a client's examples: x [n, *shape], y i64[n]."""
+    """One split of a client's examples: x [n, *shape] (or [n] rows with a field an input), y i64[n] or f32[n, K]."""
 
     x: Inputs = field(repr=False)
     y: Labels = field(repr=False)
@@ -141,8 +142,8 @@ def evaluate(
     values = _release_values(assignment, examples.x[drawn], examples.y[drawn])
     sums = values.sum(axis=0)
     if terms.privacy is not None and terms.privacy.noise_at == "device":
-        deviation = terms.privacy.noise_multiplier * sqrt(len(terms.release))
-        sums += deviation * private_random.normals(Purpose.VOTES_AND_METRICS, 1, len(terms.release))
+        normals = private_random.normals(Purpose.VOTES_AND_METRICS, 1, len(sums))
+        sums = add_lattice_noise(sums, sqrt(len(sums)), terms.privacy.noise_multiplier, normals)
     return MetricSums(terms.release, tuple(map(float, sums)), n, assignment.session.num_chunks(len(drawn)))
 
 
@@ -212,12 +213,12 @@ def _train_private(
 ) -> Update:
     terms, n = assignment.terms, len(examples)
     descent, num_chunks = _Descent(assignment.parameters, terms), 0
-    deviation = privacy.noise_multiplier * _private_clip(terms)
     for step in range(terms.local_steps or 0):
         current = replace(assignment, parameters=descent.parameters)
         gradient_sum, step_chunks = _draw_sum(current, privacy, examples, private_random, step)
-        noise = deviation * private_random.normals(Purpose.NOISE, step, len(gradient_sum))
-        descent.step(((gradient_sum + noise) / (privacy.sample_rate * n)).astype(np.float32))
+        normals = private_random.normals(Purpose.NOISE, step, len(gradient_sum))
+        noised = add_lattice_noise(gradient_sum, _private_clip(terms), privacy.noise_multiplier, normals)
+        descent.step((noised / (privacy.sample_rate * n)).astype(np.float32))
         num_chunks += step_chunks
     return descent.update(n, num_chunks)
 
@@ -249,12 +250,18 @@ def _release_values(assignment: LoadedAssignment[EvaluateTerms], x: Inputs, y: L
     unknown = set(terms.release) - {"loss", *names}
     if unknown:
         raise ValueError(f"release asks for {sorted(unknown)}, the artifact has loss, {', '.join(names)}")
-    is_record: Flags = np.all(np.isfinite(x), axis=tuple(range(1, x.ndim)))
-    losses, metrics = assignment.session.evaluate(assignment.parameters, x, y, is_record)
+    losses, metrics = assignment.session.evaluate(assignment.parameters, x, y, _is_record(x))
     columns = dict(zip(names, np.clip(metrics, 0.0, 1.0).T.astype(np.float64), strict=True))
     if "loss" in terms.release:
         columns["loss"] = _bounded_losses(losses.astype(np.float64), terms.loss_bound)
     return np.stack([columns[name] for name in terms.release], axis=1)
+
+
+def _is_record(x: Inputs) -> Flags:
+    """Which rows are finite in every input, bool[n]; whole numbers always are."""
+    inputs = example_inputs(x).values()
+    flags: Flags = np.array([np.isfinite(values).all(axis=tuple(range(1, values.ndim))) for values in inputs])
+    return np.asarray(flags.all(axis=0))
 
 
 def _bounded_losses(losses: Floats, loss_bound: float | None) -> Floats:

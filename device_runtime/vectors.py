@@ -1,5 +1,6 @@
-"""Flat float32 vectors as safetensors bytes: parameters, parameter updates and gradient sums, checked when read."""
+"""Float32 tensors as safetensors bytes, checked when read: vectors (parameters, updates, sums) and frozen tensors."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ VectorName = Literal["parameters", "parameter_update", "gradient_sum"]
 
 
 class VectorError(ValueError):
-    """A safetensors file does not hold the one float32 vector that was asked for."""
+    """A safetensors file does not hold the float32 vector or tensors that were asked for."""
 
 
 def write_vector(name: VectorName, vector: Vector) -> bytes:
@@ -52,6 +53,37 @@ def read_vector(data: bytes | Path, name: VectorName, num_parameters: int) -> Ve
 def read_parameters(data: bytes | Path, manifest: Manifest) -> Vector:
     """Read parameters f32[P] in the manifest's layout order from a file or its bytes; raises `VectorError`."""
     return read_vector(data, "parameters", manifest.num_parameters)
+
+
+def write_frozen(tensors: Mapping[str, Vector]) -> bytes:
+    """`frozen.safetensors`: float32 tensors by name; equal tensors give equal bytes, so that artifacts share a file."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise ValueError(f"frozen tensor {name!r} must be float32 and finite, got {tensor.dtype}")
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+
+
+def read_frozen(data: bytes | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Vector]:
+    """Read float32 tensors of these names and shapes from a file or its bytes; read-only.
+
+    Raises:
+        VectorError: Not safetensors, other tensors, another dtype or shape, or a value that is not finite.
+    """
+    tensors = _tensors(data)
+    if set(tensors) != set(shapes):
+        raise VectorError(f"safetensors must hold exactly the tensors {sorted(shapes)}, got {sorted(tensors)}")
+    frozen = {}
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor["dtype"] != "F32" or tuple(tensor["shape"]) != shape:
+            raise VectorError(
+                f"{name} must be float32 of shape {list(shape)}, got {tensor['dtype']} of shape {tensor['shape']}; "
+                "compile the artifact again"
+            )
+        frozen[name] = np.frombuffer(tensor["data"], "<f4").reshape(shape)
+        if not np.isfinite(frozen[name]).all():
+            raise VectorError(f"{name} must be finite, it has values that are NaN or infinite; compile it again")
+    return frozen
 
 
 def _tensors(data: bytes | Path) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ NONCE_HEADER = "Handheld-Nonce"
 SIGNATURE_HEADER = "Handheld-Signature"
 REPLAY_NONCE_HEADER = "Replay-Nonce"
 PROBLEM_TYPE = "application/problem+json"
+MAX_BLOB_BYTES = 2**30  # the largest file that a client downloads
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,8 @@ def load_artifact(artifact_id: str, read_blob: ReadBlob) -> Artifact:
     manifest = read_blob(artifact_id)
     record = read_manifest(manifest)
     gradient, graph = read_blob(record.gradient_sha256), read_blob(record.evaluate_sha256)
-    return check_artifact(manifest, gradient, graph, artifact_id)
+    frozen = None if record.frozen is None else read_blob(record.frozen.sha256)
+    return check_artifact(manifest, gradient, graph, frozen, artifact_id)
 
 
 def privacy_of(assignment: Assignment) -> PrivacyTerms | None:

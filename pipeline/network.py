@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from search.layers import INPUT, Layer
 
-GROUP_NORM_EPSILON = 1e-5
-
 
 class Network(nn.Module):
     """A network of `layers_of`; parameters are called `LAYER.weight` and `LAYER.bias`, in layout order."""
@@ -36,31 +34,12 @@ class Network(nn.Module):
         parent.add_module(last, module)
 
 
-class GroupNorm(nn.Module):
-    """Group normalisation in primitive operators: ORT Training has no gradient for the fused one (arXiv:1803.08494)."""
-
-    def __init__(self, num_groups: int, num_channels: int) -> None:
-        super().__init__()
-        self.num_groups = num_groups
-        self.weight = nn.Parameter(torch.ones(num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
+class GroupNorm(nn.GroupNorm):
+    """torch's, but for a single value a group too, whose output is the bias (arXiv:1803.08494)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [batch, channels, height, width] within each example's groups of channels."""
-        batch, channels, height, width = x.shape
-        grouped = x.reshape(batch, self.num_groups, -1)
-        centred = grouped - grouped.mean(-1, keepdim=True)
-        variance = (centred * centred).mean(-1, keepdim=True)
-        normal = (centred / torch.sqrt(variance + GROUP_NORM_EPSILON)).reshape(batch, channels, height, width)
-        return normal * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
-
-
-class HardSwish(nn.Module):
-    """x relu6(x + 3) / 6 in primitive operators (arXiv:1905.02244)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Elementwise."""
-        return x * torch.clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0)
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class GlobalAverage(nn.Module):
@@ -103,7 +82,7 @@ def _module_of(layer: Layer) -> nn.Module:
         return nn.Linear(layer.input_shape[0], layer.output_shape[0], layer.has_bias)
     plain: dict[str, type[nn.Module]] = {
         "relu": nn.ReLU,
-        "hard_swish": HardSwish,
+        "hard_swish": nn.Hardswish,
         "add": Add,
         "global_average": GlobalAverage,
         "flatten": nn.Flatten,

@@ -12,7 +12,7 @@ from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import PrivacyTerms, TrainTerms
 from device_runtime.training import Examples, LoadedAssignment, train
-from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters
+from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import open_digits
 from search.architecture import Architecture, Stage, Stem
 
@@ -22,7 +22,7 @@ SPLIT_KEY = bytes(32)
 
 def learn(source: DataSet, architecture: Architecture, terms: TrainTerms, folder: Path) -> tuple[float, float]:
     """Accuracy on the training and on the validation split after one assignment."""
-    artifact = compile_artifact(CompileRequest(architecture, source.spec, 32), folder / "artifact")
+    artifact = compile_architecture(CompileRequest(architecture, source.spec, 32), folder / "artifact")
     session = StepSession(artifact)
     splits = split_ids(source, SPLIT_KEY)
     examples = {name: Examples(*source.get(splits[name])) for name in ("train", "validation")}

@@ -16,7 +16,7 @@ from device_runtime.accounting import Budget
 from device_runtime.private_random import PrivateRandom
 from device_runtime.state_folder import read_ledgers
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
-from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters
+from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.coordinator.closing import close_round
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
@@ -134,7 +134,7 @@ class Search:
 
 @pytest.fixture
 def search(tmp_path):
-    compile_artifact(CompileRequest(ARCHITECTURE, SPEC, 32), tmp_path / "artifact")
+    compile_architecture(CompileRequest(ARCHITECTURE, SPEC, 32), tmp_path / "artifact")
     made = Search(tmp_path / "server", tmp_path / "artifact")
     yield made
     made.state.store.close()

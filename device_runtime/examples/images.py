@@ -100,6 +100,8 @@ def open_images(folder: Path, wanted: Wanted = SpecOverrides(), cache_bytes: int
     """
     listing = _list_images(folder)
     if isinstance(wanted, ExampleSpec):
+        if wanted.inputs or wanted.target != "class":
+            raise SourceError(f"{folder} gives one image and its class, the network wants more: write an npz file")
         unknown = sorted(set(listing.labels) - set(wanted.labels))
         if unknown:
             known = ", ".join(wanted.labels)

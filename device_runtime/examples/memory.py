@@ -10,11 +10,15 @@ from device_runtime.specs import ExampleSpec
 
 
 class ArraySource:
-    """Raw arrays x [n, *spec.shape] and y [n]; an example's id is its index, so new examples go to the end."""
+    """Raw arrays x [n, *spec.shape], or [n] rows with a field an input, and y [n] or [n, K].
+
+    An example's id is its index, so new examples go to the end.
+    """
 
     def __init__(self, x: Inputs, y: Labels, spec: ExampleSpec, clients: Sequence[str] | None = None) -> None:
         check_arrays(x, y, spec, clients)
-        self._x, self._y, self._spec = x, y.astype(np.int64), check_channels(spec)
+        self._x, self._spec = x, check_channels(spec)
+        self._y = y.astype(np.int64 if spec.target == "class" else np.float32)
         self._ids = tuple(map(str, range(len(x))))
         self._clients = None if clients is None else dict(zip(self._ids, clients, strict=True))
 
@@ -30,6 +34,11 @@ class ArraySource:
         return normalize(self._x[indices], self._spec), self._y[indices]
 
     def class_indices(self) -> Labels:
+        if self._spec.target != "class":
+            raise SourceError(
+                "y holds values, not classes, so there are none to deal by: set partition to iid, or to file with an "
+                "owner for each example"
+            )
         return self._y.copy()
 
     def clients(self) -> dict[str, str] | None:
@@ -42,16 +51,28 @@ class ArraySource:
 
 
 def check_arrays(x: Inputs, y: Labels, spec: ExampleSpec, clients: Sequence[str] | None) -> None:
-    """Refuse arrays of different lengths, another shape than the specification's, labels outside it, or one class."""
+    """Refuse arrays of different lengths, of another shape than the specification's, or labels outside it."""
+    if spec.inputs and x.dtype != spec.row_dtype():
+        raise SourceError(
+            f"x must be rows of {spec.row_dtype()}, got {x.dtype}; make it with the specification's row_dtype"
+        )
     if x.shape[1:] != spec.shape:
         raise SourceError(
             f"x must be {['n', *spec.shape]}, channels first, got {list(x.shape)}; reshape or transpose it"
         )
-    if y.shape != (len(x),):
-        raise SourceError(f"y must hold one label for each of {len(x)} examples in x, got shape {list(y.shape)}")
     if clients is not None and len(clients) != len(x):
         raise SourceError(f"client must name an owner for each of {len(x)} examples in x, got {len(clients)}")
-    if len(x) == 0:
-        raise SourceError("x is empty; a data set needs at least one example of each of two classes")
-    if y.min() < 0 or y.max() >= len(spec.labels):
+    _check_labels(y, len(x), spec)
+
+
+def _check_labels(y: Labels, num_examples: int, spec: ExampleSpec) -> None:
+    shape = [num_examples] if spec.target == "class" else [num_examples, len(spec.labels)]
+    if list(y.shape) != shape:
+        what = "one label" if spec.target == "class" else f"{len(spec.labels)} values"
+        raise SourceError(f"y must hold {what} for each of {num_examples} examples in x, got shape {list(y.shape)}")
+    if num_examples == 0:
+        raise SourceError("x is empty; a data set needs at least one example")
+    if spec.target == "values" and not (np.abs(y) <= np.finfo(np.float32).max).all():
+        raise SourceError("y must be finite in float32, it has values that are not; leave such examples out")
+    if spec.target == "class" and (y.min() < 0 or y.max() >= len(spec.labels)):
         raise SourceError(f"labels must be 0 to {len(spec.labels) - 1}, got {y.min()} to {y.max()}; renumber y from 0")

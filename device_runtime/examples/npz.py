@@ -1,5 +1,6 @@
-"""`npz:FILE`: numpy arrays `x`, `y` and, where examples have owners, `client`."""
+"""`npz:FILE`: numpy arrays `x` (or several `x.NAME`), `y` and, where examples have owners, `client`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -10,48 +11,82 @@ from numpy.typing import NDArray
 from device_runtime.arrays import Inputs, Labels
 from device_runtime.examples.memory import ArraySource
 from device_runtime.examples.source import SourceError, SpecOverrides, Wanted
-from device_runtime.specs import Colour, ExampleSpec
+from device_runtime.specs import Colour, DType, ExampleSpec, InputSpec, Target
 
 COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb"}
+PREFIX = "x."  # of the inputs where there are several
+Arrays = Mapping[str, NDArray[np.generic]]
 
 
 def open_npz(path: Path, wanted: Wanted = SpecOverrides()) -> ArraySource:  # noqa: B008  (frozen)
     """Read a file that `numpy.savez` wrote; the arrays stay in memory.
 
-    x is [n, channels, height, width], [n, height, width] (one channel) or [n, features]; uint8 is scaled to 0..1, other
-    numbers are taken as they are. y holds class indices from 0, or class names.
+    x is [n, channels, height, width], [n, height, width] (one channel) or [n, features]; uint8 is scaled to 0..1, rows
+    of other whole numbers are ids (int64), everything else is taken as it is (float32). Two or more arrays `x.NAME`
+    [n, ...] in place of x are several inputs, taken as they are: whole numbers as int64. y holds class indices from 0,
+    class names, or values [n, K] (K >= 1), named by `labels` [K] or 0 to K - 1.
+
+    Args:
+        wanted: A manifest's specification, which decides all this, or what to set in place of guesses.
 
     Raises:
         SourceError: Names the key, the shape or the label that does not fit, and the cure.
     """
     arrays = _load(path)
-    x = arrays["x"]
-    if x.ndim == 3:
-        x = x[:, None]
-    labels, y = _labels(path, arrays["y"], wanted)
-    clients = arrays.get("client")
-    spec = wanted if isinstance(wanted, ExampleSpec) else _guess_spec(path, x, labels, wanted)
+    if "x" in arrays and arrays["x"].ndim == 3:
+        arrays["x"] = arrays["x"][:, None]
+    target, labels, y = _target(path, arrays, wanted)
+    try:
+        spec = wanted if isinstance(wanted, ExampleSpec) else wanted.apply(_guess_spec(path, arrays, labels, target))
+    except SourceError:
+        raise
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
     if spec.resize or spec.crop:
         raise SourceError(f"{path}: resize and crop apply to images:DIR; store x in its final size")
-    if x.dtype.kind not in ("iu" if spec.dtype == "int64" else "fiu"):
-        raise SourceError(f"{path}: x must hold numbers that {spec.dtype} can hold, got {x.dtype}")
-    return ArraySource(x, y, spec, None if clients is None else [str(client) for client in clients])
+    clients = arrays.get("client")
+    return ArraySource(
+        _x(path, arrays, spec), y, spec, None if clients is None else [str(client) for client in clients]
+    )
 
 
 def _load(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y", "client") if name in file}
             found = list(file)
+            wanted = [name for name in found if name in {"x", "y", "client", "labels"} or name.startswith(PREFIX)]
+            arrays = {name: file[name] for name in wanted}
     except (OSError, BadZipFile, EOFError, ValueError, TypeError) as error:
         raise SourceError(f"{path} cannot be read: {error}; write it with numpy.savez(path, x=..., y=...)") from error
-    missing = [name for name in ("x", "y") if name not in arrays]
+    inputs = [name for name in found if name.startswith(PREFIX)]
+    missing = [name for name in ("x", "y") if name not in arrays and not (name == "x" and inputs)]
     if missing:
         raise SourceError(f"{path} lacks {' and '.join(missing)}, it has {', '.join(found) or 'nothing'}; save x and y")
+    if "x" in arrays and inputs:
+        raise SourceError(f"{path} has x beside {', '.join(inputs)}; save one x, or every input as x.NAME")
     return arrays
 
 
-def _labels(path: Path, y: NDArray[np.generic], wanted: Wanted) -> tuple[tuple[str, ...], Labels]:
+def _target(path: Path, arrays: Arrays, wanted: Wanted) -> tuple[Target, tuple[str, ...], Labels]:
+    """What y is, names of the classes or values, and y itself: class indices [n] or values [n, K]."""
+    y = arrays["y"]
+    target: Target = "values" if y.ndim == 2 else "class"
+    if isinstance(wanted, ExampleSpec) and wanted.target != target:
+        needed = "class indices or names, [n]" if target == "values" else f"values, [n, {len(wanted.labels)}]"
+        raise SourceError(f"{path}: the network wants y to hold {needed}, got {y.dtype} of shape {list(y.shape)}")
+    if target == "class":
+        return (target, *_classes(path, y, wanted))
+    if y.dtype.kind not in "fiub":
+        raise SourceError(f"{path}: y of shape {list(y.shape)} must hold numbers, got {y.dtype}")
+    if isinstance(wanted, ExampleSpec):
+        return target, wanted.labels, y
+    named = arrays.get("labels", np.arange(y.shape[1]))
+    if named.shape != y.shape[1:] or not len(named):
+        raise SourceError(f"{path}: labels must name each of {y.shape[1]} values of y, got shape {list(named.shape)}")
+    return target, tuple(map(str, named)), y
+
+
+def _classes(path: Path, y: NDArray[np.generic], wanted: Wanted) -> tuple[tuple[str, ...], Labels]:
     """Class names, and the index of each example's class."""
     if y.dtype.kind in "iu":
         labels = tuple(map(str, range(int(y.max(initial=0)) + 1)))
@@ -60,7 +95,10 @@ def _labels(path: Path, y: NDArray[np.generic], wanted: Wanted) -> tuple[tuple[s
         names, indices = np.unique(y.astype(str), return_inverse=True)
         labels = tuple(map(str, names))
     else:
-        raise SourceError(f"{path}: y must hold class indices (integers) or class names (strings), got {y.dtype}")
+        raise SourceError(
+            f"{path}: y must hold class indices (integers) or class names (strings), got {y.dtype}; values to predict "
+            "are [n, K]: store y[:, None] for one"
+        )
     if isinstance(wanted, ExampleSpec):
         return wanted.labels, indices if y.dtype.kind in "iu" else _known(path, names, indices, wanted.labels)
     if len(names) < 2:
@@ -76,11 +114,50 @@ def _known(path: Path, names: NDArray[np.str_], indices: Labels, labels: tuple[s
     return np.array([labels.index(str(name)) for name in names], np.int64)[indices]
 
 
-def _guess_spec(path: Path, x: Inputs, labels: tuple[str, ...], wanted: SpecOverrides) -> ExampleSpec:
+def _guess_spec(path: Path, arrays: Arrays, labels: tuple[str, ...], target: Target) -> ExampleSpec:
+    if "x" not in arrays:
+        inputs = {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
+        specs = [InputSpec(name.removeprefix(PREFIX), x.shape[1:], _dtype(x)) for name, x in inputs.items()]
+        return ExampleSpec((), labels, inputs=tuple(specs), target=target)
+    x = arrays["x"]
     shape = x.shape[1:]
     if not shape or 0 in shape:
         raise SourceError(f"{path}: x must be [n, channels, height, width] or [n, features], got {list(x.shape)}")
     if len(shape) == 3 and shape[0] not in COLOURS and shape[2] in COLOURS:
         raise SourceError(f"{path}: x {list(x.shape)} looks channels last; store numpy.transpose(x, (0, 3, 1, 2))")
-    spec = ExampleSpec(tuple(shape), labels, colour=COLOURS.get(shape[0], "none") if len(shape) == 3 else "none")
-    return wanted.apply(replace(spec, scale=1 / 255) if x.dtype == np.uint8 else spec)
+    spec = ExampleSpec(
+        shape, labels, colour=COLOURS.get(shape[0], "none") if len(shape) == 3 else "none", target=target
+    )
+    if x.dtype == np.uint8:
+        return replace(spec, scale=1 / 255)
+    return replace(spec, dtype=_dtype(x)) if len(shape) == 1 else spec
+
+
+def _dtype(x: NDArray[np.generic]) -> DType:
+    return "int64" if x.dtype.kind in "iu" else "float32"
+
+
+def _x(path: Path, arrays: Arrays, spec: ExampleSpec) -> Inputs:
+    """Raw x, or several inputs as one array of rows."""
+    names = [PREFIX + one.name for one in spec.inputs] or ["x"]
+    found = [name for name in arrays if name == "x" or name.startswith(PREFIX)]
+    if set(found) != set(names):
+        raise SourceError(f"{path} has {', '.join(found)}, the network takes {', '.join(names)}; save exactly these")
+    if not spec.inputs:
+        return _numbers(path, "x", arrays["x"], spec.dtype)
+    rows = np.zeros(len(arrays["y"]), spec.row_dtype())
+    for one in spec.inputs:
+        values = _numbers(path, PREFIX + one.name, arrays[PREFIX + one.name], one.dtype)
+        if values.shape != (len(rows), *one.shape):
+            raise SourceError(
+                f"{path}: x.{one.name} must be {[len(rows), *one.shape]}, a row for each of {len(rows)} y, got "
+                f"{list(values.shape)}"
+            )
+        rows[one.name] = values
+    return rows
+
+
+def _numbers(path: Path, name: str, x: NDArray[np.generic], dtype: DType) -> Inputs:
+    if x.dtype.kind not in ("iu" if dtype == "int64" else "fiu"):
+        raise SourceError(f"{path}: {name} must hold numbers that {dtype} can hold, got {x.dtype}")
+    return x

@@ -47,7 +47,7 @@ def training_flags(source: ExampleSource, key: bytes, rotation: int = 0) -> Flag
 
 
 def deal(
-    ids: Sequence[str], class_indices: Labels, is_train: Flags, terms: DealTerms, rng: np.random.Generator
+    ids: Sequence[str], class_indices: Labels | None, is_train: Flags, terms: DealTerms, rng: np.random.Generator
 ) -> Shares:
     """Deal every example to one client; each share keeps the order of `ids`.
 
@@ -56,12 +56,14 @@ def deal(
     client has enough training examples.
 
     Args:
-        class_indices: i64[n] of `ids`.
+        class_indices: i64[n] of `ids`; None will do where nothing is dealt by class, without `alpha`.
         is_train: bool[n], from `training_flags`.
 
     Raises:
         PartitionError: No draw gave every client enough.
     """
+    if terms.alpha is not None and class_indices is None:
+        raise ValueError(f"class_indices must be given to deal by class, alpha is {terms.alpha}")
     num_train, needed = int(is_train.sum()), terms.num_clients * terms.min_train_examples
     if num_train < needed:
         raise PartitionError(
@@ -105,10 +107,10 @@ def deal_by_owner(
     return _shares(ids, numbers, len(names))
 
 
-def _draw_owners(class_indices: Labels, is_train: Flags, terms: DealTerms, rng: np.random.Generator) -> Labels:
+def _draw_owners(class_indices: Labels | None, is_train: Flags, terms: DealTerms, rng: np.random.Generator) -> Labels:
     """A client's number for each example, i64[n]."""
-    owners = np.zeros(len(class_indices), np.int64)
-    if terms.alpha is None:
+    owners = np.zeros(len(is_train), np.int64)
+    if terms.alpha is None or class_indices is None:
         # Training and other examples apart, so that both are even to within one.
         for part in (np.flatnonzero(is_train), np.flatnonzero(~is_train)):
             owners[rng.permutation(part)] = np.arange(len(part)) % terms.num_clients

@@ -27,7 +27,10 @@ class ExampleSource(Protocol):
         ...
 
     def get(self, ids: Sequence[str]) -> tuple[Inputs, Labels]:
-        """Read x [n, *spec.shape] of spec.dtype and y i64[n] for these ids, in their order."""
+        """Read x and y for these ids, in their order.
+
+        x is [n] of `spec.row_dtype()`, y i64[n] class indices or f32[n, K] values, as `spec.target` says.
+        """
         ...
 
 
@@ -35,7 +38,7 @@ class DataSet(ExampleSource, Protocol):
     """A source with what it takes to deal it out to emulated clients."""
 
     def class_indices(self) -> Labels:
-        """Class index i64[n] of each of `ids()`, without decoding any x."""
+        """Class index i64[n] of each of `ids()`, without decoding any x; raises SourceError where y is no class."""
         ...
 
     def clients(self) -> dict[str, str] | None:
@@ -126,7 +129,12 @@ def given_test_ids(source: ExampleSource) -> frozenset[str] | None:
 
 
 def normalize(raw: Inputs, spec: ExampleSpec) -> Inputs:
-    """(raw * scale - mean) / deviation, [n, *shape]; mean and deviation run along the first axis of one example."""
+    """(raw * scale - mean) / deviation, [n, *shape]; mean and deviation run along the first axis of one example.
+
+    Whole numbers and several inputs are taken as they are.
+    """
+    if spec.inputs:
+        return raw.astype(spec.row_dtype())
     if spec.dtype == "int64":
         return raw.astype(np.int64)
     per_channel = (-1, *[1] * (len(spec.shape) - 1))
@@ -138,6 +146,6 @@ def normalize(raw: Inputs, spec: ExampleSpec) -> Inputs:
 def check_channels(spec: ExampleSpec) -> ExampleSpec:
     """Refuse means or deviations for another number of channels; gives the specification back."""
     for name, values in (("mean", spec.mean), ("deviation", spec.deviation)):
-        if len(values) not in {1, spec.shape[0]}:
+        if len(values) not in {1, *spec.shape[:1]}:
             raise SourceError(f"{name} must have 1 value or one for each of {spec.shape[0]} channels, got {values}")
     return spec

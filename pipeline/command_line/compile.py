@@ -1,59 +1,72 @@
-"""`handheld compile`: an architecture file becomes a training artifact."""
+"""`handheld compile`: an architecture file, or any torch module, becomes a training artifact."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from device_runtime.specs import Colour, ExampleSpec
+from device_runtime.specs import ExampleSpec, InputSpec
+from pipeline.command_line.compile_result import describe, table_of
+from pipeline.command_line.module_options import Job, ModuleOptions, compile_module, parse_input, parse_segments
 from profiles.records import RecordError, decode_record
 from search.architecture import Architecture
 
-if TYPE_CHECKING:
-    from pipeline.compile.certificate import Certificate
-
 T = TypeVar("T")
 DEFAULT_BATCH_SIZE = 16
-_COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb"}
+EXAMPLE = (
+    "handheld compile docs/examples/architecture.json -o runs/artifact; "
+    "handheld compile --module mypackage.nets:make_net --input 3x32x32 --classes 10 -o runs/artifact; "
+    "handheld compile --module nets:make_tagger --input ids=64:int64 --input image=3x32x32 --classes 5 "
+    "--loss bce_with_logits --freeze 'features.*' --segment 'head=classifier.*' -o runs/artifact"
+)
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What `handheld compile` made.
-
-    Attributes:
-        is_spec_derived: Whether the specification was made up from the architecture.
-        operators: Types of both graphs.
-        errors: Of the certificate, against torch in float64.
-        step_ms, evaluate_ms: Of one batch, one thread, on this machine.
-        files: Bytes of each file by its path in the folder.
-    """
-
-    folder: str
-    artifact_id: str
-    architecture_id: str
-    num_parameters: int
-    batch_size: int
-    spec: ExampleSpec
-    is_spec_derived: bool
-    operators: tuple[str, ...]
-    errors: dict[str, float]
-    tolerance: float
-    step_ms: float
-    evaluate_ms: float
-    files: dict[str, int]
-
-
-def compile_architecture(  # noqa: PLR0913  (the command's own options)
-    architecture: Annotated[Path, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")],
+def compile_network(  # noqa: PLR0913  (the command's own options)
+    architecture: Annotated[
+        Path | None, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")
+    ] = None,
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an artifact there is replaced.")],
+    module: Annotated[
+        str | None,
+        typer.Option(
+            help="package.file:factory instead of an architecture: a function or class to call without arguments, or a "
+            "torch.nn.Module. The current directory is importable."
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Shape of one example, without the batch: 3x32x32, or 64:int64. Of several inputs each: ids=64:int64.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes, or values for bce_with_logits and mse.", show_default=False)
+    ] = None,
+    loss: Annotated[str, typer.Option(help="cross_entropy, bce_with_logits or mse.")] = "cross_entropy",
+    label_smoothing: Annotated[float, typer.Option(help="Of cross_entropy, from 0 to below 1.")] = 0.0,
+    segments: Annotated[
+        list[str] | None,
+        typer.Option("--segment", help="NAME=PATTERN of parameters that can be trained alone, as head=classifier.*"),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PATTERN of parameters that are not trained, as features.*; a BatchNorm among them is folded."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file of the module's state_dict, to start from.")
+    ] = None,
+    replace_batchnorm: Annotated[
+        bool, typer.Option("--replace-batchnorm", help="Put GroupNorm in the place of BatchNorm, which mixes examples.")
+    ] = False,
     spec: Annotated[
-        Path | None, typer.Option(help="JSON of an ExampleSpec; left out, it is derived from the architecture.")
+        Path | None,
+        typer.Option(help="JSON of an ExampleSpec; left out, it is derived. With it, --input and --classes may go."),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="B, the examples that a graph takes at a time: a matter of memory.")
@@ -61,30 +74,29 @@ def compile_architecture(  # noqa: PLR0913  (the command's own options)
     seed: Annotated[int, typer.Option(min=0, help="Of the initial parameters; no part of the artifact's id.")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Compile an architecture into a training artifact, and certify it against torch."""
-    design = read_record(Architecture, architecture)
-    meaning = read_record(ExampleSpec, spec) if spec else derive_spec(design)
-    with Console(stderr=True).status("importing torch"):
-        from pipeline.compile.artifact import CompileRequest, compile_artifact  # noqa: PLC0415  (heavy)
-        from pipeline.compile.certificate import Certificate  # noqa: PLC0415
-    request = CompileRequest(design, meaning, batch_size)
-    with Console(stderr=True).status("compiling"):
-        compile_artifact(request, output, seed)
-    certificate = decode_record(Certificate, (output / "certificate.json").read_bytes())
-    result = _describe(output, certificate, is_spec_derived=spec is None)
-    print_result(result, json, _table(result))
-
-
-def derive_spec(architecture: Architecture) -> ExampleSpec:
-    """The specification of raw images in the architecture's shape, not normalised, with classes "0", "1" and so on."""
-    channels = architecture.input_shape[0]
-    return ExampleSpec(
-        shape=architecture.input_shape,
-        labels=tuple(map(str, range(architecture.num_classes))),
-        colour=_COLOURS.get(channels, "none"),
-        mean=(0.0,) * channels,
-        deviation=(1.0,) * channels,
+    """Compile an architecture or a torch module into a training artifact, and certify it against torch."""
+    options = ModuleOptions(
+        inputs=tuple(map(parse_input, inputs or ())),
+        num_classes=classes,
+        loss=loss,
+        label_smoothing=label_smoothing,
+        segments=parse_segments(segments or ()),
+        freeze=tuple(freeze or ()),
+        weights=weights,
+        replace_batchnorm=replace_batchnorm,
     )
+    job = Job(output, read_record(ExampleSpec, spec) if spec else None, batch_size, seed)
+    if architecture is not None and module is None:
+        if options != ModuleOptions():
+            raise ValueError("an architecture takes --spec, --batch-size and --seed only; the rest is for --module")
+        _compile_architecture(read_record(Architecture, architecture), job)
+    elif module is not None and architecture is None:
+        with Console(stderr=True).status("compiling"):
+            compile_module(module, options, job)
+    else:
+        raise ValueError("compile takes either an architecture's JSON file or --module package.file:factory")
+    result = describe(output, is_spec_derived=spec is None)
+    print_result(result, json, table_of(result))
 
 
 def read_record(cls: type[T], path: Path) -> T:
@@ -97,55 +109,11 @@ def read_record(cls: type[T], path: Path) -> T:
         raise RecordError(f"{path}: {error}") from error
 
 
-def _describe(folder: Path, certificate: "Certificate", *, is_spec_derived: bool) -> Compiled:
-    from device_runtime.artifact import read_artifact  # noqa: PLC0415  (ONNX Runtime)
-
-    manifest = read_artifact(folder).manifest
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Compiled(
-        folder=str(folder),
-        artifact_id=certificate.artifact_id,
-        architecture_id=manifest.architecture_id,
-        num_parameters=manifest.num_parameters,
-        batch_size=manifest.batch_size,
-        spec=manifest.spec,
-        is_spec_derived=is_spec_derived,
-        operators=manifest.operators,
-        errors=asdict(certificate.errors),
-        tolerance=certificate.tolerance,
-        step_ms=certificate.step_ms,
-        evaluate_ms=certificate.evaluate_ms,
-        files={path.relative_to(folder).as_posix(): path.stat().st_size for path in paths},
-    )
-
-
-def _table(result: Compiled) -> Table:
-    table = Table(
-        title=f"artifact {result.artifact_id[:12]} in {result.folder}", show_header=False, title_justify="left"
-    )
-    table.add_column()
-    table.add_column(overflow="fold")  # ids are there to be copied whole
-    for row in _rows(result):
-        table.add_row(*row)
-    return table
-
-
-def _rows(result: Compiled) -> list[tuple[str, str]]:
-    errors = ", ".join(f"{name} {value:.1e}" for name, value in result.errors.items())
-    return [
-        ("parameters", f"{result.num_parameters:,}"),
-        ("batch size", str(result.batch_size)),
-        ("examples", _spec_in_words(result)),
-        ("operators", f"{len(result.operators)} standard ones: {', '.join(result.operators)}"),
-        ("certificate", f"{errors}; passed (relative errors against torch in float64)"),
-        ("time here", f"gradient {result.step_ms:.2f} ms, evaluation {result.evaluate_ms:.2f} ms a batch, one thread"),
-        ("files", "\n".join(f"{name}  {size / 1024:.1f} KiB" for name, size in result.files.items())),
-        ("architecture id", result.architecture_id),
-        ("artifact id", result.artifact_id),
-    ]
-
-
-def _spec_in_words(result: Compiled) -> str:
-    spec, shape = result.spec, "x".join(map(str, result.spec.shape))
-    told = f"{shape} {spec.dtype}, colour {spec.colour}, labels {spec.labels[0]} to {spec.labels[-1]}"
-    return f"{told}; derived from the architecture, give --spec for your data's" if result.is_spec_derived else told
+def _compile_architecture(architecture: Architecture, job: Job) -> None:
+    with Console(stderr=True).status("importing torch"):
+        from pipeline.compile.artifact import CompileRequest, compile_architecture  # noqa: PLC0415  (heavy)
+        from pipeline.compile.inputs import derive_spec  # noqa: PLC0415
+    inputs = (InputSpec("x", architecture.input_shape),)
+    spec = job.spec or derive_spec(inputs, architecture.num_classes)
+    with Console(stderr=True).status("compiling"):
+        compile_architecture(CompileRequest(architecture, spec, job.batch_size), job.output, job.seed)

@@ -1,5 +1,6 @@
 """`handheld privacy plan`: what a run will spend, before it spends anything."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from pipeline.command_line.search import epsilon_in_words
 if TYPE_CHECKING:
     from pipeline.searching.schedule import Schedule
 
+LARGEST_EPSILON = 50.0  # above it a loss distribution takes minutes and says nothing
 EXAMPLE = "handheld privacy plan run.toml"
 
 
@@ -26,12 +28,16 @@ def plan(
     """
     # Help must not wait for what these import.
     from pipeline.run_file import read_run_file  # noqa: PLC0415
+    from pipeline.searching.loss_distribution import epsilon_of_fixed_schedule  # noqa: PLC0415
     from pipeline.searching.schedule import check_schedule, plan_schedule  # noqa: PLC0415
 
     checked = read_run_file(run_file)
     schedule, privacy = plan_schedule(checked), checked.privacy
     if schedule is None or privacy is None:
         raise ValueError(f"{run_file} has no table [privacy]: nothing of such a run is private")
+    if schedule.epsilon <= min(privacy.target_epsilon, LARGEST_EPSILON):
+        as_fixed = epsilon_of_fixed_schedule(schedule.releases(), schedule.delta)
+        schedule = replace(schedule, epsilon_as_fixed=as_fixed)
     print_result(schedule, json, _view(schedule, privacy.target_epsilon))
     check_schedule(checked)
 
@@ -46,5 +52,8 @@ def _view(schedule: "Schedule", target_epsilon: float) -> Group:
         table.add_row(entry.phase, release.split, release.kind, str(entry.count), *numbers)
     splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())
     total = f"epsilon {schedule.epsilon:.3f} of {target_epsilon:g} at delta {schedule.delta:g}"
-    lines = (f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}")
+    lines = [f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}"]
+    if schedule.epsilon_as_fixed is not None:
+        fixed = f"{schedule.epsilon_as_fixed:.3f} by privacy loss distributions, if the run keeps exactly to this plan"
+        lines.append(f"for reading, not for the stop rule: epsilon {fixed}")
     return Group(table, *lines, epsilon_in_words(schedule.noise_at))

@@ -9,7 +9,8 @@ from device_runtime.measure_command import measure
 from pipeline.command_line import fleet, privacy, profile
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
-from pipeline.command_line.compile import compile_architecture
+from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
+from pipeline.command_line.compile import compile_network
 from pipeline.command_line.demo import EXAMPLE as DEMO_EXAMPLE
 from pipeline.command_line.demo import demo
 from pipeline.command_line.report import EXAMPLE as REPORT_EXAMPLE
@@ -22,7 +23,7 @@ from pipeline.command_line.ship import ship
 from pipeline.run_file import RunFileError
 
 COMMANDS: dict[str, Command] = {
-    "compile": Command(compile_architecture, "handheld compile docs/examples/architecture.json -o runs/artifact"),
+    "compile": Command(compile_network, COMPILE_EXAMPLE),
     "demo": Command(demo, DEMO_EXAMPLE),
     "fleet run": Command(fleet.run, fleet.EXAMPLE),
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),

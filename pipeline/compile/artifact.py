@@ -1,51 +1,47 @@
-"""Compile an architecture into an artifact folder, and keep what was compiled by its architecture id."""
+"""Compile an architecture of the search space, or any torch module, into an artifact folder."""
 
-import errno
 import hashlib
-import importlib.metadata
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate, count
-from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
-import onnx
 import torch
 
 from device_runtime.arrays import Vector
-from device_runtime.artifact import LOSSES, Artifact, ArtifactError, read_artifact
-from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
-from device_runtime.vectors import write_vector
-from pipeline.compile.builder import OPSET, CompileError
-from pipeline.compile.certificate import certify
-from pipeline.compile.export import export_forward
-from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
-from pipeline.compile.losses import METRICS, Loss
-from pipeline.compile.ort_training import write_ort_training
+from device_runtime.artifact import Artifact, ArtifactError, read_artifact
+from device_runtime.specs import ExampleSpec
+from pipeline.compile.builder import CompileError
+from pipeline.compile.export import Forward, export_forward
+from pipeline.compile.folders import replaced_folder
+from pipeline.compile.graphs import Layout
+from pipeline.compile.inputs import (
+    ExampleInputs,
+    batch_of,
+    check_forward,
+    check_spec,
+    derive_spec,
+    input_specs,
+    name_inputs,
+)
+from pipeline.compile.losses import Loss
+from pipeline.compile.modules import prepare_module
+from pipeline.compile.segments import layout_of
+from pipeline.compile.versions import compiler_versions
+from pipeline.compile.writing import Network, flatten_parameters, one_thread, write_artifact
 from pipeline.network import build_module
-from profiles.records import encode_record, record_id, to_plain
+from profiles.records import record_id, to_plain
 from search.architecture import Architecture
 from search.layers import layers_of
 
-COMPILER_VERSION = "2"  # raised by every change that alters the graphs
-MINIMUM_RUNTIME = "1.12.0"  # the first ONNX Runtime with opset 17
-SEGMENT = "weights"
-FILES = (
-    "manifest.json",
-    "gradient.onnx",
-    "evaluate.onnx",
-    "certificate.json",
-    "parameters.safetensors",
-    "ort_training",
-)
+DEFAULT_BATCH_SIZE = 16
+_NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """What is compiled; its id is the architecture id and the key of the cache.
+    """An architecture to compile; its id is the architecture id and the key of the cache.
 
     Attributes:
         batch_size: B, the examples a graph takes at a time: a memory choice, not a hyper-parameter.
@@ -54,11 +50,9 @@ class CompileRequest:
     architecture: Architecture
     spec: ExampleSpec
     batch_size: int
-    loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
+        _check_batch_size(self.batch_size)
         if self.spec.shape != self.architecture.input_shape or len(self.spec.labels) != self.architecture.num_classes:
             raise ValueError(
                 f"the architecture takes {list(self.architecture.input_shape)} and {self.architecture.num_classes} "
@@ -66,25 +60,64 @@ class CompileRequest:
             )
         if self.spec.dtype != "float32":
             raise ValueError(f"the specification's dtype must be float32 for a convolution, got {self.spec.dtype}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(sorted(LOSSES))}, got {self.loss!r}")
+        if self.spec.target != "class":
+            raise ValueError(f"an architecture is a classifier: target must be 'class', got {self.spec.target!r}")
 
     def architecture_id(self) -> str:
-        """sha256 of architecture, specification, loss, batch size and the versions that compile."""
+        """sha256 of architecture, specification, batch size and the versions that compile."""
         return record_id({**to_plain(self), "compiler": compiler_versions()})
 
 
-def compiler_versions() -> dict[str, str]:
-    """Versions that decide what the graphs look like."""
-    return {
-        "handheld-compiler": COMPILER_VERSION,
-        "torch": importlib.metadata.version("torch"),
-        "onnxruntime-training": importlib.metadata.version("onnxruntime-training-cpu"),
-    }
+def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author)
+    module: torch.nn.Module,
+    example_inputs: ExampleInputs,
+    num_classes: int,
+    folder: Path,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    loss: Loss = Loss(),  # noqa: B008  (frozen)
+    segments: Mapping[str, str] = _NO_SEGMENTS,
+    spec: ExampleSpec | None = None,
+    name: str | None = None,
+    replace_batchnorm: bool = False,
+) -> Artifact:
+    """Write the artifact of a module into `folder` (made or replaced whole) and return it.
+
+    Its initial parameters are the module's own values; what has `requires_grad=False` is not trained. The module itself
+    is left as it is.
+
+    Args:
+        example_inputs: ONE example, without the batch: a tensor, several in the order of `forward`, or by the names of
+            its arguments. float32 or int64. Of an id that no embedding bounds, the example spans the range.
+        num_classes: Outputs of the network: classes, or values for `bce_with_logits` and `mse`.
+        batch_size: B, the examples a graph takes at a time: a memory choice, not a hyper-parameter.
+        segments: Name patterns (`classifier.*`) of parts of the parameters by segment; the rest is `weights`.
+        spec: What the inputs and labels mean; None for raw inputs and labels "0", "1" and so on.
+        name: Of the network in the manifest, `package.file:factory`; None for its class.
+        replace_batchnorm: Put GroupNorm in the place of every BatchNorm, which would mix examples.
+
+    Raises:
+        CompileError: The module cannot become a certified private step, with the layer and the cure; or `folder` holds
+            something that is no artifact, and is then untouched.
+    """
+    _check_batch_size(batch_size)
+    with replaced_folder(folder) as built, one_thread():
+        prepared = prepare_module(module, replace_batchnorm=replace_batchnorm)
+        _check_tensors(prepared)
+        inputs = name_inputs(prepared, example_inputs)
+        batch = batch_of(inputs, batch_size)
+        check_forward(prepared, batch, num_classes)
+        spec = spec or derive_spec(input_specs(inputs), num_classes, loss.target)
+        check_spec(spec, input_specs(inputs), num_classes, loss)
+        forward = export_forward(prepared, batch)
+        layout = layout_of(forward, segments)
+        named = {"module": name or f"{type(module).__module__}:{type(module).__qualname__}"}
+        identity = _module_id(forward, layout, spec, loss)
+        return write_artifact(Network(prepared, batch, forward, layout, spec, loss, named, identity), built)
 
 
-def compile_artifact(request: CompileRequest, folder: Path, seed: int = 0) -> Artifact:
-    """Write the artifact of `request` into `folder` (made or replaced whole) and return it.
+def compile_architecture(request: CompileRequest, folder: Path, seed: int = 0) -> Artifact:
+    """Write the artifact of an architecture into `folder` (made or replaced whole) and return it.
 
     Args:
         seed: Of the initial parameters in `parameters.safetensors`; no part of the id.
@@ -93,14 +126,12 @@ def compile_artifact(request: CompileRequest, folder: Path, seed: int = 0) -> Ar
         CompileError: When the network cannot be compiled or its certificate fails, or `folder` holds something that is
             no artifact; `folder` is then untouched.
     """
-    _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".compiling-") as temporary, _one_thread():
-        built = Path(temporary) / "artifact"
-        built.mkdir()
-        artifact = _build(request, built, seed)
-        _replace(built, folder)
-    return artifact
+    with replaced_folder(folder) as built, one_thread():
+        module = build_module(layers_of(request.architecture), seed)
+        batch = {"x": torch.zeros(request.batch_size, *request.spec.shape)}
+        forward = export_forward(module, batch)
+        layout, plain, identity = layout_of(forward, {}), to_plain(request.architecture), request.architecture_id()
+        return write_artifact(Network(module, batch, forward, layout, request.spec, Loss(), plain, identity), built)
 
 
 def cached_artifact(request: CompileRequest, cache: Path) -> Artifact:
@@ -112,62 +143,12 @@ def cached_artifact(request: CompileRequest, cache: Path) -> Artifact:
     if folder.exists():
         with suppress(ArtifactError):
             return _read_cached(request, folder)
-    return compile_artifact(request, folder)
+    return compile_architecture(request, folder)
 
 
 def initial_parameters(architecture: Architecture, seed: int) -> Vector:
     """The parameters that torch's initialisation draws from `seed`, one f32[P] vector in layout order."""
     return flatten_parameters(build_module(layers_of(architecture), seed))
-
-
-def flatten_parameters(module: torch.nn.Module) -> Vector:
-    """A module's parameters as one f32[P] vector in layout order."""
-    return np.concatenate([parameter.detach().numpy().ravel() for parameter in module.parameters()])
-
-
-def _build(request: CompileRequest, folder: Path, seed: int) -> Artifact:
-    module = build_module(layers_of(request.architecture), seed)
-    x_shape = (request.batch_size, *request.spec.shape)
-    forward = export_forward(module, {"x": torch.zeros(x_shape)})
-    loss = Loss(request.loss)
-    layout = Layout(forward.parameters, (SEGMENT,), dict.fromkeys(forward.parameters, SEGMENT))
-    # The forward graph first: a layer that cannot be compiled is named best where it stands in the network.
-    evaluate = evaluate_model(forward, layout, loss)
-    gradient = gradient_model(forward, layout, loss).model
-    (folder / "gradient.onnx").write_bytes(gradient.SerializeToString(deterministic=True))
-    (folder / "evaluate.onnx").write_bytes(evaluate.SerializeToString(deterministic=True))
-    (folder / "manifest.json").write_bytes(encode_record(_manifest(request, layout, folder, (gradient, evaluate))))
-    parameters = flatten_parameters(module)
-    (folder / "parameters.safetensors").write_bytes(write_vector("parameters", parameters))
-    artifact = read_artifact(folder)
-    (folder / "certificate.json").write_bytes(encode_record(certify(artifact, module, parameters)))
-    write_ort_training(forward, folder / "ort_training")
-    return artifact
-
-
-def _manifest(request: CompileRequest, layout: Layout, folder: Path, models: tuple[onnx.ModelProto, ...]) -> Manifest:
-    offsets = accumulate((prod(shape) for shape in layout.shapes.values()), initial=0)
-    entries = [
-        LayoutEntry(name, shape, offset, layout.segment_of[name])
-        for (name, shape), offset in zip(layout.shapes.items(), offsets, strict=False)
-    ]
-    return Manifest(
-        architecture=to_plain(request.architecture),
-        architecture_id=request.architecture_id(),
-        spec=request.spec,
-        loss=request.loss,
-        layout=tuple(entries),
-        segments=layout.segments,
-        batch_size=request.batch_size,
-        num_parameters=layout.num_parameters,
-        metrics=(METRICS[request.loss],),
-        operators=tuple(sorted({node.op_type for model in models for node in model.graph.node})),
-        opset=OPSET,
-        minimum_runtime=MINIMUM_RUNTIME,
-        gradient_sha256=hashlib.sha256((folder / "gradient.onnx").read_bytes()).hexdigest(),
-        evaluate_sha256=hashlib.sha256((folder / "evaluate.onnx").read_bytes()).hexdigest(),
-        compiler=compiler_versions(),
-    )
 
 
 def _read_cached(request: CompileRequest, folder: Path) -> Artifact:
@@ -177,33 +158,34 @@ def _read_cached(request: CompileRequest, folder: Path) -> Artifact:
     return artifact
 
 
-def _check_replaceable(folder: Path) -> None:
-    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else []
-    if others or (folder.exists() and not folder.is_dir()):
-        what = ", ".join(others[:5]) or "a file"
-        raise CompileError(f"{folder} holds {what}, which is no part of an artifact; name an empty or a new folder")
+def _module_id(forward: Forward, layout: Layout, spec: ExampleSpec, loss: Loss) -> str:
+    """sha256 of all that decides the graphs: the network without its trained values, what it is for, the versions."""
+    skeleton = type(forward.model)()
+    skeleton.CopyFrom(forward.model)
+    for initializer in skeleton.graph.initializer:
+        if initializer.name in forward.parameters:
+            initializer.ClearField("raw_data")
+    return record_id(
+        {
+            "forward": hashlib.sha256(skeleton.SerializeToString(deterministic=True)).hexdigest(),
+            "layout": to_plain(layout),
+            "spec": to_plain(spec),
+            "loss": to_plain(loss),
+            "compiler": compiler_versions(),
+        }
+    )
 
 
-def _replace(built: Path, folder: Path) -> None:
-    # Another process may compile the same thing into the same place: the same bytes, so whoever comes last wins.
-    for attempt in count():
-        with suppress(FileNotFoundError):
-            folder.rename(built.with_name(f"replaced-{attempt}"))
-        try:
-            built.rename(folder)
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-        else:
-            return
+def _check_tensors(module: torch.nn.Module) -> None:
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
+            raise CompileError(f"{name!r} is {value.dtype}; a step is float32 throughout: call module.float() first")
+        if value.device.type != "cpu":
+            raise CompileError(f"{name!r} is on {value.device}; call module.cpu() first")
+    if not any(value.requires_grad for value in module.parameters()):
+        raise CompileError("nothing is trained: no parameter has requires_grad=True; leave the last layers unfrozen")
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Networks for phones are too small for more, and on a busy machine torch's threads wait for each other for seconds.
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {batch_size}")

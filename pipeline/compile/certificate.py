@@ -4,65 +4,53 @@ No certificate, no artifact. Batches, masks and clip norms are drawn from a fixe
 certifies the same numbers.
 """
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 import onnxruntime
 import torch
 
-from device_runtime.arrays import Inputs, Vector
+from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact
-from device_runtime.session import StepSession
-from device_runtime.specs import Manifest
-from pipeline.compile.builder import CompileError
-from pipeline.compile.comparison import Comparison, errors_of_float32, gradient_errors, median_of, relative, worst_of
-from pipeline.compile.reference import Batch, Reference, draw_batch, reference_of
+from pipeline.compile.comparison import (
+    Comparison,
+    first_above,
+    gradient_errors,
+    worst_of,
+    worst_relative,
+    wrong_in_norms,
+)
+from pipeline.compile.compiled_step import CompiledStep, open_step
+from pipeline.compile.extremes import EXTREME_SCALE, LARGEST_NORM, check_all_masked, check_huge, check_zeros
+from pipeline.compile.isolation import Isolation, half_the_median, isolate, worst_isolation
+from pipeline.compile.measuring import measured_memory, median_ms
+from pipeline.compile.reference import Reference, Sampler, draw_batch, torch_step
+from pipeline.compile.steady_points import TOLERANCE, CertificateError, Point, SteadyPoints
 
-TOLERANCE = 1e-4
-# Where normalisations divide by almost nothing, torch in float32 is as far from float64 as we are: so far and this much
-# further is allowed. For most networks that is below the tolerance.
-FLOAT32_ALLOWANCE = 100
-# The median over these counts: one activation within rounding of its kink falls to the other side, and moves a gradient
-# by as much as a wrong rule would, but in one batch of hundreds.
 NUM_BATCHES = 3
-EXTREME_SCALE = 1e4
-
-
-class CertificateError(CompileError):
-    """The compiled step does not compute what torch does; the message names the first layer that disagrees."""
 
 
 @dataclass(frozen=True)
 class Errors:
-    """How far the step was off.
+    """How far the step was off, the worst of all comparisons.
 
     Attributes:
-        loss, norm: Relative error of the losses and of the examples' gradient norms; the worst of all masks and clip
-            norms, the median of the batches.
+        loss, norm: Relative error of an example's loss and of its gradient's norm.
         gradient: The same of the parameter whose clipped and summed gradient is worst.
-        independence: Largest relative change of the other examples' norms when one example is replaced.
-        removal: How far at most the clipped sum moved beyond `max_grad_norm` when one example was masked, relative to
-            it; at or below 0 up to rounding.
+        independence: Largest relative change of another example's norm or loss when one example was replaced.
+        replacement: How far at most the clipped sum then moved beyond twice `max_grad_norm`, relative to that; at or
+            below 0 up to rounding.
+        removal: The same of `max_grad_norm` when one example was masked.
     """
 
     loss: float
     norm: float
     gradient: float
     independence: float
+    replacement: float
     removal: float
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """How far torch is off in float32; the names are those of `Errors`."""
-
-    loss: float
-    norm: float
-    gradient: float
 
 
 @dataclass(frozen=True)
@@ -70,180 +58,198 @@ class Certificate:
     """What was checked and measured; `certificate.json`, outside the artifact id.
 
     Attributes:
-        float32: Errors of torch's own step in float32: what rounding alone does to this network.
-        tolerance: What each error had to stay below, or 100 times the one of float32 where that is more.
+        tolerance: What each error had to stay below.
+        float32_error: Largest relative error of an example's loss or gradient in torch's own float32.
+        num_comparisons: Runs of gradient.onnx that were compared with torch.
+        examples_set_aside: Examples on which nothing was compared, as torch's own float32 was off there.
+        failures_set_aside: Examples set aside after the step was off, as torch's float32 is next to them.
+        zero_inputs: What the step makes of examples of zeros: finite, or left out.
+        forms: How each parameter's per-example gradients are held, by name.
         step_ms, evaluate_ms: Median time of gradient.onnx and of evaluate.onnx for one batch, one thread, on the
             machine that compiled.
+        step_memory_mib: Peak memory of opening gradient.onnx and running it for one batch, in a process of its own on
+            that machine, above what the process takes without it.
         checks: What was run, in words.
         versions: Of ONNX Runtime and torch.
+        ort_training: Whether the classic files were `written`, or `left out: REASON`.
     """
 
     artifact_id: str
     errors: Errors
-    float32: Rounding
     tolerance: float
+    float32_error: float
+    num_comparisons: int
+    examples_set_aside: int
+    failures_set_aside: int
+    zero_inputs: str
+    forms: dict[str, str]
     step_ms: float
     evaluate_ms: float
+    step_memory_mib: float
     checks: tuple[str, ...]
     versions: dict[str, str]
+    ort_training: str = "written"
     schema: int = 1
 
 
 @dataclass(frozen=True)
-class _Step:
-    """The compiled step at fixed parameters."""
+class _Case:
+    """One run of the step: a mask, a clip norm, and which segments take part."""
 
-    manifest: Manifest
-    session: StepSession
-    parameters: Vector
-
-    def gradient(self, batch: Batch, max_grad_norm: float = inf) -> tuple[Vector, float, Vector]:
-        return self.session.gradient(self.parameters, batch.x, batch.y, batch.mask, max_grad_norm)
+    mask: Vector
+    max_grad_norm: float
+    segment: str | None = None  # None for all
 
 
 @dataclass(frozen=True)
-class _Isolation:
-    independence: float
-    removal: float
+class _Compared:
+    """All cases of all batches, and the batches."""
+
+    points: tuple[Point, ...]
+    errors: Comparison
+    num_cases: int
 
 
-def certify(artifact: Artifact, module: torch.nn.Module, parameters: Vector) -> Certificate:
+def certify(
+    artifact: Artifact, module: torch.nn.Module, parameters: Vector, *, forms: Mapping[str, str], sample: Sampler
+) -> Certificate:
     """Check an artifact against the module it was compiled from, at f32[P] parameters.
+
+    Args:
+        module: Its frozen parameters and buffers hold what the artifact was compiled with.
+        forms: Of each parameter's per-example gradients, for the record.
+        sample: Draws x for a number of examples: numbers, and ids that the network knows.
 
     Raises:
         CertificateError: Above `TOLERANCE`, or not finite; names the first layer that disagrees.
     """
-    step = _Step(artifact.manifest, StepSession(artifact), parameters)
-    rng = np.random.default_rng(0)
-    batches = [draw_batch(step.manifest, rng) for _ in range(NUM_BATCHES)]
-    references = [reference_of(module, parameters, batch) for batch in batches]
-    singles = [reference_of(module, parameters, batch, np.float32) for batch in batches]
-    float32 = median_of([errors_of_float32(step.manifest, *pair) for pair in zip(singles, references, strict=True)])
-    compared = []
-    # Without a clip first: with it, one wrong gradient scales all the others and nobody could tell which it was.
-    for clips in ([inf] * NUM_BATCHES, [_half_the_median(reference.norms()) for reference in references]):
-        compared.append(median_of([_compare(step, *case) for case in zip(batches, references, clips, strict=True)]))
-        _check_comparison(compared[-1], float32)
-    isolated = [_isolate(step, batch, draw_batch(step.manifest, rng)) for batch in batches]
-    _check_isolation(isolated)
-    _check_finite(artifact, parameters, batches[0])
+    step, rng = open_step(artifact, parameters), np.random.default_rng(0)
+    double, single = (torch_step(module, artifact.manifest, dtype) for dtype in (np.float64, np.float32))
+    steady = SteadyPoints(double, single, parameters, sample, rng)
+    examples = draw_batch(artifact.manifest, sample, rng, artifact.manifest.batch_size)
+    with measured_memory(artifact.gradient, step.gradient_inputs(examples)) as memory_mib:
+        compared = _compare(step, steady)
+        batches = [point.batch for point in compared.points]
+        others = [draw_batch(artifact.manifest, sample, rng, len(batch.y)) for batch in batches]
+        isolation = worst_isolation([isolate(step, *pair) for pair in zip(batches, others, strict=True)])
+        check_huge(step, batches[0])
+        check_all_masked(step, batches[0])
+        zero_inputs = check_zeros(step, single, batches[0])
+        step_memory_mib = memory_mib()
     return Certificate(
         artifact_id=artifact.artifact_id,
-        errors=_errors(worst_of(compared), isolated),
-        float32=Rounding(float32.loss, float32.norm, max(float32.gradient.values())),
+        errors=_errors(compared.errors, isolation),
         tolerance=TOLERANCE,
-        step_ms=_median_ms(lambda: step.gradient(batches[0], 1.0)),
-        evaluate_ms=_median_ms(lambda: step.session.evaluate(parameters, batches[0].x, batches[0].y)),
-        checks=_checks_in_words(step.manifest.batch_size),
+        float32_error=max(float(point.float32.max()) for point in compared.points),
+        num_comparisons=compared.num_cases,
+        examples_set_aside=steady.num_unsteady,
+        failures_set_aside=steady.num_failed,
+        zero_inputs=zero_inputs,
+        forms=dict(forms),
+        step_ms=median_ms(lambda: step.gradient(batches[0], 1.0)),
+        evaluate_ms=median_ms(lambda: step.losses(batches[0])),
+        step_memory_mib=step_memory_mib,
+        checks=_checks_in_words(step),
         versions={"onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
     )
 
 
-def _errors(compared: Comparison, isolated: Sequence[_Isolation]) -> Errors:
-    return Errors(
-        loss=compared.loss,
-        norm=compared.norm,
-        gradient=max(compared.gradient.values()),
-        independence=max(found.independence for found in isolated),
-        removal=max(found.removal for found in isolated),
+def _errors(compared: Comparison, isolation: Isolation) -> Errors:
+    return Errors(compared.loss, compared.norm, max(compared.gradient.values()), **vars(isolation))
+
+
+def _compare(step: CompiledStep, steady: SteadyPoints) -> _Compared:
+    points: list[Point] = []
+    errors: list[Comparison] = []
+    for _ in range(NUM_BATCHES):
+        point, found = _compare_point(step, steady)
+        errors += found
+        points.append(replace(point, truth=Reference(point.truth.losses, np.zeros((0, 0)))))  # the rest is large
+    return _Compared(tuple(points), worst_of(errors), len(errors))
+
+
+def _compare_point(step: CompiledStep, steady: SteadyPoints) -> tuple[Point, list[Comparison]]:
+    """The next batch and its errors."""
+    point = steady.draw()
+    while True:
+        _check_range(point)
+        try:
+            return point, [_compare_case(step, point, case) for case in _cases(step, point)]
+        except CertificateError:
+            redrawn = steady.redraw(point, step.gradient(point.batch.unmasked())[2])
+            if redrawn is None:
+                raise
+            point = redrawn
+
+
+def _check_range(point: Point) -> None:
+    if (largest := float(point.truth.norms().max())) > LARGEST_NORM:
+        raise CertificateError(
+            f"an example's gradient has norm {largest:.2g}, in torch too, and its square exceeds float32; use fewer "
+            "layers or normalise over more values"
+        )
+
+
+def _cases(step: CompiledStep, point: Point) -> Iterator[_Case]:
+    """All segments first, and without a clip: with it, one wrong gradient scales all the others."""
+    names = step.artifact.manifest.segments
+    for segment in (None, *(names if len(names) > 1 else ())):
+        clip = half_the_median(_restricted(step, point, segment).norms())
+        for max_grad_norm in (inf, clip):
+            for mask in (np.ones_like(point.batch.mask), point.batch.mask):
+                yield _Case(mask, max_grad_norm, segment)
+
+
+def _compare_case(step: CompiledStep, point: Point, case: _Case) -> Comparison:
+    manifest, batch = step.artifact.manifest, replace(point.batch, mask=case.mask)
+    truth = _restricted(step, point, case.segment)
+    weight = np.array([case.segment in {None, name} for name in manifest.segments], np.float32)
+    gradient_sum, loss_sum, norms = step.gradient(batch, case.max_grad_norm, weight)
+    losses = truth.losses * case.mask
+    sums = worst_relative(np.array([loss_sum]), np.array([losses.sum()]))
+    found = Comparison(
+        loss=float(np.max([worst_relative(step.losses(batch), losses), sums])),
+        norm=worst_relative(norms, truth.norms() * case.mask),
+        gradient=gradient_errors(manifest, gradient_sum, truth, truth.factors(case.mask, case.max_grad_norm)),
     )
+    if complaint := _complaint(found):
+        if not found.norm <= TOLERANCE and first_above(found.gradient, TOLERANCE) is None:
+            complaint += f", and {wrong_in_norms(manifest, norms, truth, case.mask)!r} explains it best"
+        alone = f" with segment {case.segment!r} alone" if case.segment else ""
+        raise CertificateError(f"{complaint}{alone}; replace that layer or the one behind it, and report it")
+    return found
 
 
-def _compare(step: _Step, batch: Batch, reference: Reference, max_grad_norm: float) -> Comparison:
-    """Compare with all examples in use, and with the masked ones masked."""
-    return worst_of([_compare_masked(step, case, reference, max_grad_norm) for case in (batch.unmasked(), batch)])
+def _restricted(step: CompiledStep, point: Point, segment: str | None) -> Reference:
+    """The truth about one segment alone."""
+    if segment is None:
+        return point.truth
+    layout = step.artifact.manifest.layout
+    parts = [np.full(prod(entry.shape), entry.segment == segment, np.float64) for entry in layout]
+    return point.truth.restricted(np.concatenate(parts))
 
 
-def _compare_masked(step: _Step, batch: Batch, reference: Reference, max_grad_norm: float) -> Comparison:
-    gradient_sum, loss_sum, norms = step.gradient(batch, max_grad_norm)
-    losses, _ = step.session.evaluate(step.parameters, batch.x, batch.y, batch.mask)
-    expected = reference.losses * batch.mask
-    return Comparison(
-        loss=relative(np.append(losses, loss_sum), np.append(expected, expected.sum())),
-        norm=relative(norms, reference.norms() * batch.mask),
-        gradient=gradient_errors(step.manifest, gradient_sum, reference, reference.factors(batch.mask, max_grad_norm)),
-    )
+def _complaint(found: Comparison) -> str | None:
+    """What is first wrong from the loss backwards."""
+    if name := first_above(found.gradient, TOLERANCE):
+        return (
+            f"the compiled gradient of {name!r} differs from torch by {found.gradient[name]:.2g} (relative), above "
+            f"{TOLERANCE:g}, and is the first that does from the loss backwards"
+        )
+    for name, error in (("loss", found.loss), ("norm", found.norm)):
+        if not error <= TOLERANCE:  # a NaN is not
+            return f"the compiled step's {name} error is {error:.2g}, above {TOLERANCE:g}"
+    return None
 
 
-def _check_comparison(ours: Comparison, float32: Comparison) -> None:
-    for name, error in reversed(ours.gradient.items()):
-        if not error <= (allowed := _allowed(float32.gradient[name])):
-            raise CertificateError(
-                f"the compiled gradient of {name!r} differs from torch by {error:.2g} (relative), above {allowed:.2g}, "
-                "and is the first that does from the loss backwards; replace that layer or the one behind it, and "
-                "report it with its architecture"
-            )
-    _check("loss", ours.loss, _allowed(float32.loss))
-    _check("norm", ours.norm, _allowed(float32.norm))
-
-
-def _check_isolation(isolated: Sequence[_Isolation]) -> None:
-    for found in isolated:
-        _check("independence", found.independence, TOLERANCE)
-        _check("removal", found.removal, TOLERANCE)
-
-
-def _half_the_median(norms: Inputs) -> float:
-    return float(np.median(norms)) / 2 or 1.0
-
-
-def _allowed(rounding: float) -> float:
-    return max(TOLERANCE, FLOAT32_ALLOWANCE * rounding)
-
-
-def _check(name: str, error: float, allowed: float) -> None:
-    if not error <= allowed:  # a NaN is not
-        raise CertificateError(f"the compiled step's {name} error is {error:.2g}, above {allowed:.2g}")
-
-
-def _isolate(step: _Step, batch: Batch, other: Batch) -> _Isolation:
-    """Remove the last example and replace it: what it does to the sum and to the others' norms."""
-    everybody = batch.unmasked()
-    _, _, norms = step.gradient(everybody)
-    clip = _half_the_median(norms)
-    mask = everybody.mask.copy()
-    mask[-1] = 0
-    moved = step.gradient(everybody, clip)[0].astype(np.float64) - step.gradient(replace(batch, mask=mask), clip)[0]
-    x, y = batch.x.copy(), batch.y.copy()
-    x[-1], y[-1] = other.x[-1] * 10, other.y[-1]
-    _, _, changed = step.gradient(Batch(x, y, everybody.mask))
-    return _Isolation(
-        independence=relative(changed[:-1], norms[:-1].astype(np.float64)),
-        removal=float(np.linalg.norm(moved)) / clip - 1,
-    )
-
-
-def _check_finite(artifact: Artifact, parameters: Vector, batch: Batch) -> None:
-    """Run the bare graph on huge inputs: a session would mask an example that is not finite, and so hide it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    graph = onnxruntime.InferenceSession(artifact.gradient, options, providers=["CPUExecutionProvider"])
-    inputs = {
-        "parameters": parameters,
-        "x": batch.x * np.float32(EXTREME_SCALE),
-        "y": batch.y,
-        "mask": np.ones_like(batch.mask),
-        "max_grad_norm": np.array(1.0, np.float32),
-        "segment_weight": np.ones(len(artifact.manifest.segments), np.float32),
-    }
-    if not all(np.isfinite(output).all() for output in graph.run(["gradient_sum", "norms"], inputs)):
-        raise CertificateError(f"the step is not finite on inputs scaled by {EXTREME_SCALE:g}; add a normalisation")
-
-
-def _checks_in_words(batch_size: int) -> tuple[str, ...]:
+def _checks_in_words(step: CompiledStep) -> tuple[str, ...]:
+    num_segments = len(step.artifact.manifest.segments)
+    segments = f", {num_segments} segments together and each alone" if num_segments > 1 else ""
     compared = "loss, norms, clipped sum of each parameter against torch in float64"
-    batches = f"{NUM_BATCHES} batches of {batch_size}, all and about 70% unmasked"
+    batches = f"{NUM_BATCHES} batches of {step.artifact.manifest.batch_size}, all and about 70% unmasked"
+    moves = "changes no other's norm or loss and moves the sum by at most twice the clip norm"
     return (
-        f"{batches}, clip at half the median norm and none: {compared}",
-        "replacing one example changes no other's norm, masking one moves the sum by at most the clip norm",
-        f"finite on inputs scaled by {EXTREME_SCALE:g}, and with masked examples of zeros",
+        f"{batches}, clip at half the median norm and none{segments}: {compared}",
+        f"replacing one example {moves}, masking one moves it by at most the clip norm",
+        f"finite on inputs scaled by {EXTREME_SCALE:g} and on zeros, exactly zero when all examples are masked",
     )
-
-
-def _median_ms(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - start) * 1e3)
-    return round(statistics.median(times), 4)

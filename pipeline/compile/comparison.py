@@ -1,56 +1,71 @@
 """How far a step is off: relative errors against the reference, the gradient's parameter by parameter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from device_runtime.arrays import Floats, Inputs
+from device_runtime.arrays import Floats, Inputs, Vector
 from device_runtime.specs import Manifest
 from pipeline.compile.reference import Reference
 
 # A parameter's error is relative to its own gradient, or to this share of the clipped norms that were summed: examples
-# may cancel, and what float32 leaves of them is no error.
-SMALLEST_SHARE = 1e-2
+# may cancel, and a bias in front of a normalisation always does; what float32 leaves of them is no error.
+SMALLEST_PART = 0.1
+SMALLEST_EXAMPLE = 1e-2  # the same of an example's loss and norm, as a share of the batch's largest
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Relative errors of a step; those of the summed gradient by parameter."""
+    """Relative errors of a step.
+
+    Attributes:
+        loss, norm: Of the worst example.
+        gradient: Of the clipped sum, by parameter.
+    """
 
     loss: float
     norm: float
     gradient: dict[str, float]
 
 
-def errors_of_float32(manifest: Manifest, single: Reference, reference: Reference) -> Comparison:
-    """What torch's float32 does to the loss, the norms and the unclipped sum."""
-    everybody = np.ones(len(reference.losses))
-    return Comparison(
-        loss=relative(single.losses, reference.losses),
-        norm=relative(single.norms(), reference.norms()),
-        gradient=gradient_errors(manifest, single.gradients.sum(axis=0), reference, everybody),
-    )
+def example_errors(found: Reference, reference: Reference) -> Floats:
+    """Relative error of each example's loss and gradient, the larger one, [B]."""
+    differences = np.linalg.norm(found.gradients - reference.gradients, axis=1)
+    return np.maximum(_over(differences, reference.norms()), relative_each(found.losses, reference.losses))
 
 
 def gradient_errors(manifest: Manifest, found: Inputs, reference: Reference, factors: Floats) -> dict[str, float]:
     """Error of each parameter's part of a sum f32[P] of gradients times factors [B]."""
     expected = factors @ reference.gradients
-    floor = SMALLEST_SHARE * float(factors @ reference.norms())
-    parts = {entry.name: slice(entry.offset, entry.offset + prod(entry.shape)) for entry in manifest.layout}
-    return {name: relative(found[part], expected[part], floor) for name, part in parts.items()}
-
-
-def median_of(found: Sequence[Comparison]) -> Comparison:
-    """Each error's median."""
-    return _combine(np.median, found)
+    floor = SMALLEST_PART * float(factors @ reference.norms())
+    return {name: relative(found[part], expected[part], floor) for name, part in _parts(manifest).items()}
 
 
 def worst_of(found: Sequence[Comparison]) -> Comparison:
     """Each error's largest value; NaN where there is one."""
-    return _combine(np.max, found)
+    return Comparison(
+        loss=float(np.max([one.loss for one in found])),
+        norm=float(np.max([one.norm for one in found])),
+        gradient={name: float(np.max([one.gradient[name] for one in found])) for name in found[0].gradient},
+    )
+
+
+def first_above(errors: dict[str, float], limit: float) -> str | None:
+    """The first parameter from the loss backwards whose error is above the limit, or NaN."""
+    return next((name for name, error in reversed(errors.items()) if not error <= limit), None)
+
+
+def wrong_in_norms(manifest: Manifest, found: Vector, reference: Reference, mask: Vector) -> str:
+    """The parameter that explains wrong norms [B] best, were its share of each squared norm off by one factor."""
+    gap = found.astype(np.float64) ** 2 - (reference.norms() * mask) ** 2
+    unexplained = {}
+    for name, part in _parts(manifest).items():
+        share = mask * (reference.gradients[:, part] ** 2).sum(axis=1)
+        scale = float(share @ gap) / max(float(share @ share), 1e-300)
+        unexplained[name] = float(np.linalg.norm(gap - scale * share))
+    return min(reversed(unexplained), key=unexplained.__getitem__)
 
 
 def relative(found: Inputs, expected: Floats, floor: float = 0.0) -> float:
@@ -58,9 +73,20 @@ def relative(found: Inputs, expected: Floats, floor: float = 0.0) -> float:
     return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), floor, 1e-12)
 
 
-def _combine(combine: Callable[[list[float]], np.floating[Any]], found: Sequence[Comparison]) -> Comparison:
-    return Comparison(
-        loss=float(combine([one.loss for one in found])),
-        norm=float(combine([one.norm for one in found])),
-        gradient={name: float(combine([one.gradient[name] for one in found])) for name in found[0].gradient},
-    )
+def worst_relative(found: Inputs, expected: Floats) -> float:
+    """Largest distance of a number relative to what was expected, or to a share of the largest of them."""
+    return float(relative_each(found, expected).max(initial=0.0))
+
+
+def relative_each(found: Inputs, expected: Floats) -> Floats:
+    """Each number's distance relative to what was expected, or to a share of the largest of them."""
+    return _over(np.abs(found - expected), np.abs(expected))
+
+
+def _over(differences: Floats, sizes: Floats) -> Floats:
+    floor = max(SMALLEST_EXAMPLE * float(sizes.max(initial=0.0)), 1e-12)
+    return np.asarray(differences / np.maximum(sizes, floor))
+
+
+def _parts(manifest: Manifest) -> dict[str, slice]:
+    return {entry.name: slice(entry.offset, entry.offset + prod(entry.shape)) for entry in manifest.layout}

@@ -1,6 +1,6 @@
-"""The two gradients of a convolution, dX and each example's dW, in the forms that plain ONNX Runtime computes fastest.
+"""Convolutions and their gradients by their input, in the form that plain ONNX Runtime computes fastest.
 
-Which form is chosen where was measured (`bench/private_step.py` and ONNX Runtime's profiler, one thread, x86).
+Which form is chosen where was measured: docs/decisions/0008.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from pipeline.compile.builder import GraphBuilder, Tensor
 from pipeline.compile.values import reshape
 
 Sizes = NDArray[np.int64]
+_FEW_POSITIONS = 256
+_NARROW = 3  # rows for each column; twice as fast at 25 rows of 5, no gain at squares
 _BEFORE_THE_FIRST = np.iinfo(np.int64).min  # where a backward Slice ends
 
 
@@ -55,16 +57,30 @@ def window_of(attributes: Mapping[str, Any], weight: Tensor) -> Window:
     return Window(np.array(weight.shape[2:], np.int64), strides, dilations, begin, end, attributes["group"])
 
 
+def convolve(graph: GraphBuilder, x: Tensor, weight: Tensor, *bias: Tensor, **attributes: Any) -> Tensor:
+    """ONNX's Conv; a depthwise one over narrow rows with its two axes exchanged, since it copies row by row."""
+    is_depthwise = len(x.shape) == 4 and weight.shape[1] == 1 < attributes.get("group", 1)
+    if not is_depthwise or x.shape[2] < _NARROW * x.shape[3]:
+        return graph.op("Conv", x, weight, *bias, **attributes)
+    for name in ("kernel_shape", "strides", "dilations"):
+        if name in attributes:
+            attributes[name] = attributes[name][::-1]
+    if "pads" in attributes:
+        top, left, bottom, right = attributes["pads"]
+        attributes["pads"] = [left, top, right, bottom]
+    x, weight = (graph.op("Transpose", tensor, perm=[0, 1, 3, 2]) for tensor in (x, weight))
+    return graph.op("Transpose", graph.op("Conv", x, weight, *bias, **attributes), perm=[0, 1, 3, 2])
+
+
 def input_gradient(graph: GraphBuilder, window: Window, dy: Tensor, weight: Tensor, x_shape: tuple[int, ...]) -> Tensor:
     """dX [B, channels, ...] of dY: a product, a convolution with the mirrored kernel, or a transposed convolution."""
     if window.is_pointwise():
         matrix = graph.op("Transpose", reshape(graph, weight, weight.shape[:2]), perm=[1, 0])
         return reshape(graph, graph.op("MatMul", matrix, _flat(graph, dy)), x_shape)
     around = np.concatenate([window.span - window.begin, window.span - window.end])
-    if (window.strides == 1).all() and around.min() >= 0:
-        # Two to three times as fast as ConvTranspose, which unfolds its output.
+    if (window.strides == 1).all() and around.min() >= 0 and _mirroring_pays(window, weight, x_shape):
         mirrored, dilations = _mirror(graph, window, weight), window.dilations.tolist()
-        return graph.op("Conv", dy, mirrored, group=window.groups, pads=around.tolist(), dilations=dilations)
+        return convolve(graph, dy, mirrored, group=window.groups, pads=around.tolist(), dilations=dilations)
     unread = np.array(x_shape[2:]) + window.begin + window.end - window.reach(np.array(dy.shape[2:]))
     return graph.op(
         "ConvTranspose",
@@ -78,38 +94,14 @@ def input_gradient(graph: GraphBuilder, window: Window, dy: Tensor, weight: Tens
     )
 
 
-def weight_gradients(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Each example's dW [B, *weight.shape]."""
-    if weight.shape[1] == 1:
-        return _depthwise_weight_gradients(graph, window, dy, x, weight)
-    batch, columns = x.shape[0], weight.size // weight.shape[0]  # input channels of a group times kernel positions
-    rows = _flat(graph, dy)
-    positions = rows.shape[2]
-    rows = reshape(graph, rows, (batch, window.groups, dy.shape[1] // window.groups, positions))
-    unfolded = x if window.is_pointwise() else _unfold(graph, window, x, dy.shape[2:])
-    unfolded = reshape(graph, unfolded, (batch, window.groups, columns, positions))
-    product = graph.op("MatMul", rows, graph.op("Transpose", unfolded, perm=[0, 1, 3, 2]))
-    return reshape(graph, product, (batch, *weight.shape))
+def _mirroring_pays(window: Window, weight: Tensor, x_shape: tuple[int, ...]) -> bool:
+    """Whether Conv is faster than ConvTranspose: measured between 0.3 and 2 times, docs/decisions/0008.
 
-
-def _depthwise_weight_gradients(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """One convolution, a group for each example and channel: dY is the kernel, stride and dilation change places."""
-    batch, channels, *size = x.shape
-    end = window.reach(np.array(dy.shape[2:])) - window.begin - np.array(size)
-    unread = np.maximum(-end, 0)  # positions behind the last output, where the stride does not divide
-    if unread.any():
-        axes = graph.constant(np.arange(2, len(x.shape)))
-        x = graph.op("Slice", x, graph.constant(0 * unread), graph.constant(np.array(size) - unread), axes)
-    product = graph.op(
-        "Conv",
-        reshape(graph, x, (1, batch * channels, *x.shape[2:])),
-        reshape(graph, dy, (batch * dy.shape[1], 1, *dy.shape[2:])),
-        group=batch * channels,
-        strides=window.dilations.tolist(),
-        dilations=window.strides.tolist(),
-        pads=[*window.begin.tolist(), *np.maximum(end, 0).tolist()],
-    )
-    return reshape(graph, product, (batch, *weight.shape))
+    Conv writes k values of dY for each position of x before its product, ConvTranspose k values of x for each position
+    of dY after its own; on few positions Conv's product is the less efficient one.
+    """
+    outputs, inputs = weight.shape[0] // window.groups, weight.shape[1]
+    return inputs == 1 < window.groups or outputs * _FEW_POSITIONS <= inputs * prod(x_shape[2:])
 
 
 def _mirror(graph: GraphBuilder, window: Window, weight: Tensor) -> Tensor:
@@ -126,22 +118,6 @@ def _mirror(graph: GraphBuilder, window: Window, weight: Tensor) -> Tensor:
     ends = graph.constant(np.full(len(axes), _BEFORE_THE_FIRST))
     back = graph.constant(np.full(len(axes), -1))
     return graph.op("Slice", turned, back, ends, graph.constant(axes), back)
-
-
-def _unfold(graph: GraphBuilder, window: Window, x: Tensor, out: tuple[int, ...]) -> Tensor:
-    """[B, channels, kernel positions, output positions]: one strided slice a kernel position."""
-    rank = len(out)
-    if window.begin.any() or window.end.any():
-        both = np.concatenate([np.zeros(2, np.int64), window.begin, np.zeros(2, np.int64), window.end])
-        x = graph.op("Pad", x, graph.constant(both))
-    axes, steps = graph.constant(np.arange(2, 2 + rank)), graph.constant(window.strides)
-    slices = []
-    for position in np.ndindex(*window.kernel):
-        start = np.array(position) * window.dilations
-        end = start + window.strides * (np.array(out) - 1) + 1
-        cut = _flat(graph, graph.op("Slice", x, graph.constant(start), graph.constant(end), axes, steps))
-        slices.append(reshape(graph, cut, (*cut.shape[:2], 1, cut.shape[2])))
-    return graph.op("Concat", *slices, axis=2) if len(slices) > 1 else slices[0]
 
 
 def _flat(graph: GraphBuilder, tensor: Tensor) -> Tensor:

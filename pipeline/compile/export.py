@@ -1,17 +1,26 @@
 """From a torch module to ONNX: the forward graph, and ORT Training's graph of the gradients by its parameters."""
 
 import io
+import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
 import torch
 from onnx import helper
 from onnxruntime.capi import _pybind_state
+from torch.onnx import OnnxExporterError
 
+from pipeline.compile import symbolics_primitive
 from pipeline.compile.builder import CompileError
+from pipeline.compile.constant_folding import fold_constants
+from pipeline.compile.lower import layer_name
 from pipeline.compile.quiet import quiet_native_log
+from pipeline.compile.rewrite import carry, read_back, write_pads
+from pipeline.compile.symbolic import exporting
+from pipeline.compile.symbolics import layers_as_operators
 
 EXPORT_OPSET = 15  # the last whose operators ORT Training 1.19.2 differentiates throughout
 TRAINING_IR_VERSION = 8
@@ -39,9 +48,20 @@ def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]
     Args:
         examples: [B, ...] by input name, in the order that `forward` takes them.
     """
+    with layers_as_operators(EXPORT_OPSET), _by_layer(module.train(), examples):
+        model = fold_constants(write_pads(_trace(module, examples)))
+    return _forward_of(model, module)
+
+
+def export_plain(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Forward:
+    """Like `export_forward`, in operators of ONNX alone: what ORT Training's own tools read."""
+    with exporting(symbolics_primitive.SYMBOLICS, EXPORT_OPSET):
+        return _forward_of(_trace(module.train(), examples), module)
+
+
+def _trace(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    module = module.train()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), quiet_native_log():
         warnings.simplefilter("ignore")  # the exporter that keeps names is deprecated, and says so by the page
         torch.onnx.export(
             module,
@@ -54,7 +74,10 @@ def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]
             input_names=list(examples),
             output_names=[LOGITS],
         )
-    model = onnx.load_from_string(buffer.getvalue())
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _forward_of(model: onnx.ModelProto, module: torch.nn.Module) -> Forward:
     model.ir_version = TRAINING_IR_VERSION
     if len(model.graph.output) != 1:
         raise CompileError(f"forward must return one tensor, the logits; it returns {len(model.graph.output)}")
@@ -62,13 +85,28 @@ def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]
     return Forward(model, trained)
 
 
+@contextmanager
+def _by_layer(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Name the layer whose operator the exporter does not know."""
+    try:
+        yield
+    except OnnxExporterError as error:
+        found = re.search(r"aten::(\w+)|operator (\w+)", str(error))
+        operator = next(filter(None, found.groups())) if found else "an operator"
+        trace = torch.jit.trace(module, tuple(examples.values()), check_trace=False)  # type: ignore[no-untyped-call]
+        scopes = [node.scopeName() for node in trace.inlined_graph.nodes() if node.kind() == f"aten::{operator}"]
+        layer = scopes[0].rpartition("__module.")[2].removeprefix("__module") if scopes else ""
+        raise CompileError(
+            f"layer {layer or 'forward'!r} ({operator}) cannot be written as ONNX; replace that layer"
+        ) from error
+
+
 def gradient_graph(forward: Forward, by: Collection[str] = ()) -> onnx.ModelProto:
     """ORT Training's graph of `NAME_grad` for each parameter (and input named in `by`), from a given `logits_grad`.
 
     A parameter that does not reach the logits has no gradient in it.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(forward.model)
+    model = carry(forward.model)
     graph = model.graph
     trained = [initializer for initializer in graph.initializer if initializer.name in forward.parameters]
     for initializer in trained:
@@ -81,6 +119,9 @@ def gradient_graph(forward: Forward, by: Collection[str] = ()) -> onnx.ModelProt
             builder = _pybind_state.GradientGraphBuilder(model.SerializeToString(), {LOGITS}, names, "", None)
             builder.build()
     except RuntimeError as error:
-        reason = str(error).rpartition("was false. ")[2].strip()  # after the source file and signature
-        raise CompileError(f"ORT Training cannot differentiate the network: {reason}; replace that layer") from error
-    return onnx.load_from_string(builder.get_model())
+        reason, _, node = str(error).rpartition("was false. ")[2].strip().partition(" for node ")
+        layer = layer_name(node) if node else "the network"
+        raise CompileError(
+            f"layer {layer!r}: ORT Training cannot differentiate it: {reason}; replace that layer"
+        ) from error
+    return read_back(onnx.load_from_string(builder.get_model()), forward.model)

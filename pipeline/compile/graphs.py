@@ -8,16 +8,39 @@ import onnx
 from onnx import helper, numpy_helper
 
 from device_runtime.arrays import Vector
-from pipeline.compile import rules_elementwise, rules_layers, rules_shape
-from pipeline.compile.builder import GraphBuilder, Tensor
+from pipeline.compile import (
+    rules_activations,
+    rules_elementwise,
+    rules_layers,
+    rules_lookup,
+    rules_normalisation,
+    rules_pooling,
+    rules_products,
+    rules_refused,
+    rules_shape,
+    rules_slicing,
+)
+from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 from pipeline.compile.export import LOGITS, Forward, gradient_graph
 from pipeline.compile.losses import Loss
 from pipeline.compile.lower import Rule, lower
-from pipeline.compile.values import CouplingError, ExampleSum, Materialised, Plain, Value, reshape
+from pipeline.compile.rules_elementwise import as_shares
+from pipeline.compile.values import CouplingError, ExampleSum, Plain, Value, reshape
 
 LABELS = "y"
 FROZEN_LIMIT = 4096  # elements; a larger tensor that is not trained is an input, so that artifacts can share its values
-RULES: dict[str, Rule] = {**rules_elementwise.RULES, **rules_shape.RULES, **rules_layers.RULES}
+RULES: dict[str, Rule] = {
+    **rules_refused.RULES,
+    **rules_elementwise.RULES,
+    **rules_activations.RULES,
+    **rules_shape.RULES,
+    **rules_slicing.RULES,
+    **rules_pooling.RULES,
+    **rules_layers.RULES,
+    **rules_normalisation.RULES,
+    **rules_products.RULES,
+    **rules_lookup.RULES,
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +83,14 @@ def gradient_model(forward: Forward, layout: Layout, loss: Loss) -> GradientGrap
     mask = graph.input("mask", (_batch_size(forward),))
     max_grad_norm = graph.input("max_grad_norm", ())
     segment_weight = graph.input("segment_weight", (len(layout.segments),))
-    terms = loss.terms(graph, _logits(graph, forward, known), y)
+    raw = gradient_graph(forward)
+    # ORT Training's copy of the forward graph: the gradients read its values, and one more copy would run again.
+    terms = loss.terms(graph, _logits(graph, raw, known), y)
     # The mask is part of the loss's own gradient, so that a masked example's is exactly zero: with x = 0 a deep stack
     # of normalisations amplifies the gradient beyond float32, and a factor of zero at the end would leave 0 * inf.
     upstream = graph.op("Mul", terms.gradient, reshape(graph, mask, (*mask.shape, 1)))
     known[f"{LOGITS}_grad"] = Plain(upstream, is_batched=True)
-    shares = _shares(graph, gradient_graph(forward), layout, known)
+    shares = _shares(graph, raw, layout, known)
     weights = _segment_weights(graph, layout, segment_weight)
     norms = _norms(graph, layout, shares, weights)
     factors = _where_unmasked(graph, mask, _clip_factors(graph, norms, max_grad_norm))
@@ -91,7 +116,7 @@ def evaluate_model(forward: Forward, layout: Layout, loss: Loss) -> onnx.ModelPr
     known = _declare_inputs(graph, forward, layout)
     y = _declare_labels(graph, forward, loss)
     mask = graph.input("mask", (_batch_size(forward),))
-    terms = loss.terms(graph, _logits(graph, forward, known), y)
+    terms = loss.terms(graph, _logits(graph, forward.model, known), y)
     metrics = reshape(graph, _where_unmasked(graph, mask, terms.metric), (*mask.shape, 1))
     return graph.to_model({"losses": _where_unmasked(graph, mask, terms.losses), "metrics": metrics}, "evaluate")
 
@@ -102,7 +127,9 @@ def frozen_inputs(forward: Forward) -> dict[str, Vector]:
     for initializer in forward.model.graph.initializer:
         is_float = initializer.data_type == onnx.TensorProto.FLOAT
         if initializer.name not in forward.parameters and is_float and prod(initializer.dims) > FROZEN_LIMIT:
-            found[initializer.name] = numpy_helper.to_array(initializer)
+            array = numpy_helper.to_array(initializer)
+            if np.isfinite(array).all():  # a mask of -inf is no weight: the file holds numbers
+                found[initializer.name] = array
     return dict(sorted(found.items()))
 
 
@@ -134,8 +161,8 @@ def _batch_size(forward: Forward) -> int:
     return int(forward.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
 
 
-def _logits(graph: GraphBuilder, forward: Forward, known: dict[str, Value]) -> Tensor:
-    (found,) = lower(forward.model, RULES, graph, known, [LOGITS])
+def _logits(graph: GraphBuilder, model: onnx.ModelProto, known: dict[str, Value]) -> Tensor:
+    (found,) = lower(model, RULES, graph, known, [LOGITS])
     if not isinstance(found, Plain) or not found.is_batched:
         raise CouplingError("the logits are not one row an example; forward must keep the batch on axis 0")
     return found.tensor
@@ -148,6 +175,8 @@ def _shares(
     computed = {name for node in raw.graph.node for name in node.output}
     # Backwards through the layout, so that each gradient is used up soon after it is made.
     names = [name for name in reversed(layout.shapes) if f"{name}_grad" in computed]
+    if not names:
+        raise CompileError("no trained parameter reaches the logits; does forward use them?")
     gradients = lower(raw, RULES, graph, known, [f"{name}_grad" for name in names])
     return {name: _as_sum(graph, name, gradient) for name, gradient in zip(names, gradients, strict=True)}
 
@@ -164,10 +193,15 @@ def _norms(graph: GraphBuilder, layout: Layout, shares: dict[str, ExampleSum], w
     """L2 norm of each example's gradient over the segments in use, [B]."""
     squares = []
     for segment in layout.segments:
-        own = [shares[name].squared_norms(graph) for name in layout.shapes if layout.segment_of[name] == segment]
-        total = graph.op("Sum", *own) if len(own) > 1 else own[0]
-        squares.append(graph.op("Mul", total, weights[segment]))
-    return graph.op("Sqrt", graph.op("Sum", *squares) if len(squares) > 1 else squares[0])
+        used = [name for name in layout.shapes if layout.segment_of[name] == segment and name in shares]
+        if used:  # a segment that reaches no loss adds nothing
+            total = _sum(graph, [shares[name].squared_norms(graph) for name in used])
+            squares.append(graph.op("Mul", total, weights[segment]))
+    return graph.op("Sqrt", _sum(graph, squares))
+
+
+def _sum(graph: GraphBuilder, terms: list[Tensor]) -> Tensor:
+    return graph.op("Sum", *terms) if len(terms) > 1 else terms[0]
 
 
 def _clip_factors(graph: GraphBuilder, norms: Tensor, max_grad_norm: Tensor) -> Tensor:
@@ -181,10 +215,9 @@ def _where_unmasked(graph: GraphBuilder, mask: Tensor, values: Tensor) -> Tensor
 
 
 def _as_sum(graph: GraphBuilder, name: str, value: Value) -> ExampleSum:
-    if isinstance(value, ExampleSum):
-        return value
-    if value.is_batched and value.shape[0] == 1:
-        return Materialised(reshape(graph, value.tensor, (1, *value.shape)))
+    shares = as_shares(graph, value)
+    if isinstance(shares, ExampleSum):
+        return shares
     raise CouplingError(
         f"the gradient of {name!r} is no sum over the examples: it depends on an example's place in the batch; "
         "use the same weights for every example"

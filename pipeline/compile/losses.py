@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
+from device_runtime.specs import Target
 from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 from pipeline.compile.values import reshape
 
@@ -39,6 +40,11 @@ class Loss:
     def takes_classes(self) -> bool:
         """Whether y is a class index i64[B]; otherwise it is f32[B, K]."""
         return self.name == "cross_entropy"
+
+    @property
+    def target(self) -> Target:
+        """What an artifact's specification says of y."""
+        return "class" if self.takes_classes else "values"
 
     @property
     def metric(self) -> str:

@@ -41,6 +41,7 @@ class Node:
         return CompileError(f"layer {self.layer!r} ({self.op_type}) {why}; replace that layer")
 
 
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
 Rule = Callable[[GraphBuilder, Node, Sequence[Value | None]], tuple[Value | None, ...]]
 
 
@@ -76,8 +77,11 @@ def lower(
 def layer_name(node_name: str) -> str:
     """The module of a node: `stages.0` for /stages/0/Conv and for its gradient, /stages/0/Conv_Grad/ConvGrad_0."""
     forward = node_name.removeprefix("AccumulateGrad_").partition("_Grad/")[0]
-    *path, operator = forward.strip("/").split("/")
-    return ".".join(path) or operator
+    *scopes, operator = forward.strip("/").split("/")
+    path = ""
+    for scope in scopes:  # each inside the one before, by its own name or by its whole path
+        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
+    return path or operator
 
 
 def _apply(
@@ -85,13 +89,42 @@ def _apply(
 ) -> tuple[Value | None, ...]:
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
     node = Node(proto.op_type, layer_name(proto.name or proto.output[0]), tuple(proto.output), attributes)
+    if inputs and proto.domain == "" and proto.op_type != "If" and all(_is_known(value) for value in inputs):
+        return _evaluate(graph, proto, inputs)
     rule = rules.get(proto.op_type)
     if rule is None:
+        if folded := _folded(graph, proto, attributes, inputs):
+            return folded
         raise CompileError(
             f"layer {node.layer!r} needs operator {proto.op_type}, which has no rule; replace the layer by one of the "
             f"operators {', '.join(sorted(name for name in rules if 'Grad' not in name))}"
         )
     return rule(graph, node, inputs)
+
+
+def _is_known(value: Value | None) -> bool:
+    return value is None or (isinstance(value, Plain) and value.tensor.constant is not None)
+
+
+def _evaluate(graph: GraphBuilder, proto: onnx.NodeProto, inputs: list[Value | None]) -> tuple[Value | None, ...]:
+    """An operator on constants: shape arithmetic for the most part, which folds away."""
+    if proto.op_type in _RANDOM:
+        raise CompileError(f"layer {layer_name(proto.name)!r} ({proto.op_type}) is random; draw it outside of forward")
+    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+    tensors = [value.tensor if isinstance(value, Plain) else None for value in inputs]
+    outputs = graph.ops(proto.op_type, *tensors, num_outputs=len(proto.output), **attributes)
+    return tuple(Plain(output, is_batched=False) for output in outputs)
+
+
+def _folded(
+    graph: GraphBuilder, proto: onnx.NodeProto, attributes: dict[str, Any], inputs: list[Value | None]
+) -> tuple[Value, ...] | None:
+    """A standard operator on constants, of which shape arithmetic is made; None where it is anything else."""
+    tensors = [value.tensor for value in inputs if isinstance(value, Plain) and value.tensor.constant is not None]
+    if proto.domain or len(tensors) < len(inputs) or len(proto.output) > 1:
+        return None
+    result = graph.op(proto.op_type, *tensors, **attributes)
+    return None if result.constant is None else (Plain(result, is_batched=False),)
 
 
 def _in_order(model: onnx.ModelProto, known: set[str], wanted: Sequence[str]) -> list[onnx.NodeProto]:

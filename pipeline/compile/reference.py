@@ -1,20 +1,28 @@
 """What torch says about a step: in float64 the truth that an artifact is certified against, in float32 a yardstick."""
 
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import ceil, inf, prod
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from device_runtime.arrays import Floats, Inputs, Labels, Vector
+from device_runtime.arrays import Flags, Floats, Inputs, Labels, Vector
+from device_runtime.session import example_inputs
 from device_runtime.specs import Manifest
+from pipeline.compile.builder import CompileError
+
+Sampler = Callable[[np.random.Generator, int], Inputs]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples for a whole graph: x [B, *shape], y [B], mask [B] of 0 and 1."""
+    """Examples for a whole graph: x and y [B, ...] as a session takes them, mask [B] of 0 and 1."""
 
     x: Inputs
     y: Labels
@@ -36,6 +44,14 @@ class Reference:
         """L2 norm of each gradient, [B]."""
         return np.asarray(np.linalg.norm(self.gradients, axis=1))
 
+    def restricted(self, is_used: Floats) -> "Reference":
+        """The same with the gradients zero where `is_used` [P] is 0."""
+        return replace(self, gradients=self.gradients * is_used)
+
+    def taken(self, kept: Flags) -> "Reference":
+        """Of some examples, `kept` [B]."""
+        return Reference(self.losses[kept], self.gradients[kept])
+
     def factors(self, mask: Vector, max_grad_norm: float) -> Floats:
         """What each gradient is multiplied by in the clipped sum, [B]."""
         norms = self.norms()
@@ -43,24 +59,108 @@ class Reference:
         return np.asarray(np.minimum(1.0, ratios) * mask)
 
 
-def draw_batch(manifest: Manifest, rng: np.random.Generator) -> Batch:
-    """Normal inputs and uniform labels; at least three in ten examples are masked."""
-    size = manifest.batch_size
-    x = rng.standard_normal((size, *manifest.spec.shape)).astype(np.float32)
-    y = rng.integers(0, len(manifest.spec.labels), size)
-    return Batch(x, y, (rng.permutation(size) >= ceil(0.3 * size)).astype(np.float32))
+@dataclass(frozen=True)
+class TorchStep:
+    """The module itself, not the graph that was made of it, in one precision.
+
+    Attributes:
+        module: A copy of the caller's.
+        dtype: `float64` or `float32`: of parameters, frozen tensors, buffers and inputs that are no ids.
+    """
+
+    module: torch.nn.Module
+    manifest: Manifest
+    dtype: Any
+
+    def reference(self, parameters: Vector | Floats, batch: Batch) -> Reference:
+        """Differentiate batches of one, which cannot couple; torch.func.vmap would take a second to import.
+
+        Raises:
+            CompileError: forward does not run in this precision.
+        """
+        values = self._values(parameters)
+        inputs = [self._tensor(value) for value in example_inputs(batch.x).values()]
+        y = self._tensor(batch.y)
+        losses, gradients = [], []
+        with _default_dtype(self.dtype):
+            for i in range(len(y)):
+                loss = self._loss(values, tuple(value[i : i + 1] for value in inputs), y[i : i + 1])
+                own = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
+                losses.append(float(loss.detach()))
+                gradients.append(torch.cat([gradient.reshape(-1) for gradient in own]).numpy())
+        rows = np.reshape(gradients, (len(y), len(parameters)))
+        return Reference(np.array(losses), rows.astype(np.float64, copy=False))
+
+    def _loss(self, values: dict[str, Tensor], inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        try:
+            logits = torch.func.functional_call(self.module, values, inputs)
+        except RuntimeError as error:
+            told = str(error).splitlines()[0]
+            raise CompileError(
+                f"forward cannot run in {np.dtype(self.dtype)}, which the certificate compares with: {told}; "
+                "let forward take the dtype of its tensors from its input"
+            ) from error
+        if self.manifest.loss == "cross_entropy":
+            return cross_entropy(logits, y, label_smoothing=self.manifest.label_smoothing)
+        return _LOSSES_OF_VALUES[self.manifest.loss](logits, y)
+
+    def _values(self, parameters: Vector | Floats) -> dict[str, Tensor]:
+        layout = self.manifest.layout
+        parts = torch.split(torch.tensor(parameters.astype(self.dtype)), [prod(entry.shape) for entry in layout])
+        return {
+            entry.name: part.reshape(entry.shape).requires_grad_() for entry, part in zip(layout, parts, strict=True)
+        }
+
+    def _tensor(self, array: Inputs) -> Tensor:
+        return torch.from_numpy(array.astype(self.dtype) if array.dtype == np.float32 else array)
 
 
-def reference_of(module: torch.nn.Module, parameters: Vector, batch: Batch, dtype: Any = np.float64) -> Reference:
-    """Differentiate batches of one, which cannot couple; torch.func.vmap would take a second to import."""
-    named = dict(module.named_parameters())
-    parts = torch.split(torch.tensor(parameters.astype(dtype)), [value.numel() for value in named.values()])
-    values = {name: part.reshape(named[name].shape).requires_grad_() for name, part in zip(named, parts, strict=True)}
-    x, y = torch.from_numpy(batch.x.astype(dtype)), torch.from_numpy(batch.y)
-    losses, gradients = [], []
-    for i in range(len(y)):
-        loss = cross_entropy(torch.func.functional_call(module, values, (x[i : i + 1],)), y[i : i + 1])
-        own = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
-        losses.append(float(loss.detach()))
-        gradients.append(torch.cat([gradient.reshape(-1) for gradient in own]).numpy())
-    return Reference(np.array(losses), np.stack(gradients).astype(np.float64))
+def torch_step(module: torch.nn.Module, manifest: Manifest, dtype: Any = np.float64) -> TorchStep:
+    """The step of a copy of `module` at that precision; the module itself is left as it is."""
+    own = copy.deepcopy(module)
+    return TorchStep(own.double() if dtype == np.float64 else own.float(), manifest, dtype)
+
+
+def draw_batch(manifest: Manifest, sample: Sampler, rng: np.random.Generator, num_examples: int) -> Batch:
+    """Sampled inputs, uniform classes, probabilities or normal values; some of them masked."""
+    shape = (num_examples, len(manifest.spec.labels))
+    x = sample(rng, num_examples)
+    y: Labels = rng.standard_normal(shape, np.float32)
+    if manifest.loss == "cross_entropy":
+        y = rng.integers(0, shape[1], num_examples)
+    elif manifest.loss == "bce_with_logits":
+        y = rng.random(shape, np.float32)
+    return Batch(x, y, draw_mask(num_examples, rng))
+
+
+def draw_mask(num_examples: int, rng: np.random.Generator) -> Vector:
+    """At least three in ten examples masked."""
+    return (rng.permutation(num_examples) >= ceil(0.3 * num_examples)).astype(np.float32)
+
+
+def map_inputs(x: Inputs, change: Callable[[Inputs], Inputs]) -> Inputs:
+    """A copy of x with each of its float32 inputs changed, ids left as they are."""
+    if x.dtype.names is None:
+        return change(x) if x.dtype == np.float32 else x.copy()
+    changed = x.copy()
+    for name in x.dtype.names:
+        if changed[name].dtype == np.float32:
+            changed[name] = change(changed[name])
+    return changed
+
+
+@contextmanager
+def _default_dtype(dtype: Any) -> Iterator[None]:
+    """What forward makes anew, as a table of positions, is of the same precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype == np.float64 else torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+_LOSSES_OF_VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce_with_logits": binary_cross_entropy_with_logits,
+    "mse": mse_loss,
+}

@@ -9,8 +9,9 @@ from onnx import numpy_helper
 
 from pipeline.compile.builder import GraphBuilder
 from pipeline.compile.lower import Node, Rule
-from pipeline.compile.rules_elementwise import apply, plain, to_shape
-from pipeline.compile.values import ExampleSum, Materialised, Plain, Value
+from pipeline.compile.placement import expanded, joined, transposed
+from pipeline.compile.rules_elementwise import plain, to_shape, unsummed
+from pipeline.compile.values import ExampleSum, Materialised, Outer, Plain, Value, reshape
 
 
 def constant(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
@@ -30,7 +31,7 @@ def size_of(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> 
 
 def broadcast_gradient_args(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value, Value]:
     """com.microsoft BroadcastGradientArgs: the axes over which each of two broadcast operands' gradient is summed."""
-    first, second = (tuple(_known(node, value)) for value in inputs)
+    first, second = (tuple(known(node, value)) for value in inputs)
     rank = max(len(first), len(second))
     padded = [(1,) * (rank - len(shape)) + shape for shape in (first, second)]
     axes = [
@@ -45,7 +46,7 @@ def reshape_rule(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]
     """Reshape, with 0 and -1 resolved; on gradients of parameters too."""
     value = _present(node, inputs[0])
     old = value.shape
-    asked = [int(size) for size in _known(node, inputs[1])]
+    asked = [int(size) for size in known(node, inputs[1])]
     if not node.attributes.get("allowzero", 0):
         asked = [old[i] if size == 0 else size for i, size in enumerate(asked)]
     rest = prod(old) // max(1, prod(size for size in asked if size != -1))
@@ -62,47 +63,48 @@ def flatten(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> 
 def unsqueeze(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Unsqueeze with constant axes."""
     value = _present(node, inputs[0])
-    axes = tuple(_known(node, inputs[1]))
+    axes = tuple(known(node, inputs[1]))
     return (to_shape(graph, node, value, np.expand_dims(np.empty(value.shape), axes).shape),)
 
 
 def squeeze(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Squeeze, with constant axes or every axis of size one."""
     value = _present(node, inputs[0])
-    axes = tuple(_known(node, inputs[1])) if len(inputs) > 1 else None
+    axes = tuple(known(node, inputs[1])) if len(inputs) > 1 else None
     return (to_shape(graph, node, value, np.empty(value.shape).squeeze(axes).shape),)
 
 
 def transpose(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
-    """Transpose that leaves the example axis in front; on gradients of parameters too."""
+    """Transpose; on gradients of parameters too."""
     value = _present(node, inputs[0])
     order = node.attributes.get("perm") or list(reversed(range(len(value.shape))))
+    if isinstance(value, Outer) and order == [1, 0]:
+        return (Outer(value.right, value.left),)
     if isinstance(value, ExampleSum):
         shares = graph.op("Transpose", value.per_example(graph), perm=[0, *(axis + 1 for axis in order)])
         return (Materialised(shares),)
-    data = plain(node, value)
-    if data.is_batched and order[0] != 0:
-        raise node.coupled("moves the example axis")
-    return (Plain(graph.op("Transpose", data.tensor, perm=order), data.is_batched),)
+    return (transposed(graph, value, order),)
 
 
 def concat(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
-    """Concat of values that all belong to the examples, or all to none."""
-    values = [plain(node, value) for value in inputs]
-    axis = node.attributes["axis"] % len(values[0].shape)
-    kinds = {value.is_batched for value in values}
-    if len(kinds) == 2 or (True in kinds and axis == 0):
-        raise node.coupled("joins examples with something else along the example axis")
-    return (Plain(graph.op("Concat", *(value.tensor for value in values), axis=axis), kinds == {True}),)
+    """Concat inside each example, shared values with a row for each place in the batch included; on gradients too."""
+    axis = node.attributes["axis"] % len(_present(node, inputs[0]).shape)
+    if all(isinstance(value, ExampleSum) for value in inputs):
+        shares = [value.per_example(graph) for value in inputs if isinstance(value, ExampleSum)]
+        return (Materialised(graph.op("Concat", *shares, axis=axis + 1)),)
+    values = [unsummed(node, value) for value in inputs]
+    return (joined(graph, node, values, axis),)
 
 
 def expand(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
-    """Expand to a constant shape."""
-    data = plain(node, inputs[0])
-    target = tuple(_known(node, inputs[1]))
-    if target == data.shape:
-        return (data,)
-    return (apply(graph, node, "Expand", data, _constant(graph, np.array(target, np.int64))),)
+    """Expand to a constant shape; on gradients of parameters too."""
+    value, shape = inputs[0], known(node, inputs[1])
+    if isinstance(value, ExampleSum):
+        shares = value.per_example(graph)
+        wide = np.broadcast_shapes(value.shape, shape)
+        spread = reshape(graph, shares, (shares.shape[0], *(1,) * (len(wide) - len(value.shape)), *value.shape))
+        return (Materialised(graph.op("Expand", spread, graph.constant(np.array([shares.shape[0], *wide])))),)
+    return (expanded(graph, node, unsummed(node, value), shape),)
 
 
 def identity(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value | None]:
@@ -120,7 +122,8 @@ def _present(node: Node, value: Value | None) -> Value:
     return value
 
 
-def _known(node: Node, value: Value | None) -> list[int]:
+def known(node: Node, value: Value | None) -> list[int]:
+    """A list of numbers that is known when compiling."""
     known = plain(node, value).tensor.constant
     if known is None:
         raise node.refused("takes a shape that is not known when compiling")

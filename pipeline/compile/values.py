@@ -5,9 +5,10 @@ The independence of examples is proven while the graph is written: a value that 
 the layer.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,79 +36,181 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Materialised:
-    """A sum over the examples, each one's share a tensor of its own: what the gradient of a parameter is.
+class Place:
+    """Where the example is inside a shape: axis `axis` has outer * B * inner elements, the example in the middle."""
+
+    axis: int
+    outer: int
+    inner: int
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the axis holds the examples and nothing else."""
+        return self.outer == self.inner == 1
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """What is left of the axis without the examples: outer and inner, where they are more than 1."""
+        return tuple(size for size in (self.outer, self.inner) if size > 1)
+
+    def before(self, shape: Sequence[int]) -> int:
+        """How many elements of `shape` come before the example."""
+        return prod(shape[: self.axis]) * self.outer
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A batched value that the graph which is lowered holds with the example in another place: [T, B, d] or [B T, d].
+
+    Here the examples stay rows, so moving them back and forth costs nothing. `placement.py` reads and makes these.
+
+    Attributes:
+        tensor: [B, ...]: row b depends on example b alone; its elements in the order they have in `shape`.
+        shape: What the lowered graph sees.
+        place: Where the examples are in `shape`.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    place: Place
+
+
+class ExampleSum(ABC):
+    """A sum over the examples whose shares are kept apart: what the gradient of a parameter is."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the sum, and so of each share."""
+
+    @property
+    @abstractmethod
+    def form(self) -> str:
+        """How the shares are held: `materialised` or without writing them out."""
+
+    @abstractmethod
+    def per_example(self, graph: GraphBuilder) -> Tensor:
+        """The shares, [B, *shape]."""
+
+    @abstractmethod
+    def squared_norms(self, graph: GraphBuilder) -> Tensor:
+        """Squared L2 norm of each share, [B]."""
+
+    @abstractmethod
+    def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
+        """Sum of the shares times weights [B], flat: [product of shape]."""
+
+
+@dataclass(frozen=True)
+class Materialised(ExampleSum):
+    """Each example's share is a tensor of its own.
 
     Attributes:
         tensor: The shares, [B, *shape].
     """
 
     tensor: Tensor
-    form: ClassVar[str] = "materialised"
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.tensor.shape[1:]
 
+    @property
+    def form(self) -> str:
+        return "materialised"
+
     def per_example(self, _graph: GraphBuilder) -> Tensor:
-        """The shares, [B, *shape]."""
         return self.tensor
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
-        """Squared L2 norm of each share, [B]."""
-        return graph.op("ReduceSumSquare", _rows(graph, self.tensor), axes=[1], keepdims=0)
+        return squared_lengths(graph, rows(graph, self.tensor))
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
-        """Sum of the shares times weights [B], flat: [product of shape]."""
-        return graph.op("MatMul", weights, _rows(graph, self.tensor))
+        return graph.op("MatMul", weights, rows(graph, self.tensor))
 
 
 @dataclass(frozen=True)
-class Outer:
-    """A sum over the examples whose shares left[b]^T right[b] are never written out: a linear layer at one position.
+class Outer(ExampleSum):
+    """Shares are products: the sum over T positions of left[b, t]^T right[b, t], the gradient of a linear layer.
 
-    "Efficient Per-Example Gradient Computations", arXiv:1510.01799: |left^T right|^2 = |left|^2 |right|^2.
+    Whether they are written out is decided where norms are asked for, by `is_ghost`; until then transposing swaps the
+    sides and the gradients of two uses of one tensor are joined along T, so that their cross terms are in the norm.
 
     Attributes:
-        left: [B, rows].
-        right: [B, columns].
+        left: [B, T, rows].
+        right: [B, T, columns].
     """
 
     left: Tensor
     right: Tensor
-    form: ClassVar[str] = "ghost norm"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.left.shape[1], self.right.shape[1])
+        return (self.left.shape[2], self.right.shape[2])
+
+    @property
+    def is_ghost(self) -> bool:
+        """Whether norms come from the T x T products of positions: measured in docs/decisions/0006.
+
+        |sum of left^T right|^2 = sum of (left left^T) o (right right^T): "Efficient Per-Example Gradient
+        Computations", arXiv:1510.01799, for one position; "Large Language Models Can Be Strong Differentially Private
+        Learners", arXiv:2110.05679, for several.
+        """
+        num_positions, num_rows, num_columns = self.left.shape[1], *self.shape
+        return num_positions == 1 or num_positions * (num_rows + num_columns) <= num_rows * num_columns
+
+    @property
+    def form(self) -> str:
+        return "ghost norm" if self.is_ghost else "materialised"
 
     def per_example(self, graph: GraphBuilder) -> Tensor:
-        """The shares, [B, *shape]."""
-        left = reshape(graph, self.left, (*self.left.shape, 1))
-        right = reshape(graph, self.right, (self.right.shape[0], 1, self.right.shape[1]))
-        return graph.op("Mul", left, right)
+        if self.left.shape[1] == 1:
+            return graph.op("Mul", turned(graph, self.left), self.right)
+        return graph.op("MatMul", turned(graph, self.left), self.right)
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
-        """Squared L2 norm of each share, [B]."""
-        left = graph.op("ReduceSumSquare", self.left, axes=[1], keepdims=0)
-        return graph.op("Mul", left, graph.op("ReduceSumSquare", self.right, axes=[1], keepdims=0))
+        if not self.is_ghost:
+            return Materialised(self.per_example(graph)).squared_norms(graph)
+        if self.left.shape[1] == 1:
+            left, right = (rows(graph, side) for side in (self.left, self.right))
+            return graph.op("Mul", squared_lengths(graph, left), squared_lengths(graph, right))
+        left, right = (graph.op("MatMul", side, turned(graph, side)) for side in (self.left, self.right))
+        product = rows(graph, graph.op("Mul", left, right))
+        return graph.op("ReduceSum", product, graph.constant([1], np.int64), keepdims=0)
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
-        """Sum of the shares times weights [B], flat: [product of shape]."""
-        scaled = graph.op("Mul", self.left, reshape(graph, weights, (weights.shape[0], 1)))
-        return reshape(graph, graph.op("Gemm", scaled, self.right, transA=1), (prod(self.shape),))
+        if not self.is_ghost:
+            return Materialised(self.per_example(graph)).weighted_sum(graph, weights)
+        scaled = graph.op("Mul", self.left, reshape(graph, weights, (*weights.shape, 1, 1)))
+        left, right = (reshape(graph, side, (-1, side.shape[2])) for side in (scaled, self.right))
+        return reshape(graph, graph.op("Gemm", left, right, transA=1), (prod(self.shape),))
 
 
-ExampleSum = Materialised | Outer
-Value = Plain | Materialised | Outer
+Value = Plain | Moved | ExampleSum
 
 
 def reshape(graph: GraphBuilder, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Reshape, or the tensor itself where it has that shape."""
+    """Reshape, or the tensor itself where it has that shape; one size may be -1."""
+    if -1 in shape:
+        shape = tuple(-tensor.size // prod(shape) if size == -1 else size for size in shape)
     if tensor.shape == shape:
         return tensor
     return graph.op("Reshape", tensor, graph.constant(np.array(shape, np.int64)))
 
 
-def _rows(graph: GraphBuilder, tensor: Tensor) -> Tensor:
-    return reshape(graph, tensor, (tensor.shape[0], tensor.size // tensor.shape[0]))
+def rows(graph: GraphBuilder, tensor: Tensor) -> Tensor:
+    """A tensor of the examples as [B, everything else]."""
+    return reshape(graph, tensor, (tensor.shape[0], -1))
+
+
+def turned(graph: GraphBuilder, tensor: Tensor) -> Tensor:
+    """The last two axes exchanged; ONNX Runtime makes it part of a MatMul that follows."""
+    perm = [*range(len(tensor.shape) - 2), len(tensor.shape) - 1, len(tensor.shape) - 2]
+    if tensor.shape[-1] == 1 or tensor.shape[-2] == 1:
+        return reshape(graph, tensor, tuple(tensor.shape[axis] for axis in perm))
+    return graph.op("Transpose", tensor, perm=perm)
+
+
+def squared_lengths(graph: GraphBuilder, tensor: Tensor) -> Tensor:
+    """Squared L2 norm of each row of [B, n], [B]; ONNX Runtime's ReduceSumSquare takes three times as long."""
+    return graph.op("ReduceSum", graph.op("Mul", tensor, tensor), graph.constant([1], np.int64), keepdims=0)

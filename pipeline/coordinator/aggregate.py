@@ -10,6 +10,7 @@ from math import sqrt
 import numpy as np
 
 from device_runtime.arrays import Floats, Vector
+from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.private_random import PrivateRandom, Purpose
 from device_runtime.terms import EvaluateTerms, TrainTerms
 from pipeline.coordinator.plans import RoundPlan
@@ -41,9 +42,9 @@ def _private_step(terms: TrainTerms, gradient_sum: Floats, num_examples: int, pr
     """One logical step of DP-SGD (arXiv:1607.00133, Algorithm 1) over all reporters, as an update of the parameters."""
     if terms.privacy is None or terms.max_grad_norm is None:
         raise ValueError("noise on the sum needs privacy terms and max_grad_norm")
-    deviation = terms.privacy.noise_multiplier * terms.max_grad_norm
-    noise = deviation * private_random.normals(Purpose.NOISE, 0, len(gradient_sum))
-    return -terms.learning_rate * (gradient_sum + noise) / (terms.privacy.sample_rate * num_examples)
+    normals = private_random.normals(Purpose.NOISE, 0, len(gradient_sum))
+    noised = add_lattice_noise(gradient_sum, terms.max_grad_norm, terms.privacy.noise_multiplier, normals)
+    return -terms.learning_rate * noised / (terms.privacy.sample_rate * num_examples)
 
 
 def aggregate_sums(
@@ -52,6 +53,6 @@ def aggregate_sums(
     """Metric sums over all reports, with the server's noise where the terms put it on the sum."""
     sums = np.array([[report[name] for name in terms.release] for report in reports]).sum(axis=0)
     if terms.privacy is not None and terms.privacy.noise_at == "sum":
-        deviation = terms.privacy.noise_multiplier * sqrt(len(terms.release))
-        sums += deviation * private_random.normals(Purpose.VOTES_AND_METRICS, 1, len(terms.release))
+        normals = private_random.normals(Purpose.VOTES_AND_METRICS, 1, len(sums))
+        sums = add_lattice_noise(sums, sqrt(len(sums)), terms.privacy.noise_multiplier, normals)
     return dict(zip(terms.release, map(float, sums), strict=True))

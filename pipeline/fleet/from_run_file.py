@@ -76,7 +76,8 @@ def _deal(run_file: RunFile, source: DataSet, key: bytes, rotation: int) -> Shar
         shares = deal_by_owner(source.ids(), source.clients(), is_train, terms.min_train_examples)
     else:
         dealing = DealTerms(terms.clients or 1, terms.min_train_examples, terms.alpha)
-        shares = deal(source.ids(), source.class_indices(), is_train, dealing, _partition_rng(run_file.run.seed))
+        classes = None if terms.alpha is None else source.class_indices()
+        shares = deal(source.ids(), classes, is_train, dealing, _partition_rng(run_file.run.seed))
     cohort = run_file.round.cohort_size
     if cohort > len(shares):
         raise PartitionError(f"[round] cohort_size must be <= the {len(shares)} clients of the data, got {cohort}")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from device_runtime.measurement_pack import MANIFEST, Pack, PackEntry, PackManifest, graph_file, read_pack
-from pipeline.compile.artifact import MINIMUM_RUNTIME, compiler_versions
 from pipeline.compile.builder import OPSET, CompileError
+from pipeline.compile.versions import MINIMUM_RUNTIME, compiler_versions
 from pipeline.packs.kernel_graphs import kernel_graph
 from profiles.records import encode_record
 from profiles.schema import KernelKey

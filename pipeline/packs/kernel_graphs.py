@@ -194,6 +194,6 @@ def _tensor(value: Value) -> Tensor:
 
 
 def _share(value: Value) -> ExampleSum:
-    if isinstance(value, Plain):
+    if not isinstance(value, ExampleSum):
         raise TypeError("a parameter's gradient must be a sum over examples")
     return value

@@ -34,6 +34,8 @@ class Schedule:
         order: At which the total is smallest; fixed before the run.
         epsilon: Of the split that spends most.
         epsilon_by_split: Of each split at that order.
+        epsilon_as_fixed: Of the split that spends most, by privacy loss distributions; tighter, and for reading only:
+            no stop rule may use it. None where it was not computed.
     """
 
     planned: tuple[PlannedRelease, ...]
@@ -42,6 +44,7 @@ class Schedule:
     epsilon: float
     epsilon_by_split: dict[Split, float]
     noise_at: NoiseAt
+    epsilon_as_fixed: float | None = None
 
     def releases(self) -> tuple[Release, ...]:
         """Each release of one client."""

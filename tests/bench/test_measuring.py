@@ -20,6 +20,14 @@ def test_warm_up_calls_are_not_timed():
     assert len(times["a"]) == 2
 
 
+def test_a_method_settles_before_each_timed_call():
+    calls: list[str] = []
+    methods = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = time_interleaved(methods, rounds=1, warm_up=0, settle=2)
+    assert "".join(calls) == "aaabbb"
+    assert {name: len(own) for name, own in times.items()} == {"a": 1, "b": 1}
+
+
 def test_times_are_milliseconds_of_the_clock():
     ticks = count()
     times = time_interleaved({"a": lambda: next(ticks), "b": int}, 2, warm_up=0, clock=lambda: next(ticks) / 1000)

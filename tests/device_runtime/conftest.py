@@ -1,20 +1,28 @@
-"""Written by hand: a tiny artifact, softmax regression, whose gradient has a closed form; and a measurement pack."""
+"""Tiny artifacts: softmax regression, written by hand, and a compiled net of several inputs; and a measurement pack."""
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from device_runtime.artifact import Artifact, check_artifact
+from device_runtime.artifact import FILES, FROZEN, Artifact, check_artifact
 from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
 from device_runtime.session import StepSession
-from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
-from profiles.records import encode_record
+from device_runtime.specs import ExampleSpec, FrozenTensors, InputSpec, LayoutEntry, Manifest
+from device_runtime.vectors import write_frozen
+from pipeline.compile.export import export_forward
+from pipeline.compile.graphs import Layout, evaluate_model, frozen_inputs, gradient_model
+from pipeline.compile.losses import Loss
+from profiles.records import decode_record, encode_record
 from profiles.schema import Kernel
 
 ArtifactFiles = dict[str, bytes]
@@ -157,6 +165,85 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+TOWERS_SPEC = ExampleSpec(
+    (),
+    ("left", "right"),
+    inputs=(InputSpec("pixels", (80,)), InputSpec("scale", ()), InputSpec("counts", (3,), "int64")),
+    target="values",
+)
+
+
+class Towers(nn.Module):
+    """Two outputs from three inputs; the first layer is frozen and too large to be a constant of the graphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Linear(80, 64).requires_grad_(False)
+        self.head = nn.Linear(64 + 3, 2)
+
+    def forward(self, pixels, scale, counts):
+        hidden = torch.relu(self.backbone(pixels)) * scale.unsqueeze(1)
+        return self.head(torch.cat([hidden, counts.to(hidden.dtype)], 1))
+
+
+@cache
+def compile_towers(loss: str) -> ArtifactFiles:
+    """The artifact's files, 4 examples a batch; the frozen tensors are the same for every loss."""
+    examples = {"x.pixels": torch.zeros(4, 80), "x.scale": torch.ones(4), "x.counts": torch.zeros(4, 3).long()}
+    forward = export_forward(Towers(), examples)
+    layout = Layout(forward.parameters, ("weights",), dict.fromkeys(forward.parameters, "weights"))
+    models = gradient_model(forward, layout, Loss(loss)).model, evaluate_model(forward, layout, Loss(loss))
+    graphs = [model.SerializeToString(deterministic=True) for model in models]
+    frozen = write_frozen(tensors := frozen_inputs(forward))
+    hashes = [hashlib.sha256(data).hexdigest() for data in (*graphs, frozen)]
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    manifest = replace(
+        decode_record(Manifest, write_softmax_regression((3,), 3, 4)["manifest.json"]),
+        spec=TOWERS_SPEC,
+        loss=loss,
+        layout=(LayoutEntry("head.weight", (2, 67), 0, "weights"), LayoutEntry("head.bias", (2,), 134, "weights")),
+        segments=("weights",),
+        num_parameters=136,
+        metrics=(Loss(loss).metric,),
+        gradient_sha256=hashes[0],
+        evaluate_sha256=hashes[1],
+        frozen=FrozenTensors(hashes[2], shapes),
+    )
+    return dict(zip((*FILES, FROZEN), (encode_record(manifest), *graphs, frozen), strict=True))
+
+
+@pytest.fixture(scope="session")
+def towers_files() -> Callable[[str], ArtifactFiles]:
+    """Files of an artifact with three inputs, values for labels and frozen tensors, by its loss."""
+    return compile_towers
+
+
+@pytest.fixture(scope="session")
+def towers_session() -> Callable[[str], StepSession]:
+    return cache(lambda loss: StepSession(check_artifact(*compile_towers(loss).values())))
+
+
+@pytest.fixture(scope="session")
+def towers_module() -> nn.Module:
+    return Towers().double()
+
+
+@pytest.fixture(scope="session")
+def draw_towers() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Draw x [n] and y f32[n, 2] in [0, 1] for it: (n, seed=0)."""
+
+    def draw(num_examples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        x = np.zeros(num_examples, TOWERS_SPEC.row_dtype())
+        x["pixels"] = rng.normal(size=(num_examples, 80))
+        x["scale"] = rng.uniform(0.5, 2, num_examples)
+        x["counts"] = rng.integers(0, 5, (num_examples, 3))
+        return x, rng.uniform(size=(num_examples, 2)).astype(np.float32)
+
+    return draw
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 from math import inf, sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ CHECK_POINTS = [
     (256 / 60000, 1.1, 60 * 60000 // 256, 2.60),
 ]
 UPDATE = Release("update", "train", 0.25, 1.34)
+SOME_ORDERS = (*range(2, 33), 48, 64, 96, 128, 192, 256)
 
 
 @pytest.mark.parametrize(("sample_rate", "noise_multiplier", "num_steps", "epsilon"), CHECK_POINTS)
@@ -51,6 +53,65 @@ class TestCheckPoints:
         release = Release("update", "train", sample_rate, noise_multiplier, num_steps)
         assert [release.rdp(order) for order in ORDERS] == pytest.approx(list(accountant._rdp), rel=1e-6)
         assert epsilon_of_schedule([release], 1e-5) == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
+
+
+def draw_schedule(seed):
+    """One to three kinds of releases on one split, a quarter of them with everybody, as a run file would plan them."""
+    rng = np.random.default_rng(seed)
+    return tuple(
+        Release(
+            kind,
+            "train",
+            sample_rate=1.0 if rng.random() < 0.25 else float(10 ** rng.uniform(-2.5, -0.1)),
+            noise_multiplier=float(np.exp(rng.uniform(np.log(0.7), np.log(12)))),
+            num_steps=int(10 ** rng.uniform(0, 2)),
+        )
+        for kind in ("update", "metrics", "vote")[: rng.integers(1, 4)]
+    )
+
+
+def event_of(dp_accounting, release):
+    """One logical step, as dp-accounting says it."""
+    gaussian = dp_accounting.GaussianDpEvent(release.noise_multiplier)
+    is_sampled = release.sample_rate < 1
+    return dp_accounting.PoissonSampledDpEvent(release.sample_rate, gaussian) if is_sampled else gaussian
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order is the:UserWarning")
+@pytest.mark.parametrize("seed", range(50))
+class TestGeneratedSchedules:
+    def test_rdp_and_epsilon_are_opacus_and_dp_accountings_on_equal_orders(self, seed):
+        dp_accounting = pytest.importorskip("dp_accounting", reason="dp-accounting is not installed; `make env` does")
+        schedule = draw_schedule(seed)
+        accountant, opacus = dp_accounting.rdp.RdpAccountant(list(SOME_ORDERS)), 0.0
+        for release in schedule:
+            accountant.compose(event_of(dp_accounting, release), release.num_steps)
+            opacus += opacus_rdp.compute_rdp(
+                q=release.sample_rate,
+                noise_multiplier=release.noise_multiplier,
+                steps=release.num_steps,
+                orders=list(SOME_ORDERS),
+            )
+        ours = [rdp_by_split_max(schedule, order) for order in SOME_ORDERS]
+        # Divergences near rounding are as good as zero.
+        assert ours == pytest.approx(list(opacus), rel=1e-6, abs=1e-10)
+        assert ours == pytest.approx(list(accountant._rdp), rel=1e-6, abs=1e-10)
+        epsilon = epsilon_of_schedule(schedule, 1e-5, SOME_ORDERS)
+        theirs = opacus_rdp.get_privacy_spent(orders=list(SOME_ORDERS), rdp=opacus, delta=1e-5)[0]
+        assert epsilon == pytest.approx(float(theirs), rel=1e-6)
+        assert epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
+
+    def test_the_filter_and_the_plan_never_claim_less_than_the_privacy_loss_distribution(self, seed):
+        dp_accounting = pytest.importorskip("dp_accounting", reason="dp-accounting is not installed; `make env` does")
+        schedule = draw_schedule(seed)
+        accountant = dp_accounting.pld.PLDAccountant(value_discretization_interval=1e-3)
+        for release in schedule:
+            accountant.compose(event_of(dp_accounting, release), release.num_steps)
+        planned = epsilon_of_schedule(schedule, 1e-5)
+        assert 0 < accountant.get_epsilon(1e-5) <= planned
+        for order in (planned_order(schedule, 1e-5), 3, 40):
+            spent = epsilon_of(rdp_by_split_max(schedule, order), order, 1e-5)
+            assert spent >= planned * (1 - 1e-12)
 
 
 @given(st.floats(1e-4, 0.999), st.floats(0.4, 100), st.integers(2, 256))

@@ -1,7 +1,10 @@
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from device_runtime.artifact import ArtifactError, RuntimeTooOldError, check_artifact, read_artifact, read_manifest
 
@@ -63,7 +66,9 @@ def test_versions_of_the_runtime_compare_number_by_number(artifact_files, found,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "hinge"}, "loss 'hinge' is unknown here; known: cross_entropy"),
+        ({"loss": "hinge"}, "loss 'hinge' is unknown here; known: bce_with_logits, cross_entropy, mse"),
+        ({"loss": "mse"}, "loss mse goes with target 'values', the specification has 'class'"),
+        ({"frozen": {"sha256": "../key.pem", "shapes": {"w": [1]}}}, "sha256 must be 64 hexadecimal digits, got '../"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"num_parameters": 13}, "the layout holds 12 values and num_parameters says 13"),
         ({"segments": ["weights"]}, r"'linear.bias' must start at 9 in one of the segments \['weights'\]"),
@@ -80,3 +85,51 @@ def test_bytes_from_the_network_are_checked_like_files(artifact_files):
     manifest, gradient, evaluate = artifact_files.values()
     with pytest.raises(ArtifactError, match=r"gradient\.onnx is corrupt"):
         check_artifact(manifest, evaluate, gradient)
+
+
+class TestFrozenTensors:
+    @pytest.fixture
+    def folder(self, towers_files, tmp_path: Path) -> Path:
+        for name, data in towers_files("mse").items():
+            (tmp_path / name).write_bytes(data)
+        return tmp_path
+
+    def test_they_are_read_from_the_folder_in_their_shapes(self, folder, towers_module):
+        frozen = read_artifact(folder).frozen
+        assert list(frozen) == ["backbone.weight"]
+        np.testing.assert_array_equal(frozen["backbone.weight"], towers_module.backbone.weight.numpy())
+
+    def test_a_file_that_the_manifest_does_not_name_is_not_looked_at(self, artifact_files, folder, artifact):
+        for name, data in artifact_files.items():
+            (folder / name).write_bytes(data)
+        assert read_artifact(folder) == artifact
+        assert read_artifact(folder).frozen == {}
+
+    def test_a_missing_file_is_named_with_the_cure(self, folder):
+        (folder / "frozen.safetensors").unlink()
+        with pytest.raises(ArtifactError, match=r"needs frozen\.safetensors and it is not here; fetch or compile"):
+            read_artifact(folder)
+
+    def test_an_altered_file_is_refused(self, folder):
+        data = bytearray((folder / "frozen.safetensors").read_bytes())
+        data[-1] ^= 1
+        (folder / "frozen.safetensors").write_bytes(data)
+        with pytest.raises(ArtifactError, match=r"frozen\.safetensors is corrupt: sha256 expected"):
+            read_artifact(folder)
+
+    @pytest.mark.parametrize(
+        ("tensors", "message"),
+        [
+            ({"other": np.zeros((64, 80), np.float32)}, r"exactly the tensors \['backbone\.weight'\], got \['other'\]"),
+            ({"backbone.weight": np.zeros((80, 64), np.float32)}, r"must be float32 of shape \[64, 80\], got F32"),
+            ({"backbone.weight": np.zeros((64, 80))}, r"must be float32 of shape \[64, 80\], got F64"),
+            ({"backbone.weight": np.full((64, 80), np.nan, np.float32)}, "must be finite"),
+        ],
+    )
+    def test_tensors_that_the_manifest_does_not_describe_are_refused(self, towers_files, tensors, message):
+        files = towers_files("mse")
+        data = save(tensors)
+        frozen = json.loads(files["manifest.json"])["frozen"] | {"sha256": hashlib.sha256(data).hexdigest()}
+        manifest = changed_manifest(files, frozen=frozen)
+        with pytest.raises(ArtifactError, match=message):
+            check_artifact(manifest, files["gradient.onnx"], files["evaluate.onnx"], data)

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import struct
 import subprocess
+from fractions import Fraction
 from math import cos, erf, log, pi, sin, sqrt
 
 import numpy as np
@@ -24,8 +25,8 @@ GOLDEN_UNIFORMS = [0.6161232980593485, 0.21764628176773776, 0.09953481818727566,
 GOLDEN_NORMALS = [
     0.3497429654678689,
     -2.0111118695164474,
-    0.07725958209594903,
-    -0.12202539764966618,
+    0.07725958209594945,
+    -0.12202539764966683,
     -0.05826190837351567,
 ]
 GOLDEN_DERIVED = "f41eeacb4bd4fa2b"
@@ -62,13 +63,25 @@ def test_openssl_gives_the_same_stream():
 
 def test_normals_are_box_muller_of_the_words_in_pairs():
     words = [int(word) for word in RANDOM.words(Purpose.NOISE, 0, 4)]
-    u = [((word >> 11) + 0.5) * 2**-53 for word in words]
     expected = []
-    for i in (0, 2):
-        radius, angle = sqrt(-2 * log(u[i])), 2 * pi * u[i + 1]
+    for v, w in (words[:2], words[2:]):
+        # 75 bits of the radius, 53 of the angle: exact integers here.
+        radius = sqrt(-2 * log(Fraction(2 * (v * 2**11 + w % 2**11) + 1, 2**76)))
+        angle = 2 * pi * ((w >> 11) + 0.5) * 2**-53
         expected += [radius * cos(angle), radius * sin(angle)]
     np.testing.assert_allclose(RANDOM.normals(Purpose.NOISE, 0, 4), expected, rtol=1e-12)
     assert RANDOM.normals(Purpose.NOISE, 0, 3).tolist() == RANDOM.normals(Purpose.NOISE, 0, 4)[:3].tolist()
+
+
+def test_the_farthest_normals_are_finite_and_those_beside_them_differ(monkeypatch):
+    # From the ends of the radius: words 0 and 1 in the tail, the largest word at the centre.
+    words = np.array([0, 0, 0, 1, 1, 0, 2**64 - 1, 2047], np.uint64)
+    monkeypatch.setattr(PrivateRandom, "words", lambda *_: words)
+    normals = RANDOM.normals(Purpose.NOISE, 0, 8)
+    assert normals[::2].tolist() == pytest.approx(
+        [sqrt(-2 * log(p)) for p in (2**-76, 3 * 2**-76, (2**12 + 1) * 2**-76)] + [0], rel=1e-14
+    )
+    assert normals[0] == pytest.approx(10.26, abs=0.01)
 
 
 def test_normals_have_the_moments_and_the_shape_of_a_normal():

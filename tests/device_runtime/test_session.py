@@ -2,12 +2,13 @@ from dataclasses import replace
 from math import inf
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_runtime.artifact import ArtifactError
+from device_runtime.artifact import ArtifactError, check_artifact
 from device_runtime.session import StepSession
 
 
@@ -146,3 +147,117 @@ def test_examples_of_another_specification_are_refused(session, change, message)
 def test_graphs_in_each_others_place_are_refused(artifact):
     with pytest.raises(ArtifactError, match=r"gradient\.onnx must take parameters, x, y, mask, max_grad_norm"):
         StepSession(replace(artifact, gradient=artifact.evaluate))
+
+
+def torch_values(module, loss, parameters, x, y):
+    """Each example's gradient [n, 136] and loss [n] of the net of several inputs, one after the other."""
+    losses = {
+        "mse": torch.nn.functional.mse_loss,
+        "bce_with_logits": torch.nn.functional.binary_cross_entropy_with_logits,
+    }
+    flat = torch.from_numpy(parameters).double().requires_grad_()
+    values = {"head.weight": flat[:134].reshape(2, 67), "head.bias": flat[134:]}
+    rows = []
+    for i in range(len(x)):
+        inputs = tuple(torch.from_numpy(np.array(x[name][i : i + 1], float)) for name in x.dtype.names)
+        found = losses[loss](
+            torch.func.functional_call(module, values, inputs), torch.from_numpy(y[i : i + 1]).double()
+        )
+        rows.append((torch.autograd.grad(found, flat)[0].numpy(), found.item()))
+    return np.array([row[0] for row in rows]).reshape(-1, 136), np.array([row[1] for row in rows])
+
+
+class TestSeveralInputs:
+    """Three inputs (one a number an example, one of whole numbers), two values for labels, a frozen layer."""
+
+    PARAMETERS = np.linspace(-0.2, 0.3, 136, dtype=np.float32)
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.tuples(st.integers(0, 9), st.sampled_from(["mse", "bce_with_logits"]), st.sampled_from([0.05, inf])))
+    def test_sums_and_losses_equal_torch_one_by_one(self, towers_session, towers_module, draw_towers, case):
+        num_examples, loss, max_grad_norm = case
+        x, y = draw_towers(num_examples, seed=num_examples)
+        gradients, losses = torch_values(towers_module, loss, self.PARAMETERS, x, y)
+        norms = np.linalg.norm(gradients, axis=1)
+        expected = (gradients * np.minimum(1, max_grad_norm / norms)[:, None]).sum(axis=0)
+        session = towers_session(loss)
+        gradient_sum, loss_sum, found_norms = session.gradient(self.PARAMETERS, x, y, max_grad_norm=max_grad_norm)
+        np.testing.assert_allclose(gradient_sum, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found_norms, norms, rtol=1e-5)
+        assert loss_sum == pytest.approx(losses.sum(), rel=1e-5)
+        np.testing.assert_allclose(session.evaluate(self.PARAMETERS, x, y)[0], losses, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("outlier", [np.inf, np.nan, 1e30])
+    @pytest.mark.parametrize("name", ["pixels", "scale"])
+    def test_an_example_that_is_not_finite_in_one_input_counts_as_zero(
+        self, towers_session, draw_towers, name, outlier
+    ):
+        session, (x, y) = towers_session("mse"), draw_towers(7)
+        x[name][2] = outlier
+        before, others = x.tobytes(), np.arange(7) != 2
+        gradient_sum, _, norms = session.gradient(self.PARAMETERS, x, y, max_grad_norm=0.5)
+        expected, _, _ = session.gradient(self.PARAMETERS, x[others], y[others], max_grad_norm=0.5)
+        np.testing.assert_allclose(gradient_sum, expected, atol=1e-6)
+        assert norms[2] == 0
+        assert x.tobytes() == before
+
+    def test_a_value_that_is_too_large_to_be_a_loss_counts_as_zero(self, towers_session, draw_towers):
+        session, (x, y) = towers_session("mse"), draw_towers(5)
+        y[1] = 3e38
+        others = np.arange(5) != 1
+        gradient_sum, loss_sum, _ = session.gradient(self.PARAMETERS, x, y, max_grad_norm=0.5)
+        expected, expected_loss, _ = session.gradient(self.PARAMETERS, x[others], y[others], max_grad_norm=0.5)
+        np.testing.assert_allclose(gradient_sum, expected, atol=1e-6)
+        assert loss_sum == pytest.approx(expected_loss, rel=1e-6)
+        assert session.evaluate(self.PARAMETERS, x, y)[0][1] == inf
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                lambda x, y: (x["pixels"].copy(), y),
+                r"x must be \[n\] rows with the fields pixels, scale, counts, got float",
+            ),
+            (lambda x, y: (x[["pixels", "scale"]], y), "rows with the fields pixels, scale, counts, got"),
+            (lambda x, y: (x[:, None], y), r"of shape \[4, 1\]; make it with the specification's row_dtype"),
+            (
+                lambda x, y: (x.astype([("pixels", "f8", (80,)), *x.dtype.descr[1:]]), y),
+                r"x\.pixels must be float32 of shape \['n', 80\], got float64 of shape \[4, 80\]",
+            ),
+            (
+                lambda x, y: (x.astype([*x.dtype.descr[:2], ("counts", "i4", (3,))]), y),
+                r"x\.counts must be int64 of shape \['n', 3\], got int32",
+            ),
+            (lambda x, y: (x, y.astype(float)), r"y must be float32 of shape \[4, 2\], a row of values an example"),
+            (lambda x, y: (x, y[:, :1]), r"got float32 \[4, 1\]"),
+            (lambda x, y: (x, y + np.float32(np.nan)), "y must be finite, got 4 of 4 rows with NaN"),
+            (lambda x, y: (x, y + 1), r"y must be in \[0, 1\] for bce_with_logits, got 1"),
+            (lambda x, y: (x, y - 1), r"y must be in \[0, 1\] for bce_with_logits, got -"),
+        ],
+    )
+    def test_examples_of_another_specification_are_refused_by_the_inputs_name(
+        self, towers_session, draw_towers, change, message
+    ):
+        with pytest.raises(ValueError, match=message):
+            towers_session("bce_with_logits").gradient(self.PARAMETERS, *change(*draw_towers(4)))
+
+    def test_rows_are_refused_where_one_input_is_wanted(self, session, draw_towers):
+        with pytest.raises(ValueError, match="x must be one array of float32, got rows with the fields pixels"):
+            session.gradient(np.zeros(12, np.float32), draw_towers(4)[0], np.zeros(4, np.int64))
+
+    def test_graphs_that_want_frozen_tensors_are_refused_without_them(self, towers_files):
+        artifact = replace(check_artifact(*towers_files("mse").values()), frozen={})
+        with pytest.raises(ArtifactError, match=r"gradient\.onnx must take .*; got \[.*'frozen\.backbone\.weight'"):
+            StepSession(artifact)
+
+
+def test_a_graph_that_refers_to_other_files_is_refused(artifact, tmp_path, monkeypatch):
+    model = onnx.load_from_string(artifact.gradient)
+    tensor = model.graph.initializer[0]
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    monkeypatch.chdir(tmp_path)  # where ONNX Runtime would look
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    with pytest.raises(ArtifactError, match=r"gradient\.onnx refers to other files, which no graph may"):
+        StepSession(replace(artifact, gradient=model.SerializeToString()))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from device_runtime.examples.splits import split_ids
+from device_runtime.lattice_noise import WIDENING, granularity
 from device_runtime.private_random import PrivateRandom, Purpose
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
 from device_runtime.training import (
@@ -19,6 +20,7 @@ from pipeline.digits import open_digits
 
 RANDOM = PrivateRandom(bytes(32))
 TINY_NOISE = 1e-9
+WIDENED = 1 + WIDENING
 PARAMETERS = np.linspace(-1, 1, 12, dtype=np.float32)
 
 
@@ -115,11 +117,12 @@ class TestPrivate:
             is_drawn = RANDOM.uniforms(Purpose.SAMPLING, step, 10) < 0.3
             assert 0 < is_drawn.sum() < 10
             clipped = clip(example_gradients(expected, EXAMPLES.x[is_drawn], EXAMPLES.y[is_drawn]), 0.8)
-            noise = 0.8 * RANDOM.normals(Purpose.NOISE, step, 12)
+            noise = 0.8 * WIDENED * RANDOM.normals(Purpose.NOISE, step, 12)
             velocity = 0.5 * velocity + (clipped.sum(axis=0) + noise) / (0.3 * 10)
             expected = expected - 0.5 * velocity
         update = train(LoadedAssignment(session, PARAMETERS, terms), EXAMPLES, RANDOM)
-        np.testing.assert_allclose(PARAMETERS + update.vector, expected, atol=4e-6)
+        # A granule is 6e-5 here; the widening alone would be ten times that.
+        np.testing.assert_allclose(PARAMETERS + update.vector, expected, atol=1e-4)
 
     def test_noise_has_the_promised_deviation(self, session):
         # Null records only, so that what is released is noise and nothing else.
@@ -135,14 +138,25 @@ class TestPrivate:
     def test_noise_is_new_at_every_step(self, session):
         nothing = Examples(np.full((10, 3), np.nan, np.float32), EXAMPLES.y)
         assignment = LoadedAssignment(session, np.zeros(12, np.float32), private(local_steps=2, learning_rate=1.0))
-        steps = [0.8 * RANDOM.normals(Purpose.NOISE, step, 12) / 5 for step in range(2)]
-        np.testing.assert_allclose(train(assignment, nothing, RANDOM).vector, -(steps[0] + steps[1]), atol=1e-6)
+        steps = [0.8 * WIDENED * RANDOM.normals(Purpose.NOISE, step, 12) / 5 for step in range(2)]
+        np.testing.assert_allclose(train(assignment, nothing, RANDOM).vector, -(steps[0] + steps[1]), atol=3e-5)
+
+    @pytest.mark.parametrize("sample_rate", [0.5, 1e-9], ids=["some drawn", "nobody drawn"])
+    def test_a_noised_sum_lies_on_the_lattice_whatever_the_examples_are(self, session, sample_rate):
+        terms = private(sample_rate=sample_rate, learning_rate=2.0**-3)
+        start = np.zeros(12, np.float32)
+        update = train(LoadedAssignment(session, start, terms), EXAMPLES, RANDOM).vector
+        sums = -8.0 * update.astype(np.float64) * (sample_rate * 10)
+        counts = sums / granularity(12, 0.8, 0.8 * WIDENED)
+        # Up to float32, in which the vector travels: counts are below 2^17.
+        np.testing.assert_allclose(counts, np.rint(counts), atol=0.02)
+        assert np.abs(counts).max() > 1000
 
     def test_an_empty_draw_still_releases_noise(self, session):
         terms = private(sample_rate=1e-9, noise_multiplier=1.0)
         update = train(LoadedAssignment(session, PARAMETERS, terms), EXAMPLES, RANDOM)
-        expected = -0.5 * 0.8 * RANDOM.normals(Purpose.NOISE, 0, 12) / (1e-9 * 10)
-        np.testing.assert_allclose(update.vector, expected, rtol=1e-5)
+        expected = -0.5 * 0.8 * WIDENED * RANDOM.normals(Purpose.NOISE, 0, 12) / (1e-9 * 10)
+        np.testing.assert_allclose(update.vector, expected, rtol=1e-5, atol=1e-4 / (1e-9 * 10))
         assert update.num_chunks == 0
 
     @pytest.mark.parametrize("outlier", [1e6, np.inf, np.nan])
@@ -245,14 +259,16 @@ class TestEvaluate:
         assert 0 < is_drawn.sum() < 10
         losses, metrics = session.evaluate(PARAMETERS, EXAMPLES.x[is_drawn], EXAMPLES.y[is_drawn])
         raw = [np.minimum(losses, 2).sum() / 2, metrics.sum()]
-        noise = 3.0 * sqrt(2) * RANDOM.normals(Purpose.VOTES_AND_METRICS, 1, 2)
-        assert sums.sums == pytest.approx(tuple(raw + noise), rel=1e-6)
+        noise = 3.0 * sqrt(2) * WIDENED * RANDOM.normals(Purpose.VOTES_AND_METRICS, 1, 2)
+        assert sums.sums == pytest.approx(tuple(raw + noise), abs=granularity(2, sqrt(2), 3 * sqrt(2)))
         assert sums.num_examples == 10  # public; the number drawn is not
 
     def test_an_empty_draw_still_releases_noise(self, session):
         terms = EvaluateTerms("test", ("accuracy",), privacy=PrivacyTerms("device", 1e-9, 1.0))
         sums = evaluate(LoadedAssignment(session, PARAMETERS, terms), EXAMPLES, RANDOM)
-        assert sums.sums == tuple(RANDOM.normals(Purpose.VOTES_AND_METRICS, 1, 1))
+        noise = WIDENED * RANDOM.normals(Purpose.VOTES_AND_METRICS, 1, 1)
+        assert sums.sums == pytest.approx(tuple(noise), abs=2.0**-12)
+        assert (np.array(sums.sums) * 2.0**11).tolist() == np.rint(np.array(sums.sums) * 2.0**11).tolist()
 
     @pytest.mark.parametrize("outlier", [1e6, 1e30, np.inf, np.nan])
     def test_one_example_moves_each_sum_by_at_most_one(self, session, outlier):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from device_runtime.vectors import VectorError, read_parameters, read_vector, write_vector
+from device_runtime.vectors import (
+    VectorError,
+    read_frozen,
+    read_parameters,
+    read_vector,
+    write_frozen,
+    write_vector,
+)
 
 VECTOR = np.arange(12, dtype=np.float32)
 
@@ -46,3 +53,18 @@ def test_what_is_not_one_finite_float32_vector_is_refused(data, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(VectorError, match="nowhere"):
         read_vector(tmp_path / "nowhere", "parameters", 12)
+
+
+def test_frozen_tensors_survive_the_round_trip_and_equal_ones_are_equal_bytes():
+    tensors = {"b.weight": VECTOR.reshape(3, 4), "a.bias": VECTOR[:1]}
+    data = write_frozen(tensors)
+    assert write_frozen(dict(reversed(tensors.items()))) == data
+    found = read_frozen(data, {"b.weight": (3, 4), "a.bias": (1,)})
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("bad", [VECTOR.astype(np.float64), np.array([np.nan], np.float32)])
+def test_only_finite_float32_tensors_are_frozen(bad):
+    with pytest.raises(ValueError, match="frozen tensor 'w' must be float32 and finite"):
+        write_frozen({"w": bad})

@@ -234,7 +234,8 @@ class TestRefusal:
         manifest = encode_record(replace(artifact.manifest, gradient_sha256=digest))
         blobs |= {digest: b"no graph", hashlib.sha256(manifest).hexdigest(): manifest}
         assignment = replace(make_assignment(PRIVATE), artifact_id=hashlib.sha256(manifest).hexdigest())
-        refuse(Exception, "failed", "no graph|protobuf|INVALID_PROTOBUF", (assignment, private_holdings))
+        match = "gradient.onnx is no protocol buffer"
+        refuse(ArtifactError, "refused", match, (assignment, private_holdings))
 
     def test_a_runtime_older_than_the_artifact_needs(self, refuse, make_assignment, private_holdings, blobs, artifact):
         manifest = encode_record(replace(artifact.manifest, minimum_runtime="99.0"))

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import re
 
 import pytest
@@ -47,6 +49,16 @@ class TestPath:
             action = phone.step(phone.react(action))
         assert saved[0] == artifact_id
         assert set(saved) == set(serving.files)
+
+    def test_frozen_tensors_are_one_more_file(self, phone, server, make_assignment, artifact_files):
+        frozen = {"sha256": hashlib.sha256(b"frozen").hexdigest(), "shapes": {"backbone": [2]}}
+        manifest = json.dumps(json.loads(artifact_files["manifest.json"]) | {"frozen": frozen}).encode()
+        artifact_id = hashlib.sha256(manifest).hexdigest()
+        server.files |= {artifact_id: manifest, frozen["sha256"]: b"frozen"}
+        server.assignments = [make_assignment(artifact_id=artifact_id)]
+        assert phone.run() == Sleep(5, 15)
+        assert server.seen.count("blob") == TRAINING.count("blob") + 1
+        assert any(frozen["sha256"] in state.to_fetch for state in phone.saved)
 
     def test_it_comes_back_within_the_servers_window_and_takes_the_next_assignment(
         self, phone, server, make_assignment

@@ -1,4 +1,5 @@
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,9 @@ def test_a_manifests_labels_decide_even_where_a_client_holds_few_of_them(folder)
     write_image(folder / "fox" / "0.png")
     with pytest.raises(SourceError, match="class folder 'fox'; the network knows ant, cat, cow, dog: move it away"):
         open_images(folder, wanted)
+    values = replace(wanted, target="values")
+    with pytest.raises(SourceError, match="gives one image and its class, the network wants more: write an npz file"):
+        open_images(folder, values)
 
 
 class TestRefusal:

@@ -3,7 +3,7 @@ import pytest
 
 from device_runtime.examples.memory import ArraySource
 from device_runtime.examples.source import SourceError
-from device_runtime.specs import ExampleSpec
+from device_runtime.specs import ExampleSpec, InputSpec
 
 SPEC = ExampleSpec((2,), ("a", "b"))
 X = np.arange(8, dtype=np.float64).reshape(4, 2)
@@ -47,3 +47,12 @@ def test_means_for_another_number_of_channels_are_refused():
     spec = ExampleSpec((2,), ("a", "b"), mean=(0.0, 0.0, 0.0))
     with pytest.raises(SourceError, match="mean must have 1 value or one for each of 2 channels"):
         ArraySource(X, Y, spec)
+
+
+def test_rows_of_another_type_than_the_specifications_are_refused():
+    spec = ExampleSpec((), ("a", "b"), inputs=(InputSpec("left", (2,)), InputSpec("right", ())))
+    x = np.zeros(4, spec.row_dtype())
+    assert ArraySource(x, Y, spec).get(["1"])[0].dtype == spec.row_dtype()
+    for bad in (X, x[["left"]]):
+        with pytest.raises(SourceError, match=r"x must be rows of .*left.*right.*; make it with the specification's"):
+            ArraySource(bad, Y, spec)

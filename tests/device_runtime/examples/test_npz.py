@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from device_runtime.examples.npz import open_npz
 from device_runtime.examples.source import SourceError, SpecOverrides
-from device_runtime.specs import ExampleSpec
+from device_runtime.specs import ExampleSpec, InputSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 5), np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -60,6 +62,120 @@ def test_a_manifests_labels_decide_even_where_a_client_holds_few_of_them(save):
     assert open_npz(save(x=PIXELS[:1], y=np.array([2])), wanted).spec == wanted
     with pytest.raises(SourceError, match="y has the class 'fox'; the network knows ant, cat, dog, eel"):
         open_npz(save(x=PIXELS[:2], y=np.array(["fox", "cat"])), wanted)
+
+
+class TestWholeNumbers:
+    @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+    def test_rows_of_them_are_ids(self, save, dtype):
+        ids = np.arange(24, dtype=dtype).reshape(6, 4)
+        source = open_npz(save(x=ids, y=Y))
+        assert source.spec == ExampleSpec((4,), ("0", "1", "2"), dtype="int64")
+        np.testing.assert_array_equal(source.get(source.ids())[0], ids)
+        assert source.get(["0"])[0].dtype == np.int64
+
+    def test_bytes_and_images_are_numbers_to_scale(self, save):
+        assert open_npz(save(x=PIXELS[:, 0, 0], y=Y)).spec.dtype == "float32"
+        assert open_npz(save(x=PIXELS.astype(np.int64), y=Y)).spec == ExampleSpec(
+            (3, 4, 5), ("0", "1", "2"), colour="rgb"
+        )
+
+    def test_a_manifest_decides(self, save):
+        ids = np.arange(24).reshape(6, 4)
+        wanted = ExampleSpec((4,), ("0", "1", "2"), scale=0.5)
+        np.testing.assert_array_equal(open_npz(save(x=ids, y=Y), wanted).get(["1"])[0], ids[1:2] / 2)
+        wanted = ExampleSpec((4,), ("0", "1", "2"), dtype="int64")
+        assert open_npz(save(x=ids.astype(np.uint8), y=Y), wanted).get(["1"])[0].dtype == np.int64
+        with pytest.raises(SourceError, match=r"data\.npz: scale must be left out with dtype int64"):
+            open_npz(save(x=ids, y=Y), SpecOverrides(scale=0.5))
+        with pytest.raises(SourceError, match="x must hold numbers that int64 can hold, got float64"):
+            open_npz(save(x=ids / 2, y=Y), wanted)
+
+
+class TestValues:
+    VALUES = np.linspace(0, 1, 12).reshape(6, 2)
+
+    def test_they_are_named_by_their_index_or_as_the_file_says(self, save):
+        source = open_npz(save(x=PIXELS, y=self.VALUES))
+        assert source.spec == ExampleSpec((3, 4, 5), ("0", "1"), colour="rgb", scale=1 / 255, target="values")
+        y = source.get(["5", "0"])[1]
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y, self.VALUES[[5, 0]], rtol=1e-6)
+        named = open_npz(save(x=PIXELS, y=self.VALUES > 0.5, labels=["cat", "dog"]))
+        assert named.spec.labels == ("cat", "dog")
+        np.testing.assert_array_equal(named.get(["0", "5"])[1], [[0, 0], [1, 1]])
+
+    def test_one_value_is_enough(self, save):
+        assert open_npz(save(x=PIXELS, y=self.VALUES[:, :1])).spec.labels == ("0",)
+
+    def test_there_is_no_class_to_deal_by(self, save):
+        with pytest.raises(SourceError, match=r"y holds values, not classes.*: set partition to iid, or to file"):
+            open_npz(save(x=PIXELS, y=self.VALUES)).class_indices()
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"y": VALUES[:, 0]}, r"got float64; values to predict are \[n, K\]: store y\[:, None\] for one"),
+            ({"y": VALUES[:5]}, r"y must hold 2 values for each of 6 examples in x, got shape \[5, 2\]"),
+            ({"y": VALUES[:, :0]}, r"labels must name each of 0 values"),
+            ({"y": VALUES.astype(str)}, r"y of shape \[6, 2\] must hold numbers, got <U"),
+            ({"y": VALUES * np.nan}, "y must be finite in float32"),
+            ({"y": VALUES * 1e300}, "y must be finite in float32"),
+            ({"y": VALUES, "labels": ["cat"]}, r"labels must name each of 2 values of y, got shape \[1\]"),
+        ],
+    )
+    def test_what_does_not_fit_is_named_with_the_cure(self, save, arrays, message):
+        with pytest.raises(SourceError, match=message):
+            open_npz(save(x=PIXELS, **arrays))
+
+    def test_a_network_that_wants_the_other_kind_is_told_apart(self, save):
+        spec = open_npz(save(x=PIXELS, y=self.VALUES)).spec
+        with pytest.raises(
+            SourceError, match=r"the network wants y to hold values, \[n, 2\], got int64 of shape \[6\]"
+        ):
+            open_npz(save(x=PIXELS, y=Y), spec)
+        with pytest.raises(SourceError, match=r"wants y to hold class indices or names, \[n\], got float64 of shape"):
+            open_npz(save(x=PIXELS, y=self.VALUES), ExampleSpec((3, 4, 5), ("0", "1"), colour="rgb"))
+
+
+class TestSeveralInputs:
+    IDS = np.arange(18, dtype=np.int32).reshape(6, 3)
+    WEIGHTS = np.linspace(0, 1, 6)
+    SPEC = ExampleSpec((), ("0", "1", "2"), inputs=(InputSpec("weight", ()), InputSpec("ids", (3,), "int64")))
+
+    def test_they_are_one_array_of_rows_in_the_order_of_the_file(self, save):
+        source = open_npz(save(**{"x.weight": self.WEIGHTS, "x.ids": self.IDS}, y=Y))
+        assert source.spec == self.SPEC
+        x, y = source.get(["4", "1"])
+        assert x.dtype == self.SPEC.row_dtype()
+        np.testing.assert_array_equal(x["ids"], self.IDS[[4, 1]])
+        np.testing.assert_allclose(x["weight"], self.WEIGHTS[[4, 1]], rtol=1e-6)
+        assert y.tolist() == [1, 1]
+        assert source.get([])[0].shape == (0,)
+
+    def test_a_manifests_order_and_types_decide(self, save):
+        wanted = replace(self.SPEC, inputs=(InputSpec("ids", (3,)), InputSpec("weight", ())))
+        source = open_npz(save(**{"x.weight": self.WEIGHTS, "x.ids": self.IDS}, y=Y), wanted)
+        assert source.spec == wanted
+        assert source.get(["0"])[0]["ids"].dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"x.ids": IDS}, "inputs must be two or more of distinct names"),
+            ({"x.ids": IDS, "x": PIXELS}, r"has x beside x\.ids; save one x, or every input as x\.NAME"),
+            ({"x.ids": IDS, "x.2nd": IDS}, r"data\.npz: an input's name must be of letters, digits and _"),
+            ({"x.ids": IDS, "x.weight": WEIGHTS[:5]}, r"x\.weight must be \[6\], a row for each of 6 y, got \[5\]"),
+            ({"x.ids": IDS, "x.word": IDS.astype(str)}, r"x\.word must hold numbers that float32 can hold, got <U"),
+        ],
+    )
+    def test_what_does_not_fit_is_named_with_the_cure(self, save, arrays, message):
+        with pytest.raises(SourceError, match=message):
+            open_npz(save(**arrays, y=Y))
+
+    @pytest.mark.parametrize("arrays", [{"x": PIXELS}, {"x.ids": IDS}, {"x.ids": IDS, "x.weight": WEIGHTS, "x.c": IDS}])
+    def test_a_network_of_other_inputs_names_its_own(self, save, arrays):
+        with pytest.raises(SourceError, match=r"the network takes x\.weight, x\.ids; save exactly these"):
+            open_npz(save(**arrays, y=Y), self.SPEC)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,13 @@ def test_every_example_goes_to_one_client_and_each_has_enough_to_train_on(alpha,
         assert list(share) == sorted(share, key=int)
 
 
+def test_examples_without_classes_are_dealt_evenly():
+    rng = np.random.default_rng(0)
+    assert deal(IDS, None, IS_TRAIN, DealTerms(30), rng) == deal_all(DealTerms(30))
+    with pytest.raises(ValueError, match=r"class_indices must be given to deal by class, alpha is 0\.5"):
+        deal(IDS, None, IS_TRAIN, DealTerms(30, alpha=0.5), rng)
+
+
 @pytest.mark.parametrize("alpha", [None, 0.5])
 def test_the_same_generator_deals_alike_and_another_otherwise(alpha):
     terms = DealTerms(30, 8, alpha)

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from device_runtime.accounting import Budget
+from device_runtime.arrays import Vector
 from device_runtime.examples.npz import open_npz
 from device_runtime.private_random import PrivateRandom
 from device_runtime.signing import SigningKey
@@ -42,12 +43,18 @@ SERVER_BUDGET = Budget(50.0, 1e-5, 5)
 
 @dataclass
 class Server:
-    """A server that answers, and the coordinator behind it as a search sees it."""
+    """A server that answers, and the coordinator behind it as a search sees it.
+
+    Attributes:
+        artifact_id, spec, start: Of the next round that is opened.
+    """
 
     url: str
     store: Store
     blobs: BlobFolder
     artifact_id: str
+    spec: ExampleSpec = SPEC
+    start: Vector = field(default_factory=lambda: START)
     num_rounds: int = 0
 
     def open(self, what: str, is_real: bool = False) -> str:
@@ -56,7 +63,7 @@ class Server:
         is_private = what.startswith("private")
         budget = SERVER_BUDGET if is_private else None
         kind = "real" if is_real else "emulated"
-        run = Run(f"{kind}-{'private' if is_private else 'plain'}", kind, record_id(SPEC), 1, budget)
+        run = Run(f"{kind}-{'private' if is_private else 'plain'}", kind, record_id(self.spec), 1, budget)
         with self.store.transaction():
             self.store.add_run(run)
         values = {
@@ -65,7 +72,7 @@ class Server:
             "phase": "search",
             "kind": next(iter(TERMS[what])),
             "artifact_id": self.artifact_id,
-            "parameters_sha256": publish_parameters(self.store, self.blobs, START),
+            "parameters_sha256": publish_parameters(self.store, self.blobs, self.start),
             "cohort_size": 1,
             "min_reports": 1,
             "deadline_s": 60.0,

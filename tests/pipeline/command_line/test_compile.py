@@ -9,7 +9,6 @@ from device_runtime.artifact import read_artifact
 from device_runtime.console import build_app, run_program
 from device_runtime.specs import ExampleSpec
 from pipeline.command_line import PROGRAM
-from pipeline.command_line.compile import derive_spec
 from profiles.records import decode_record, encode_record
 from search.architecture import Architecture, Stem
 
@@ -56,7 +55,7 @@ def test_json_is_one_value_that_agrees_with_the_files(tmp_path, small):
     assert result["num_parameters"] == 2 * 27 + 2 + 2 * 50 + 2
     assert result["is_spec_derived"] is True
     assert result["files"]["manifest.json"] == len(manifest)
-    assert 0 <= result["errors"]["gradient"] <= result["tolerance"]
+    assert 0 <= result["certificate"]["errors"]["gradient"] <= result["certificate"]["tolerance"]
 
 
 def test_the_seed_draws_other_parameters_for_the_same_artifact(tmp_path, small):
@@ -76,13 +75,6 @@ def test_a_given_specification_is_the_artifacts(tmp_path, small):
     assert read_artifact(tmp_path / "artifact").manifest.spec == spec
     assert "cat to dog" in out
     assert "derived" not in out
-
-
-@pytest.mark.parametrize(("channels", "colour"), [(1, "grey"), (3, "rgb"), (2, "none")])
-def test_a_derived_specification_has_the_architectures_shape_and_classes(channels, colour):
-    spec = derive_spec(Architecture((channels, 5, 6), 3, Stem(2)))
-    assert (spec.shape, spec.labels, spec.colour) == ((channels, 5, 6), ("0", "1", "2"), colour)
-    assert len(spec.mean) == len(spec.deviation) == channels
 
 
 @pytest.mark.parametrize(
@@ -124,6 +116,29 @@ def test_an_output_folder_that_holds_something_else_is_left_alone(tmp_path, smal
     assert code == 2
     assert "holds small.json, which is no part of an artifact; name an empty or a new folder" in told
     assert decode_record(Architecture, small.read_bytes()) == SMALL
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--module", "nets:make"],
+        ["--classes", "2"],
+        ["--input", "3x5x5"],
+        ["--freeze", "stem.*"],
+        ["--segment", "head=*"],
+        ["--loss", "mse"],
+    ],
+)
+def test_what_a_module_takes_is_refused_beside_an_architecture(tmp_path, small, capsys, options):
+    code, told = fail(capsys, small, "-o", tmp_path / "artifact", *options)
+    assert code == 2
+    assert ("either an architecture" if "--module" in options else "the rest is for --module") in told
+
+
+def test_neither_an_architecture_nor_a_module_is_wrong_usage(tmp_path, capsys):
+    code, told = fail(capsys, "-o", tmp_path / "artifact")
+    assert code == 2
+    assert "compile takes either an architecture's JSON file or --module package.file:factory" in told
 
 
 @pytest.mark.parametrize("option", [["--batch-size", "0"], ["--seed", "-1"], []])

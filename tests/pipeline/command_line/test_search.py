@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -61,6 +62,8 @@ def test_a_plan_says_what_its_epsilon_is_of(command):
     code, out, _ = command(PRIVATE, "privacy", "plan", "FILE")
     assert code == 0
     assert "unit: one example; neighbours: zero-out; noise on each device" in " ".join(out.split())
+    stop, fixed = (float(found) for found in re.findall(r"epsilon (\d+\.\d{3}) (?:of|by)", " ".join(out.split())))
+    assert 0 < fixed < stop
     code, _, err = command(ORDINARY, "privacy", "plan", "FILE")
     assert code == 2
     assert "no table [privacy]" in " ".join(err.split())

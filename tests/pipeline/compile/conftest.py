@@ -1,5 +1,6 @@
 """Compile a small module to its graph and run it, beside what torch says in float64."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, prod
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.compile import certificate
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
 from pipeline.compile.losses import Loss
@@ -67,7 +69,9 @@ class Compiled:
             return nn.functional.cross_entropy(torch.func.functional_call(self.module, values, (x[None],)), y[None])
 
         each = torch.func.vmap(torch.func.grad_and_value(loss), (None, 0, 0))
-        gradients, losses = each(values, torch.from_numpy(x).double(), torch.from_numpy(y))
+        examples = torch.from_numpy(x)
+        examples = examples.double() if examples.is_floating_point() else examples
+        gradients, losses = each(values, examples, torch.from_numpy(y))
         flat = [gradients[name].reshape(len(y), -1) for name in self.layout.shapes]
         return Truth(losses.numpy(), torch.cat(flat, 1).numpy())
 
@@ -98,11 +102,16 @@ def _one_thread() -> None:
 def compile_module() -> Callable[..., Compiled]:
     """Compile (module, x_shape); `segment_of` names each parameter's segment, all `weights` without it."""
 
-    def compile_(module: nn.Module, x_shape: tuple[int, ...], segment_of: dict[str, str] | None = None) -> Compiled:
-        forward = export_forward(module, {"x": torch.zeros(x_shape)})
+    def compile_(
+        module: nn.Module,
+        x_shape: tuple[int, ...],
+        segment_of: dict[str, str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Compiled:
+        forward = export_forward(module, {"x": torch.zeros(x_shape, dtype=dtype)})
         segment_of = segment_of or dict.fromkeys(forward.parameters, "weights")
         layout = Layout(forward.parameters, tuple(dict.fromkeys(segment_of.values())), segment_of)
-        evaluate = evaluate_model(forward, layout, Loss())  # the forward graph first, as `compile_artifact` does
+        evaluate = evaluate_model(forward, layout, Loss())  # the forward graph first, as `compile_architecture` does
         return Compiled(module, layout, gradient_model(forward, layout, Loss()).model, evaluate)
 
     return compile_
@@ -152,11 +161,22 @@ def sandwich() -> type[Sandwich]:
 
 @pytest.fixture(scope="session")
 def check_step(compile_module, draw_batch) -> Callable[..., None]:
-    """Compare a module's step with torch: unclipped, clipped, with masked examples, with all masked."""
+    """Compare a module's step with torch: unclipped, clipped, with masked examples, with all masked.
 
-    def check(module: nn.Module, x_shape: tuple[int, ...], num_classes: int, tolerance: float = 2e-5) -> None:
-        compiled = compile_module(module, x_shape)
+    The module takes ids below `num_ids` where that is given.
+    """
+
+    def check(
+        module: nn.Module,
+        x_shape: tuple[int, ...],
+        num_classes: int,
+        tolerance: float = 2e-5,
+        num_ids: int | None = None,
+    ) -> None:
+        compiled = compile_module(module, x_shape, dtype=torch.float32 if num_ids is None else torch.int64)
         x, y = draw_batch(x_shape, num_classes)
+        if num_ids is not None:
+            x = np.random.default_rng(1).integers(0, num_ids, x_shape)
         truth = compiled.truth(x, y)
         every = np.ones(len(y), np.float32)
         some = (np.arange(len(y)) % 3 != 1).astype(np.float32)
@@ -187,3 +207,14 @@ def make_node() -> Callable[..., Node]:
         return Node(op_type, layer, ("first",), attributes)
 
     return make
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """A process of its own for a memory that nobody reads would be most of the time of these tests."""
+
+    @contextlib.contextmanager
+    def nothing(*_):
+        yield lambda: 0.0
+
+    monkeypatch.setattr(certificate, "measured_memory", nothing)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.compile.builder import GraphBuilder
-from pipeline.compile.convolution_gradient import input_gradient, weight_gradients, window_of
+from pipeline.compile.convolution_gradient import input_gradient, window_of
 
 
 @st.composite
@@ -63,52 +63,58 @@ def test_the_convolutions_of_phones_differentiate_as_in_torch(check_step, conv, 
     check_step(Before(conv, (4, size, size)), (batch, 4, size, size), 3)
 
 
+@pytest.mark.parametrize(
+    "conv",
+    [
+        pytest.param(nn.Conv2d(4, 4, (3, 2), 1, (2, 1), groups=4), id="a kernel of its own on each axis"),
+        pytest.param(nn.Conv2d(4, 8, 3, (2, 1), 1, groups=4), id="strided on the rows, two outputs a channel"),
+        pytest.param(nn.Conv2d(4, 4, 3, 1, (2, 1), (2, 1), groups=4, bias=False), id="dilated on the rows"),
+    ],
+)
+def test_depthwise_convolutions_over_narrow_rows_differentiate_as_in_torch(check_step, compile_module, conv):
+    module = Before(conv, (4, 12, 3))
+    check_step(module, (2, 4, 12, 3), 3)
+    exchanged = [n for n in compile_module(module, (2, 4, 12, 3)).evaluate_model.graph.node if n.op_type == "Transpose"]
+    assert [list(node.attribute[0].ints) for node in exchanged] == [[0, 1, 3, 2]] * 3  # x, weight and result
+
+
 def test_a_one_dimensional_convolution_differentiates_as_in_torch(check_step):
     module = nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv1d(4, 4, 3, groups=4), nn.Flatten())
     check_step(nn.Sequential(*module, nn.Linear(12, 3)), (4, 2, 9), 3)
 
 
-def gradients_of(weight_shape, x_shape, out, *, stride=1, padding=0, groups=1) -> tuple[set[str], set[str]]:
-    """Operators that compute dX and dW of a square convolution."""
+def operators_of(weight_shape, x_shape, out, *, stride=1, padding=0, groups=1) -> set[str]:
+    """Operators that compute dX of a square convolution."""
     attributes = {"pads": [padding] * 4, "strides": [stride] * 2, "dilations": [1, 1], "group": groups}
-    written = []
-    for of_input in (True, False):
-        graph = GraphBuilder()
-        weight, x = graph.input("w", weight_shape), graph.input("x", x_shape)
-        dy = graph.input("dy", (x_shape[0], weight_shape[0], out, out))
-        window = window_of(attributes, weight)
-        if of_input:
-            tensor = input_gradient(graph, window, dy, weight, x_shape)
-            assert tensor.shape == x_shape
-        else:
-            tensor = weight_gradients(graph, window, dy, x, weight)
-            assert tensor.shape == (x_shape[0], *weight_shape)
-        written.append({node.op_type for node in graph.to_model({"o": tensor}, "test").graph.node})
-    return written[0], written[1]
+    graph = GraphBuilder()
+    weight = graph.input("w", weight_shape)
+    dy = graph.input("dy", (x_shape[0], weight_shape[0], out, out))
+    tensor = input_gradient(graph, window_of(attributes, weight), dy, weight, x_shape)
+    assert tensor.shape == x_shape
+    return {node.op_type for node in graph.to_model({"o": tensor}, "test").graph.node}
 
 
-def test_a_pointwise_convolutions_gradients_are_matrix_products():
-    both = {"MatMul", "Transpose", "Reshape", "Identity"}
-    assert gradients_of((6, 4, 1, 1), (2, 4, 5, 5), 5) == (both, both)
+def test_a_pointwise_convolutions_gradient_is_a_matrix_product():
+    assert operators_of((6, 4, 1, 1), (2, 4, 5, 5), 5) == {"MatMul", "Transpose", "Reshape", "Identity"}
 
 
 def test_without_a_stride_the_input_gradient_is_a_convolution_with_the_mirrored_kernel():
-    of_input, _ = gradients_of((6, 4, 3, 3), (2, 4, 5, 5), 5, padding=1)
-    assert of_input == {"Reshape", "Transpose", "Slice", "Conv", "Identity"}
-    of_input, _ = gradients_of((4, 1, 3, 3), (2, 4, 5, 5), 5, padding=1, groups=4)
-    assert of_input == {"Reshape", "Slice", "Conv", "Identity"}
+    dense = operators_of((4, 4, 3, 3), (2, 4, 17, 17), 17, padding=1)
+    assert dense == {"Reshape", "Transpose", "Slice", "Conv", "Identity"}
+    depthwise = operators_of((4, 1, 3, 3), (2, 4, 5, 5), 5, padding=1, groups=4)
+    assert depthwise == {"Reshape", "Slice", "Conv", "Identity"}
 
 
-@pytest.mark.parametrize("changes", [{"stride": 2, "padding": 1, "out": 3}, {"padding": 3, "out": 9}])
-def test_with_a_stride_or_wide_padding_it_is_a_transposed_convolution(changes):
-    of_input, _ = gradients_of((6, 4, 3, 3), (2, 4, 5, 5), **changes)
-    assert of_input == {"ConvTranspose", "Identity"}
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_weight_gradients_of_a_depthwise_convolution_are_one_grouped_convolution(stride):
-    _, of_weight = gradients_of((4, 1, 3, 3), (2, 4, 6, 6), (6 - 1) // stride + 1, stride=stride, padding=1, groups=4)
-    assert of_weight == {"Reshape", "Conv", "Identity"}
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        pytest.param(17, {"stride": 2, "padding": 1, "out": 9}, id="stride"),
+        pytest.param(17, {"padding": 3, "out": 21}, id="padding wider than the kernel"),
+        pytest.param(5, {"padding": 1, "out": 5}, id="few positions"),
+    ],
+)
+def test_otherwise_it_is_a_transposed_convolution(size, changes):
+    assert operators_of((4, 4, 3, 3), (2, 4, size, size), **changes) == {"ConvTranspose", "Identity"}
 
 
 def test_the_reach_is_what_the_outputs_read_of_the_padded_input():

@@ -56,7 +56,18 @@ def test_parameters_that_forward_does_not_use_have_no_gradient_in_the_graph():
 
 
 def test_an_operator_without_a_gradient_is_refused_by_name():
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Hardswish(), nn.Flatten(), nn.Linear(8, 2))
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.LPPool2d(2, 1), nn.Flatten(), nn.Linear(8, 2))
     forward = export_forward(module, {"x": torch.zeros(2, 1, 2, 2)})
-    with pytest.raises(CompileError, match=r"cannot differentiate the network: .* HardSwish for node /1/HardSwish"):
+    with pytest.raises(CompileError, match=r"layer '1': ORT Training cannot differentiate it: .* Sign; replace"):
         gradient_graph(forward)
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return torch.expm1(x)
+
+
+def test_an_operator_that_the_exporter_does_not_know_is_refused_by_name(capfd):
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.ReLU(), Inner()))
+    with pytest.raises(CompileError, match=r"layer '1.1' \(expm1\) cannot be written as ONNX"):
+        export_forward(module, {"x": torch.zeros(2, 1, 2, 2)})

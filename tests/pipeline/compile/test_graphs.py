@@ -35,6 +35,12 @@ def test_the_step_is_torchs_for_every_batch_size(check_step, batch, head, normal
     check_step(build_module(layers_of(architecture)), (batch, 3, 11, 8), 3)
 
 
+def test_the_forward_pass_runs_once(compile_module):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
+    operators = [node.op_type for node in compile_module(module, (2, 1, 4, 4)).gradient_model.graph.node]
+    assert operators.count("Tanh") == 1
+
+
 def test_all_masked_gives_exact_zeros(compile_module, draw_batch):
     compiled = compile_module(build_module(layers_of(SMALL)), (4, 1, 7, 6))
     x, y = draw_batch((4, 1, 7, 6), 3)

@@ -7,7 +7,7 @@ from pipeline.compile.builder import CompileError, GraphBuilder
 from pipeline.compile.rules_shape import RULES
 from pipeline.compile.values import CouplingError, Materialised, Outer, Plain
 
-FIXED = torch.ones(4, 4, 4, 4)
+FIXED = torch.arange(256.0).reshape(4, 4, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,16 @@ def test_the_gradient_of_a_reshaped_parameter_takes_the_parameters_shape(check_s
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        pytest.param(lambda x: x.transpose(0, 1), "Transpose. moves the example axis", id="transpose"),
         pytest.param(
             lambda x: x.reshape(2, 8, 4, 4).reshape(4, 4, 4, 4),
-            r"Reshape. reshapes .* which moves the example",
+            r"Reshape. reshapes .* which cuts the example axis in pieces",
             id="reshape",
         ),
         pytest.param(lambda x: torch.cat([x, x], 0), "Concat. joins examples", id="concat"),
         pytest.param(
-            lambda x: x * torch.cat([x, FIXED], 1).mean(1, keepdim=True), "Concat. joins examples", id="other"
+            lambda x: x * torch.cat([x, FIXED], 1).mean(1, keepdim=True),
+            "Concat. joins examples with values",
+            id="other",
         ),
     ],
 )
@@ -108,12 +109,19 @@ def test_shape_arithmetic_on_constants_folds_away(make_node, op_type, inputs, at
 
 def test_shares_of_a_gradient_are_reshaped_and_transposed_behind_the_example_axis(make_node):
     graph = GraphBuilder()
-    left, right = (graph.input(name, shape) for name, shape in (("a", (5, 2)), ("b", (5, 3))))
-    turned, *_ = RULES["Transpose"](graph, make_node("Transpose", perm=[1, 0]), [Outer(left, right)])
-    assert isinstance(turned, Materialised)
-    assert (turned.shape, turned.tensor.shape) == ((3, 2), (5, 3, 2))
+    left, right = (graph.input(name, shape) for name, shape in (("a", (5, 4, 2)), ("b", (5, 4, 3))))
     flat, *_ = RULES["Reshape"](graph, make_node("Reshape"), [Outer(left, right), shared(graph, [6])])
     assert flat.tensor.shape == (5, 6)
+    shares = Materialised(graph.input("shares", (5, 4, 3, 2)))
+    turned, *_ = RULES["Transpose"](graph, make_node("Transpose", perm=[1, 0, 2]), [shares])
+    assert turned.tensor.shape == (5, 3, 4, 2)
+
+
+def test_transposing_a_product_of_each_example_swaps_its_sides(make_node):
+    graph = GraphBuilder()
+    product = Outer(graph.input("a", (5, 4, 2)), graph.input("b", (5, 4, 3)))
+    turned, *_ = RULES["Transpose"](graph, make_node("Transpose", perm=[1, 0]), [product])
+    assert turned == Outer(product.right, product.left)
 
 
 def test_a_shape_that_depends_on_the_examples_is_refused(make_node):

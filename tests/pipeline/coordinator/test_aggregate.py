@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from device_runtime.lattice_noise import WIDENING, granularity
 from device_runtime.private_random import PrivateRandom
 from device_runtime.terms import EvaluateTerms, PrivacyTerms
 from pipeline.coordinator.aggregate import aggregate_sums, aggregate_updates
@@ -39,7 +40,7 @@ def noise_on_the_sum(world, noise_multiplier, key=0):
 
 
 def test_without_noise_the_private_step_is_the_sum_over_the_expected_batch(world):
-    assert np.allclose(noise_on_the_sum(world, 1e-12), 0, atol=1e-9)
+    assert np.allclose(noise_on_the_sum(world, 1e-9), 0, atol=1e-8)
 
 
 @pytest.mark.parametrize("noise_multiplier", [1.0, 8.0])
@@ -48,6 +49,13 @@ def test_noise_on_the_sum_has_the_deviation_that_the_ledger_counts(world, noise_
     noise = np.concatenate([noise_on_the_sum(world, noise_multiplier, key) for key in range(20)])
     assert noise.std() == pytest.approx(noise_multiplier * 0.5, rel=0.02)
     assert abs(noise.mean()) < noise_multiplier * 0.5 * 0.03
+
+
+def test_a_noised_sum_lies_on_the_lattice_whatever_the_clients_sent(world):
+    noised = noise_on_the_sum(world, 2.0) + VECTORS.astype(np.float64).sum(axis=0)
+    counts = noised / granularity(1000, 0.5, 2.0 * 0.5 * (1 + WIDENING))
+    assert np.allclose(counts, np.rint(counts), rtol=0, atol=1e-4)
+    assert np.abs(counts).max() > 1000
 
 
 def test_another_key_draws_other_noise(world):

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from device_runtime.accounting import Budget
 from device_runtime.arrays import Vector
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters
+from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
 from pipeline.coordinator.rounds import RoundResult
@@ -152,7 +152,7 @@ Emulate = Callable[..., Emulation]
 @pytest.fixture(scope="session")
 def artifact_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fleet") / "artifact"
-    compile_artifact(CompileRequest(ARCHITECTURE, SOURCE.spec, 8), folder)
+    compile_architecture(CompileRequest(ARCHITECTURE, SOURCE.spec, 8), folder)
     return folder
 
 

@@ -16,7 +16,7 @@ from device_runtime.session import StepSession
 from device_runtime.terms import TrainTerms
 from device_runtime.training import Examples, LoadedAssignment, train
 from device_runtime.vectors import write_vector
-from pipeline.compile.artifact import CompileRequest, compile_artifact, initial_parameters
+from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import SPEC, open_digits
 from pipeline.network import build_module
 from pipeline.run_result import (
@@ -69,7 +69,7 @@ def digits(tmp_path_factory) -> Digits:
     folder = tmp_path_factory.mktemp("run")
     source = open_digits()
     splits = {name: Examples(*source.get(ids)) for name, ids in split_ids(source, bytes(32)).items()}
-    artifact = compile_artifact(CompileRequest(SMALL, source.spec, 16), folder / "model" / "artifact")
+    artifact = compile_architecture(CompileRequest(SMALL, source.spec, 16), folder / "model" / "artifact")
     session, start = StepSession(artifact), initial_parameters(SMALL, seed=0)
     terms = TrainTerms(learning_rate=0.1, local_epochs=4, batch_size=16, momentum=0.9)
     trained = start + train(LoadedAssignment(session, start, terms), splits["train"], PrivateRandom(bytes(32))).vector

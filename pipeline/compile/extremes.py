@@ -1,0 +1,65 @@
+"""Check what a step makes of extreme examples: huge ones, zeros, and none."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from device_runtime.arrays import Flags
+from pipeline.compile.comparison import relative
+from pipeline.compile.compiled_step import CompiledStep
+from pipeline.compile.reference import Batch, TorchStep, map_inputs
+from pipeline.compile.steady_points import TOLERANCE, CertificateError
+
+EXTREME_SCALE = 1e4
+FINITE = "finite"
+LEFT_OUT = "left out: their gradients exceed float32 in torch too"
+LARGEST_NORM = float(np.sqrt(np.finfo(np.float32).max))  # a larger one's square is not finite
+
+
+def check_huge(step: CompiledStep, batch: Batch) -> None:
+    """Raises CertificateError where inputs scaled by `EXTREME_SCALE` give something that is not finite."""
+    huge = map_inputs(batch.x, lambda x: x * np.float32(EXTREME_SCALE))
+    outputs = step.bare_outputs(replace(batch.unmasked(), x=huge))
+    if lost := [name for name, output in outputs.items() if not np.isfinite(output).all()]:
+        raise CertificateError(
+            f"the step's {', '.join(lost)} are not finite on inputs scaled by {EXTREME_SCALE:g}; add a normalisation"
+        )
+
+
+def check_all_masked(step: CompiledStep, batch: Batch) -> None:
+    """Raises CertificateError unless a batch without an example gives exact zeros, whatever its rows hold."""
+    for x in (batch.x, map_inputs(batch.x, np.zeros_like)):
+        outputs = step.bare_outputs(replace(batch, x=x, mask=np.zeros_like(batch.mask)))
+        if lost := [name for name, output in outputs.items() if output.any()]:  # a NaN is true
+            raise CertificateError(f"the step's {', '.join(lost)} are not exactly zero when all examples are masked")
+
+
+def check_zeros(step: CompiledStep, single: TorchStep, batch: Batch) -> str:
+    """What the step makes of examples of zeros: `FINITE` or `LEFT_OUT`.
+
+    At x = 0 a stack of normalisations multiplies the gradient by up to 1 / sqrt(epsilon) each, soon beyond float32 in
+    torch too. Such an example counts as not there, and must not touch the rest of its batch.
+
+    Raises:
+        CertificateError: Not finite where torch's float32 is, or the rest of the batch is touched.
+    """
+    zeros = replace(batch.unmasked(), x=map_inputs(batch.x, np.zeros_like))
+    outputs = step.bare_outputs(zeros)
+    if all(np.isfinite(output).all() for output in outputs.values()):
+        return FINITE
+    is_lost = ~np.isfinite(outputs["norms"])
+    if not is_lost.any() or (single.reference(step.parameters, zeros).norms()[is_lost] < LARGEST_NORM).any():
+        raise CertificateError("the step is not finite on inputs of zeros, where torch in float32 is")
+    _check_left_out(step, batch, zeros, is_lost)
+    return LEFT_OUT
+
+
+def _check_left_out(step: CompiledStep, batch: Batch, zeros: Batch, is_lost: Flags) -> None:
+    """Put zeros where the mask is 0: the sum must be that of the examples that are not lost."""
+    x = batch.x.copy()
+    x[batch.mask == 0] = zeros.x[batch.mask == 0]
+    kept = np.where((batch.mask == 0) & is_lost, 0, 1).astype(np.float32)
+    found = step.gradient(replace(batch.unmasked(), x=x), 1.0)[0]
+    wanted = step.gradient(replace(batch, x=x, mask=kept), 1.0)[0].astype(np.float64)
+    if not (error := relative(found, wanted)) <= TOLERANCE:
+        raise CertificateError(f"examples of zeros, which are not finite, change the sum of the others by {error:.2g}")

@@ -1,0 +1,139 @@
+"""What a module takes and gives: its inputs by name, their specification, and one run before anything is compiled."""
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from device_runtime.specs import Colour, DType, ExampleSpec, InputSpec, Target
+from pipeline.compile.builder import CompileError
+from pipeline.compile.losses import Loss
+
+ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+
+COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb"}
+_DTYPES: dict[torch.dtype, DType] = {torch.float32: "float32", torch.int64: "int64"}
+# What torch and a module's own checks raise for an input that does not suit them; the rest is the module's defect.
+_FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+
+
+def name_inputs(module: nn.Module, example_inputs: ExampleInputs) -> dict[str, torch.Tensor]:
+    """One example's inputs under the names that `forward` gives them, in its order.
+
+    Args:
+        example_inputs: Without the batch: a tensor, several in forward's order, or by forward's argument names.
+
+    Raises:
+        CompileError: For names that forward does not have, a gap between them, or another dtype than float32 and int64.
+    """
+    known = [
+        parameter.name
+        for parameter in inspect.signature(module.forward).parameters.values()
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ]
+    if isinstance(example_inputs, torch.Tensor):
+        inputs = {known[0] if known else "x": example_inputs}
+    elif isinstance(example_inputs, Mapping):
+        inputs = _in_order(known, example_inputs)
+    else:
+        inputs = dict(zip(known, example_inputs, strict=False))
+        if len(inputs) != len(example_inputs):
+            raise CompileError(f"forward names {len(known)} inputs ({', '.join(known)}), got {len(example_inputs)}")
+    if not inputs:
+        raise CompileError("a network needs an input; give an example of each")
+    for name, value in inputs.items():
+        if value.dtype not in _DTYPES:
+            raise CompileError(f"input {name!r} is {value.dtype}; convert it to float32, or int64 for whole numbers")
+    return inputs
+
+
+def batch_of(inputs: Mapping[str, torch.Tensor], batch_size: int) -> dict[str, torch.Tensor]:
+    """The example `batch_size` times, [B, ...], by the graph's names: `x`, or `x.NAME` where there are several."""
+    names = ["x"] if len(inputs) == 1 else [f"x.{name}" for name in inputs]
+    values = [value[None].expand(batch_size, *value.shape).contiguous() for value in inputs.values()]
+    return dict(zip(names, values, strict=True))
+
+
+def check_forward(module: nn.Module, batch: Mapping[str, torch.Tensor], num_classes: int) -> None:
+    """Run the module once, so that what does not fit is told in torch's words and not by an exporter.
+
+    Raises:
+        CompileError: forward fails, or gives something else than [batch, num_classes].
+    """
+    try:
+        with torch.no_grad():
+            logits = module(*batch.values())
+    except _FORWARD_ERRORS as error:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in batch.items())
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(f"forward fails on {shapes} (the batch first): {told}; {_cure(module, batch)}") from error
+    if not isinstance(logits, torch.Tensor):
+        raise CompileError(f"forward must return one tensor, the logits; it returns a {type(logits).__name__}")
+    batch_size = len(next(iter(batch.values())))
+    if logits.ndim != 2 or len(logits) != batch_size:
+        raise CompileError(
+            f"the network must give [batch, outputs], here [{batch_size}, {num_classes}], got {list(logits.shape)}; "
+            "flatten or average in forward"
+        )
+    if logits.shape[1] != num_classes:
+        raise CompileError(
+            f"the network gives {logits.shape[1]} outputs and num_classes is {num_classes}; make them agree"
+        )
+
+
+def derive_spec(inputs: Sequence[InputSpec], num_outputs: int, target: Target = "class") -> ExampleSpec:
+    """The specification of raw inputs, not normalised, with labels "0", "1" and so on; images where they look so."""
+    labels = tuple(map(str, range(num_outputs)))
+    if len(inputs) > 1:
+        return ExampleSpec((), labels, inputs=tuple(inputs), target=target)
+    shape, dtype = inputs[0].shape, inputs[0].dtype
+    if len(shape) != 3 or dtype != "float32":
+        return ExampleSpec(shape, labels, dtype, target=target)
+    colour, channels = COLOURS.get(shape[0], "none"), shape[0]
+    mean, deviation = (0.0,) * channels, (1.0,) * channels
+    return ExampleSpec(shape, labels, dtype, colour, mean=mean, deviation=deviation, target=target)
+
+
+def input_specs(inputs: Mapping[str, torch.Tensor]) -> tuple[InputSpec, ...]:
+    """Name, shape and dtype of each input."""
+    return tuple(InputSpec(name, tuple(value.shape), _DTYPES[value.dtype]) for name, value in inputs.items())
+
+
+def check_spec(spec: ExampleSpec, inputs: Sequence[InputSpec], num_outputs: int, loss: Loss) -> None:
+    """Refuse a specification of other data than the network takes; raises CompileError."""
+    own = derive_spec(inputs, num_outputs, loss.target)
+    if (found := _in_words(spec)) != (wanted := _in_words(own)):
+        raise CompileError(f"the network has {wanted}, the specification says {found}; make them agree")
+    if spec.target != own.target:
+        raise CompileError(
+            f"loss {loss.name} wants the specification's target {own.target!r}, got {spec.target!r}; make them agree"
+        )
+
+
+def _in_words(spec: ExampleSpec) -> str:
+    inputs = spec.inputs or (InputSpec("x", spec.shape, spec.dtype),)
+    told = ", ".join(f"{each.name} {list(each.shape)} {each.dtype}" for each in inputs)
+    return f"{told} and {len(spec.labels)} outputs"
+
+
+def _in_order(known: Sequence[str], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    for name in inputs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            cure = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+            raise CompileError(f"forward has no input {name!r}: {cure}")
+    if gap := [name for name in known[: len(inputs)] if name not in inputs]:
+        raise CompileError(f"forward takes {', '.join(known)} and {gap[0]!r} is not given; give it, or put it last")
+    return {name: inputs[name] for name in known if name in inputs}
+
+
+def _cure(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> str:
+    tables = {name: layer.num_embeddings for name, layer in module.named_modules() if isinstance(layer, nn.Embedding)}
+    highest = max([int(value.max()) for value in batch.values() if value.dtype == torch.int64], default=-1)
+    lowest = min([int(value.min()) for value in batch.values() if value.dtype == torch.int64], default=0)
+    if small := {name: rows for name, rows in tables.items() if highest >= rows or lowest < 0}:
+        rows = ", ".join(f"{name!r} has {num}" for name, num in small.items())
+        return f"the ids run from {lowest} to {highest} and the embedding {rows} rows"
+    return "give the shape that forward takes, of one example and without the batch"

@@ -1,0 +1,80 @@
+"""Carry operators that ORT Training cannot differentiate through its compiler, and read them back.
+
+Every operator of the domain `handheld` becomes an `ATen` node, which ORT Training takes for any operator of torch and
+whose gradient anybody may register: here an `ATen` node again, of the gradient of the output and all inputs. In its
+graph both are given back their names: X and XGrad, with the attributes of X.
+"""
+
+import json
+from functools import cache
+
+import onnx
+from onnx import helper
+from onnxruntime.capi import _pybind_state
+
+from pipeline.compile.symbolic import DOMAIN
+
+_ATEN = "org.pytorch.aten"
+_OF_INPUT = {"MaxPoolGrad", "AveragePoolGrad"}  # need the input's shape, which ORT Training's runtime knows otherwise
+
+
+def write_pads(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every convolution its padding in numbers, where torch has `same` and `valid`; changed in place."""
+    for node in model.graph.node:
+        attributes = {a.name: a for a in node.attribute}
+        if node.op_type == "Conv" and "auto_pad" in attributes:
+            spans = [
+                d * (k - 1) for d, k in zip(attributes["dilations"].ints, attributes["kernel_shape"].ints, strict=True)
+            ]
+            spans = spans if attributes["auto_pad"].s.startswith(b"SAME") else [0 for _ in spans]
+            pads = [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]
+            node.attribute.remove(attributes["auto_pad"])
+            node.attribute.append(helper.make_attribute("pads", pads))
+    return model
+
+
+def carry(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the forward graph with `ATen` nodes for the operators of the domain `handheld`."""
+    carried = onnx.ModelProto()
+    carried.CopyFrom(model)
+    for node in carried.graph.node:
+        if node.domain == DOMAIN:
+            carrier = f"{node.op_type}.{len(node.input)}"
+            _register_gradient(carrier, len(node.input))
+            node.domain, node.op_type = _ATEN, "ATen"
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("operator", carrier))
+    kept = [opset for opset in model.opset_import if opset.domain != DOMAIN]
+    del carried.opset_import[:]
+    carried.opset_import.extend([*kept, helper.make_opsetid(_ATEN, 1)])
+    return carried
+
+
+def read_back(gradient: onnx.ModelProto, forward: onnx.ModelProto) -> onnx.ModelProto:
+    """The gradient graph with the operators of `forward` in place of their carriers, changed in place."""
+    originals = {node.name: node for node in forward.graph.node}
+    for node in gradient.graph.node:
+        original = originals.get(node.name.partition("_Grad/")[0])
+        if original is None:
+            continue
+        if node.domain == _ATEN:
+            node.domain = DOMAIN
+            node.op_type = original.op_type if node.name == original.name else f"{original.op_type}Grad"
+            del node.attribute[:]
+            node.attribute.extend(original.attribute)
+        elif node.op_type in _OF_INPUT:
+            node.input.append(original.input[0])
+    return gradient
+
+
+@cache
+def _register_gradient(carrier: str, num_inputs: int) -> None:
+    definition = _pybind_state.GradientNodeDefinition()
+    definition.op_type, definition.domain = "ATen", _ATEN
+    definition.inputs = ["GO(0)", *(f"I({i})" for i in range(num_inputs))]
+    definition.outputs = [f"GI({i})" for i in range(num_inputs)]
+    operator = _pybind_state.GradientNodeAttributeDefinition()
+    operator.name, operator.dtype, operator.is_tensor = "operator", "string", False
+    operator.value_json = json.dumps(f"{carrier}Grad")
+    definition.attributes = [operator]
+    _pybind_state.register_gradient_definition(f"{_ATEN}::ATen::{carrier}::", [definition])

@@ -1,0 +1,42 @@
+"""Export lookups whose padding row takes no gradient, and products with vectors; refuse what ties examples together."""
+
+from typing import Any
+
+from torch.onnx import symbolic_helper
+
+from pipeline.compile.symbolic import Symbolic, operator, refused
+
+
+def _embedding(g: Any, weight: Any, ids: Any, padding_idx: Any, scale_by_frequency: Any, _sparse: Any) -> Any:
+    if symbolic_helper._parse_arg(scale_by_frequency, "b"):
+        raise refused(g, "scales gradients by how often an id is in the batch", "set scale_grad_by_freq=False")
+    padding = symbolic_helper._parse_arg(padding_idx, "i")
+    if padding < 0:
+        return g.op("Gather", weight, ids)
+    num_columns = weight.type().sizes()[1]
+    return operator(g, "PaddedGather", weight, ids, sizes=[*ids.type().sizes(), num_columns], padding_idx_i=padding)
+
+
+def _embedding_bag(g: Any, *_: Any) -> Any:
+    raise refused(g, "has no gradient in ONNX Runtime Training", "use nn.Embedding and sum or average its rows")
+
+
+def _matmul(g: Any, a: Any, b: Any) -> Any:
+    """Vectors as matrices of one row or column: ORT Training knows no other gradient."""
+    ranks = [len(value.type().sizes()) for value in (a, b)]
+    if ranks[0] == 1:
+        a = symbolic_helper._unsqueeze_helper(g, a, [0])
+    if ranks[1] == 1:
+        b = symbolic_helper._unsqueeze_helper(g, b, [1])
+    product = g.op("MatMul", a, b)
+    if ranks[1] == 1:
+        product = symbolic_helper._squeeze_helper(g, product, [-1])
+    return symbolic_helper._squeeze_helper(g, product, [-1 if ranks[1] == 1 else -2]) if ranks[0] == 1 else product
+
+
+SYMBOLICS: dict[str, Symbolic] = {
+    "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
+    "matmul": _matmul,
+    "mv": _matmul,
+}

@@ -1,0 +1,17 @@
+"""Versions that decide what a compiled graph looks like, and the oldest runtime that runs it."""
+
+import importlib.metadata
+
+COMPILER_VERSION = "3"  # raised by every change that alters the graphs
+# Opset 17 came with 1.12, but up to 1.13.1 the Add behind a Conv whose bias is no constant adds nothing: a residual
+# block gives wrong numbers there.
+MINIMUM_RUNTIME = "1.14.0"
+
+
+def compiler_versions() -> dict[str, str]:
+    """By name: of the compiler itself, torch and ORT Training."""
+    return {
+        "handheld-compiler": COMPILER_VERSION,
+        "torch": importlib.metadata.version("torch"),
+        "onnxruntime-training": importlib.metadata.version("onnxruntime-training-cpu"),
+    }

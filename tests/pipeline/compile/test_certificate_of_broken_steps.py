@@ -1,0 +1,216 @@
+"""Every check of the certificate finds the defect it is there for."""
+
+import contextlib
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from device_runtime.specs import ExampleSpec
+from pipeline.compile import certificate, graphs, losses
+from pipeline.compile.artifact import CompileRequest, compile_architecture, compile_artifact
+from pipeline.compile.builder import CompileError
+from pipeline.compile.certificate import CertificateError
+from pipeline.compile.losses import Loss
+from pipeline.compile.steady_points import TOLERANCE
+from pipeline.compile.values import ExampleSum, Materialised, Outer, Plain
+from search.architecture import Architecture, Stage, Stem
+
+SMALL = Architecture((1, 6, 6), 3, Stem(3), (Stage("depthwise", 4),), activation="hard_swish")
+REQUEST = CompileRequest(SMALL, ExampleSpec(SMALL.input_shape, ("a", "b", "c")), 4)
+
+
+def compile_broken(tmp_path) -> None:
+    compile_architecture(REQUEST, tmp_path / "artifact")
+
+
+def scaled(graph, tensor, factor):
+    return graph.op("Mul", tensor, graph.constant(factor, np.float32))
+
+
+def break_rule(monkeypatch, op_type: str, output: int, change) -> list:
+    """Change one output of a rule, where it has one: change(graph, node, tensor); the list fills with what was."""
+    right, changed = graphs.RULES[op_type], []
+
+    def wrong(graph, node, inputs):
+        values = list(right(graph, node, inputs))
+        value = values[output] if output < len(values) else None
+        if isinstance(value, ExampleSum):
+            values[output] = Materialised(change(graph, node, value.per_example(graph)))
+            changed.append(node.layer)
+        elif isinstance(value, Plain) and value.tensor.dtype == np.float32 and value.tensor.constant is None:
+            values[output] = replace(value, tensor=change(graph, node, value.tensor))
+            changed.append(node.layer)
+        return tuple(values)
+
+    monkeypatch.setitem(graphs.RULES, op_type, wrong)
+    return changed
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
+def test_a_wrong_loss_is_found(tmp_path, monkeypatch, loss):
+    right = losses._TERMS[loss]
+
+    def wrong(graph, logits, y, smoothing):
+        terms = right(graph, logits, y, smoothing)
+        return replace(terms, losses=scaled(graph, terms.losses, 1.001))
+
+    monkeypatch.setitem(losses._TERMS, loss, wrong)
+    with pytest.raises(CertificateError, match=r"the compiled step's loss error is 0\.001, above 0\.0001"):
+        compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_smoothing_that_is_left_out_is_found(tmp_path, monkeypatch):
+    right = losses._TERMS["cross_entropy"]
+    monkeypatch.setitem(losses._TERMS, "cross_entropy", lambda graph, logits, y, _: right(graph, logits, y, 0.0))
+    with pytest.raises(CertificateError, match="differs from torch"):
+        compile_artifact(
+            nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", loss=Loss(label_smoothing=0.1), batch_size=4
+        )
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_segment_that_is_clipped_with_the_others_is_found(tmp_path, monkeypatch):
+    right = graphs._norms
+
+    def wrong(graph, layout, shares, weights):
+        return right(graph, layout, shares, dict.fromkeys(weights, graph.constant([1.0], np.float32)))
+
+    monkeypatch.setattr(graphs, "_norms", wrong)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    with pytest.raises(CertificateError, match="with segment 'head' alone"):
+        compile_artifact(
+            module, torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, segments={"head": "2.*", "rest": "0.*"}
+        )
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_wrong_input_gradient_blames_the_layer_before_it(tmp_path, monkeypatch):
+    def change(graph, node, tensor):
+        return scaled(graph, tensor, 0.99) if "pointwise" in node.layer else tensor
+
+    break_rule(monkeypatch, "ConvGrad", 0, change)
+    with pytest.raises(CertificateError, match=r"'stages.0.0.depthwise.bias' .* from the loss backwards; replace"):
+        compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_wrong_weight_gradient_blames_its_layer(tmp_path, monkeypatch):
+    break_rule(monkeypatch, "ConvGrad", 1, lambda graph, _, tensor: scaled(graph, tensor, 1.001))
+    with pytest.raises(CertificateError, match=r"gradient of 'stages.0.0.(pointwise|depthwise).weight' differs"):
+        compile_broken(tmp_path)
+
+
+class EveryRule(nn.Module):
+    """One network for many rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.branch = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        hidden = torch.relu(self.norm(self.stem(x)))
+        hidden = nn.functional.max_pool2d(hidden + torch.sigmoid(self.branch(hidden)) * torch.tanh(hidden), 3)
+        return self.head(hidden.flatten(1))
+
+
+# Rules of the forward graph, and outputs of those of the gradient.
+BREAKABLE = [(name, 0) for name in ("Conv", "GroupNorm", "Relu", "MaxPool", "Mul", "Sigmoid", "Gemm")]
+BREAKABLE += product(("ConvGrad", "GroupNormGrad", "MaxPoolGrad"), (0, 1))
+BREAKABLE += [(name, 0) for name in ("ReluGrad", "SigmoidGrad", "TanhGrad")]
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("change", ["scaled", "shifted along the batch"])
+def test_no_broken_rule_of_a_network_passes(tmp_path, monkeypatch, change):
+    num_broken = 0
+
+    def changed(graph, _node, tensor):
+        if change == "scaled":
+            return scaled(graph, tensor, 1.01)
+        size = tensor.shape[0]
+        return graph.op("Gather", tensor, graph.constant(np.roll(np.arange(size), 1)), axis=0)
+
+    for op_type, output in BREAKABLE:
+        with monkeypatch.context() as patch:
+            broken = break_rule(patch, op_type, output, changed)
+            torch.manual_seed(0)
+            with contextlib.suppress(CompileError):
+                compile_artifact(EveryRule(), torch.zeros(1, 6, 6), 3, tmp_path / "artifact", batch_size=3)
+                assert not broken, f"output {output} of {op_type} at {broken} was {change}, and nobody saw"
+            num_broken += bool(broken)
+    assert num_broken >= 10
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("kind", [Materialised, Outer])
+def test_a_wrong_norm_is_found_though_the_unclipped_sum_is_right(tmp_path, monkeypatch, kind):
+    squared_norms = kind.squared_norms
+    monkeypatch.setattr(kind, "squared_norms", lambda self, graph: scaled(graph, squared_norms(self, graph), 1.01))
+    with pytest.raises(CertificateError, match=r"norm error is 0\.00.*, above 0\.0001, and '.*' explains it best"):
+        compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_missing_clip_is_found_by_the_comparison_and_by_removing_an_example(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "_clip_factors", lambda graph, norms, _: graph.op("Div", norms, norms))
+    with pytest.raises(CertificateError, match="differs from torch"):
+        compile_broken(tmp_path)
+    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    with pytest.raises(CertificateError, match=r"the compiled step's (replacement|removal) error is"):
+        compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_norm_that_depends_on_other_examples_is_found_by_replacing_one(tmp_path, monkeypatch):
+    def change(graph, _node, tensor):
+        return graph.op("Sub", tensor, graph.op("ReduceMean", tensor, axes=[0], keepdims=1))
+
+    break_rule(monkeypatch, "Conv", 0, change)
+    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    with pytest.raises(CertificateError, match="the compiled step's independence error is"):
+        compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_mask_that_leaves_something_of_an_example_is_found(tmp_path, monkeypatch):
+    right = graphs._where_unmasked
+    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    monkeypatch.setattr(certificate, "isolate", lambda *_: certificate.Isolation(0.0, 0.0, 0.0))
+
+    def wrong(graph, mask, values):
+        return graph.op("Add", right(graph, mask, values), graph.constant(1e-30, np.float32))
+
+    monkeypatch.setattr(graphs, "_where_unmasked", wrong)
+    with pytest.raises(CertificateError, match="are not exactly zero when all examples are masked"):
+        compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_failed_certificate_leaves_no_artifact(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "_clip_factors", lambda graph, norms, _: graph.op("Div", norms, norms))
+    with pytest.raises(CertificateError, match=f"above {TOLERANCE:g}"):
+        compile_broken(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_examples_next_to_a_kink_are_counted_and_a_step_that_met_none_is_wrong(tmp_path, monkeypatch):
+    asked = []
+
+    def never(_self, _point, norms):
+        asked.append(norms)
+
+    monkeypatch.setattr(certificate.SteadyPoints, "redraw", never)
+    break_rule(monkeypatch, "ConvGrad", 1, lambda graph, _, tensor: scaled(graph, tensor, 1.001))
+    with pytest.raises(CertificateError, match="differs from torch"):
+        compile_broken(tmp_path)
+    assert [norms.shape for norms in asked] == [(4,)]

@@ -1,0 +1,71 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pipeline.compile.extremes import FINITE, LEFT_OUT, check_all_masked, check_huge, check_zeros
+from pipeline.compile.reference import Batch, Reference
+from pipeline.compile.steady_points import CertificateError
+
+BATCH = Batch(np.ones((3, 2), np.float32), np.zeros(3, np.int64), np.array([0, 1, 1], np.float32))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Of a graph: norms [B] as a function of x and mask; of a session: the sum of x of the examples that are finite."""
+
+    norms: object
+    touches_others: bool = False
+    parameters: None = None
+
+    def bare_outputs(self, batch: Batch) -> dict:
+        norms = np.asarray(self.norms(batch.x, batch.mask), np.float32)
+        return {"gradient_sum": norms.sum()[None], "norms": norms}
+
+    def gradient(self, batch: Batch, _max_grad_norm: float) -> tuple:
+        is_kept = np.isfinite(self.norms(batch.x, batch.mask)) & (batch.mask > 0)
+        total = batch.x[is_kept].sum(0)
+        return (total * 2 if self.touches_others and (batch.x == 0).any() and batch.mask.all() else total), 0.0, None
+
+
+@dataclass(frozen=True)
+class Torch:
+    norm: float
+
+    def reference(self, _parameters: None, batch: Batch) -> Reference:
+        return Reference(np.ones(len(batch.y)), np.full((len(batch.y), 1), self.norm))
+
+
+def size(x, mask):
+    return np.abs(x).sum(1) * mask
+
+
+def one_over(x, mask):
+    with np.errstate(divide="ignore"):
+        return np.where(mask, 1 / np.abs(x).sum(1), 0)
+
+
+def test_huge_inputs_have_to_be_finite():
+    check_huge(Step(size), BATCH)
+    with pytest.raises(CertificateError, match=r"step's gradient_sum, norms are not finite on inputs scaled by 10000"):
+        check_huge(Step(lambda x, mask: np.where(size(x, mask) > 1e4, np.nan, 1)), BATCH)
+
+
+@pytest.mark.parametrize("norms", [lambda x, _: size(x, 1), lambda x, _: np.where(size(x, 1) == 0, np.nan, 0)])
+def test_masked_examples_have_to_be_exact_zeros_whatever_they_hold(norms):
+    check_all_masked(Step(size), BATCH)
+    with pytest.raises(CertificateError, match="norms are not exactly zero when all examples are masked"):
+        check_all_masked(Step(norms), BATCH)
+
+
+def test_zeros_are_finite_or_left_out_where_torch_is_not_finite_either():
+    assert check_zeros(Step(size), Torch(1.0), BATCH) == FINITE
+    assert check_zeros(Step(one_over), Torch(1e30), BATCH) == LEFT_OUT
+    assert check_zeros(Step(one_over), Torch(np.nan), BATCH) == LEFT_OUT
+    with pytest.raises(CertificateError, match="not finite on inputs of zeros, where torch in float32 is"):
+        check_zeros(Step(one_over), Torch(1e18), BATCH)
+
+
+def test_an_example_that_is_left_out_must_not_touch_the_others():
+    with pytest.raises(CertificateError, match="examples of zeros, which are not finite, change the sum of the others"):
+        check_zeros(Step(one_over, touches_others=True), Torch(np.inf), BATCH)
