@@ -69,17 +69,20 @@ class StepSession:
             "max_grad_norm": np.array(max_grad_norm, np.float32),
             "segment_weight": weight.astype(np.float32),
         }
-        total, loss, norms = np.zeros(self.manifest.num_parameters), 0.0, [np.zeros(0, np.float32)]
+        total: Vector | None = None
+        loss, norms = 0.0, [np.zeros(0, np.float32)]
 
         def run(x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
             outputs = self._gradient.run(GRADIENT_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[2])
 
         for size, (gradient_sum, loss_sum, chunk_norms), _ in self._chunks(run, x, y, mask):
-            total += gradient_sum
+            total = gradient_sum if total is None else _add(total, gradient_sum)
             loss += float(loss_sum)
             norms.append(chunk_norms[:size])
-        return total.astype(np.float32), loss, np.concatenate(norms)
+        if total is None:
+            total = np.zeros(self.manifest.num_parameters, np.float32)
+        return total.astype(np.float32, copy=False), loss, np.concatenate(norms)
 
     def evaluate(
         self, parameters: Vector, x: Inputs, y: Labels, mask: Flags | Vector | None = None
@@ -189,6 +192,12 @@ def _check_values(manifest: Manifest, y: Labels, num_examples: int) -> None:
         raise ValueError(
             f"y must be in [0, 1] for {manifest.loss}, got {y.min():g} to {y.max():g}; is it a probability?"
         )
+
+
+def _add(total: Vector, gradient_sum: Vector) -> Vector:
+    """The sum over chunks, in float64 from the second one on; one chunk, the usual case on a phone, is its own sum."""
+    out = total if total.dtype == np.float64 else None
+    return np.add(total, gradient_sum, out=out, dtype=np.float64)
 
 
 def _run_finite(run: Run, x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:

@@ -36,6 +36,7 @@ def test_the_readme_shows_both_programs():
     assert {command.split()[0] for command in COMMANDS} == set(MODULES)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run_one_after_the_other_in_a_clone(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     for command in COMMANDS:

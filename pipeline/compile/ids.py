@@ -20,7 +20,7 @@ _MOVING = frozenset(
 
 
 def table_sizes(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Rows of the smallest table that each integer input indexes, by the graph's names; left out where there is none."""
+    """Rows of the smallest table that each integer input indexes, by the graph's names; only of those that do."""
     tables = {name: _tables(forward.model.graph, name) for name, value in batch.items() if value.dtype == torch.int64}
     return {name: min(rows) for name, rows in tables.items() if rows}
 

@@ -1,5 +1,6 @@
 """The table of what can be compiled; `python -m pipeline.compile.operators` prints docs/operators.md."""
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -167,8 +168,8 @@ def to_markdown() -> str:
     lines = [
         "# What can be compiled",
         "",
-        "Made by `python -m pipeline.compile.operators`. Every supported row is compiled and compared with torch by the",
-        "tests, every refused one raises an error with the layer's name and the text below.",
+        "Made by `python -m pipeline.compile.operators`. Every supported row is compiled and compared with torch by",
+        "the tests, every refused one raises an error with the layer's name and the text below.",
         "",
         "- *supported*: differentiated by ONNX Runtime Training and lowered to standard operators.",
         "- *rewritten*: it has no gradient there, or one of many nodes; ours is exact too.",
@@ -181,4 +182,4 @@ def to_markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(to_markdown(), end="")
+    sys.stdout.write(to_markdown())

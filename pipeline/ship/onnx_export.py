@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from pipeline.compile.builder import IR_VERSION, OPSET
+from pipeline.compile.constant_folding import fold_constants
 from pipeline.ship.network import INPUT, OUTPUTS, TrainedNetwork
 from pipeline.ship.quiet import quiet_exporters
 
@@ -55,7 +56,7 @@ def _trace(network: TrainedNetwork) -> onnx.ModelProto:
             input_names=[INPUT],
             output_names=list(OUTPUTS),
         )
-    return onnx.load_from_string(buffer.getvalue())
+    return fold_constants(onnx.load_from_string(buffer.getvalue()))
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from device_runtime.measurement_pack import default_pack, read_pack
 from pipeline.command_line.compile import DEFAULT_BATCH_SIZE
-from pipeline.compile.versions import compiler_versions
 from pipeline.compile.builder import CompileError
+from pipeline.compile.versions import compiler_versions
 from pipeline.packs import compile_pack, default_architectures, kernel_keys
 from profiles.schema import Kernel
 
