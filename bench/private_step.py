@@ -29,9 +29,9 @@ from bench.private_networks import NETWORKS, BenchNetwork
 from bench.private_ways import MAX_GRAD_NORM, ORDINARY, OURS, PRIVATE, WAYS, Scene, Way, prepare
 from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.private_random import PrivateRandom, Purpose
+from pipeline.compile.versions import DEFAULT_BATCH_SIZE
 
 BATCH_SIZES = (1, 8, 32)
-CHUNK_SIZE = 8  # at most: 16 is 1 to 4% faster (LeNet-5: 12%) and takes 1.5 to 2 times the memory
 ROUNDS, QUICK_ROUNDS = 40, 8
 PACKAGES = ("onnxruntime-training-cpu", "onnxruntime", "torch", "opacus", "onnx", "numpy")
 COLUMNS = ("network", "batch_size", *WAYS, "host", "vs_ort_training", "vs_torch", "memory_vs_ort_training")
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 def measure_row(name: str, network: BenchNetwork, batch_size: int, rounds: int) -> Row:
     """One network and batch; raises RuntimeError when the ways do not do the same work."""
-    chunk_size = min(batch_size, CHUNK_SIZE)
+    chunk_size = min(batch_size, DEFAULT_BATCH_SIZE)
     with tempfile.TemporaryDirectory() as temporary:
         scene = Scene(network, batch_size, Path(temporary))
         prepare(scene, chunk_size)

@@ -10,11 +10,11 @@ from device_runtime.console import JsonOption, print_result
 from device_runtime.specs import ExampleSpec, InputSpec
 from pipeline.command_line.compile_result import describe, table_of
 from pipeline.command_line.module_options import Job, ModuleOptions, compile_module, parse_input, parse_segments
+from pipeline.compile.versions import DEFAULT_BATCH_SIZE
 from profiles.records import RecordError, decode_record
 from search.architecture import Architecture
 
 T = TypeVar("T")
-DEFAULT_BATCH_SIZE = 16
 EXAMPLE = (
     "handheld compile docs/examples/architecture.json -o runs/artifact; "
     "handheld compile --module mypackage.nets:make_net --input 3x32x32 --classes 10 -o runs/artifact; "

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from pipeline.command_line.compile import DEFAULT_BATCH_SIZE, read_record
+from pipeline.command_line.compile import read_record
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.schema import DeviceProfile, Direction, Figure, Rates
 from search.architecture import Architecture
@@ -19,6 +19,7 @@ from search.cost import Cost, cost_of
 if TYPE_CHECKING:
     from device_runtime.measurement_pack import Pack
 
+PACK_BATCH_SIZE = 16  # of the pack that ships with the client
 EXAMPLES = {
     "list": "handheld profile list",
     "show": "handheld profile show pixel-4",
@@ -75,7 +76,7 @@ def predict(
         list[str] | None,
         typer.Option(help="Name in the catalogue, or a profile's file; left out, all of the catalogue."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = DEFAULT_BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:
     """Predict latency, training-step time, peak memory and size of an architecture on phones."""
@@ -95,7 +96,7 @@ def pack(  # noqa: PLR0913  (the command's own options)
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Networks to draw from the search space.")] = 64,
-    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = DEFAULT_BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:
     """Compile a measurement pack; with neither --architecture nor --run, the default one.

@@ -28,14 +28,13 @@ from pipeline.compile.inputs import (
 from pipeline.compile.losses import Loss
 from pipeline.compile.modules import prepare_module
 from pipeline.compile.segments import layout_of
-from pipeline.compile.versions import compiler_versions
+from pipeline.compile.versions import DEFAULT_BATCH_SIZE, compiler_versions
 from pipeline.compile.writing import Network, flatten_parameters, one_thread, write_artifact
 from pipeline.network import build_module
 from profiles.records import record_id, to_plain
 from search.architecture import Architecture
 from search.layers import layers_of
 
-DEFAULT_BATCH_SIZE = 16
 _NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
 
 

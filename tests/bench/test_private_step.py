@@ -10,6 +10,7 @@ from bench.measuring import print_result
 from bench.private_memory import peak_of_one_step
 from bench.private_networks import NETWORKS, BenchNetwork
 from bench.private_ways import ORDINARY, OURS, PRIVATE, WAYS, Scene, Way, prepare
+from pipeline.compile.versions import DEFAULT_BATCH_SIZE
 
 BATCH_SIZE = 9  # two chunks, the second one filled up
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing", "
 
 
 def test_every_way_is_timed_in_one_row(row):
-    assert (row["network"], row["batch_size"], row["chunk_size"]) == ("tiny", BATCH_SIZE, private_step.CHUNK_SIZE)
+    assert (row["network"], row["batch_size"], row["chunk_size"]) == ("tiny", BATCH_SIZE, DEFAULT_BATCH_SIZE)
     assert row["parameters"] == 4 * 9 + 4 + 4 + 4 + 3 * 64 + 3
     for way in [*WAYS, "host"]:
         assert row[way] > 0

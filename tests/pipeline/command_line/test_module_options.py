@@ -156,7 +156,7 @@ def test_frozen_batch_normalisation_is_folded(nets):
         ),
         (
             ["{nets}:make_net", "--input", "3x5x6", "--classes", "4"],
-            "forward fails on x [16, 3, 5, 6] (the batch first)",
+            "forward fails on x [8, 3, 5, 6] (the batch first)",
         ),
         (["{nets}:make_net", "--input", "3x5x5", "--classes", "5"], "gives 4 outputs and num_classes is 5"),
         (["{nets}:make_net", *IMAGES, "--freeze", "4.*"], "pattern '4.*' matches no parameter; near it are"),

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from device_runtime.measurement_pack import default_pack, read_pack
-from pipeline.command_line.compile import DEFAULT_BATCH_SIZE
+from pipeline.command_line.profile import PACK_BATCH_SIZE
 from pipeline.compile.builder import CompileError
 from pipeline.compile.versions import compiler_versions
 from pipeline.packs import compile_pack, default_architectures, kernel_keys
@@ -48,7 +48,7 @@ def test_progress_advances_once_a_graph(tmp_path):
 
 def test_the_default_pack_is_what_the_command_makes(tmp_path):
     shipped = default_pack().manifest
-    keys = kernel_keys(default_architectures(), DEFAULT_BATCH_SIZE)
+    keys = kernel_keys(default_architectures(), PACK_BATCH_SIZE)
     assert [(entry.kernel, entry.batch_size, entry.direction) for entry in shipped.entries] == list(keys)
     if shipped.compiler != compiler_versions():
         pytest.skip(f"the default pack was compiled with {shipped.compiler}")
