@@ -39,8 +39,8 @@ def test_every_way_is_timed_in_one_row(row):
         assert row[way] > 0
         assert len(row["times_ms"][way]) == 2
         assert row["spread"][way]["min_ms"] <= row["spread"][way]["max_ms"]
-    assert row["vs_ort_training"] == pytest.approx(row[OURS] / row["ort_training"], abs=0.01)
-    assert row["vs_torch"] == pytest.approx(min(row[way] for way in PRIVATE) / row[OURS], abs=0.01)
+    assert row["vs_ort_training"] == pytest.approx(row[OURS] / row["ort_training"], rel=0.02)
+    assert row["vs_torch"] == pytest.approx(min(row[way] for way in PRIVATE) / row[OURS], rel=0.02)
     assert row["memory_vs_ort_training"] == pytest.approx(len("handheld") / len("ort_training"), abs=0.001)
 
 
