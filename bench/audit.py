@@ -35,7 +35,7 @@ from bench.fleet import compile_network
 from bench.fleet_scene import SOURCE
 from bench.measuring import Bar, Result, new_result, print_result
 from device_runtime.accounting import epsilon_of_schedule, release_of_terms
-from device_runtime.arrays import Floats, Inputs, Labels, Vector
+from device_runtime.arrays import Flags, Floats, Inputs, Labels, Vector
 from device_runtime.artifact import read_artifact
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
@@ -95,8 +95,10 @@ def _without_noise(_: Scene) -> Iterator[None]:
 def _twice_too_loose(scene: Scene) -> Iterator[None]:
     gradient = scene.session.gradient
 
-    def loose(parameters: Vector, x: Inputs, y: Labels, *, max_grad_norm: float) -> tuple[Vector, float, Vector]:
-        return gradient(parameters, x, y, max_grad_norm=2 * max_grad_norm)
+    def loose(
+        parameters: Vector, x: Inputs, y: Labels, mask: Flags, *, max_grad_norm: float
+    ) -> tuple[Vector, float, Vector]:
+        return gradient(parameters, x, y, mask, max_grad_norm=2 * max_grad_norm)
 
     with patch.object(scene.session, "gradient", loose):
         yield

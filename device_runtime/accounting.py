@@ -113,20 +113,26 @@ def subsampled_gaussian_rdp(sample_rate: float, noise_multiplier: float, order: 
         order: Integer >= 2.
 
     Returns:
-        log(sum_j C(a, j) (1-q)^(a-j) q^j exp((j^2 - j) / (2 s^2))) / (a - 1); infinity without noise.
+        log(sum_j C(a, j) (1-q)^(a-j) q^j exp((j^2 - j) / (2 s^2))) / (a - 1); infinity without noise, or
+        with so little that the sum leaves the floating-point numbers.
     """
-    if noise_multiplier == 0:
+    variance = noise_multiplier * noise_multiplier  # 0 or infinity where `**` would raise
+    if variance == 0:
         return inf
     if sample_rate == 1:
-        return order / (2 * noise_multiplier**2)
+        return order / (2 * variance)
     j = np.arange(order + 1)
+    with np.errstate(over="ignore"):
+        exponents = (j * j - j) / (2 * variance)
     terms = (
         np.array([_log_comb(order, int(i)) for i in j])
         + (order - j) * log1p(-sample_rate)
         + j * log(sample_rate)
-        + (j * j - j) / (2 * noise_multiplier**2)
+        + exponents
     )
     largest = float(terms.max())
+    if not isfinite(largest):
+        return inf
     return max(0.0, largest + log(float(np.exp(terms - largest).sum()))) / (order - 1)
 
 
@@ -186,7 +192,7 @@ def check_fits(budget: Budget, spent: Iterable[Release], release: Release) -> No
 def check_sum_fits(budget: Budget, before: float, release: Release) -> None:
     """Like `check_fits`, from the Renyi divergence already spent on the release's split at the budget's order."""
     after = before + release.rdp(budget.order)
-    if after > budget.rdp() * (1 + 1e-12):  # a schedule planned to the last digit adds up in another order
+    if not after <= budget.rdp() * (1 + 1e-12):  # a schedule planned to the last digit adds up in another order
         raise BudgetExceededError(
             f"one more {release.kind} on the {release.split} split would spend epsilon "
             f"{budget.epsilon_spent(after):.4g} of {budget.epsilon:g} (delta {budget.delta:g}, order {budget.order}; "

@@ -69,19 +69,24 @@ def read_artifact(folder: Path, expected_id: str | None = None) -> Artifact:
 
 
 def check_artifact(
-    manifest: bytes, gradient: bytes, evaluate: bytes, frozen: bytes | None = None, expected_id: str | None = None
+    manifest: bytes,
+    gradient: bytes,
+    evaluate: bytes,
+    frozen: bytes | Mapping[str, Vector] | None = None,
+    expected_id: str | None = None,
 ) -> Artifact:
     """Like `read_artifact`, from bytes that came over the network.
 
     Args:
-        frozen: Bytes of `frozen.safetensors`; only looked at where the manifest names them.
+        frozen: Bytes of `frozen.safetensors`, only looked at where the manifest names them; or the tensors that an
+            artifact with the same `Manifest.frozen` was read with.
     """
     if expected_id is not None:
         _check_hash("manifest.json", manifest, expected_id)
     record = read_manifest(manifest)
     _check_hash("gradient.onnx", gradient, record.gradient_sha256)
     _check_hash("evaluate.onnx", evaluate, record.evaluate_sha256)
-    tensors = _read_frozen(record, frozen)
+    tensors = frozen if isinstance(frozen, Mapping) else _read_frozen(record, frozen)
     return Artifact(record, hashlib.sha256(manifest).hexdigest(), gradient, evaluate, tensors)
 
 

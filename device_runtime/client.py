@@ -214,6 +214,7 @@ def _fetched(state: ClientState, response: Response, _now: float) -> Step:
             return _abort(state, "refused", str(error))
         if not all(map(is_sha256, left)):
             return _abort(state, "refused", "the manifest must name its graphs by sha256; compile it again")
+        state = replace(state, files=(assignment.artifact_id, *left))
     return proceed(replace(_well(state), to_fetch=left, phase="fetch" if left else "work"))
 
 

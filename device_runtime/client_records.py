@@ -35,6 +35,7 @@ class ClientState:
         lease_ends: When the assignment's lease runs out, on the driver's clock.
         to_fetch: sha256 of the blobs that are still to be looked for, the next one first.
         is_fetched_again: Whether a blob of this assignment came damaged before; the second time it is given up.
+        files: sha256 of the blobs of the last assignment whose manifest was read, which the cache keeps for the next.
         report: Of the assignment, once its work is done and the update (if any) is stored.
         abort_reason: Told to the server in phase `abort`.
         is_second_try: Whether the last answer was about a stale nonce.
@@ -59,6 +60,7 @@ class ClientState:
     lease_ends: float = 0.0
     to_fetch: tuple[str, ...] = ()
     is_fetched_again: bool = False
+    files: tuple[str, ...] = ()
     report: Report | None = None
     abort_reason: AbortReason | None = None
     is_second_try: bool = False

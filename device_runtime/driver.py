@@ -176,7 +176,7 @@ class DeviceClient:
             case Request():
                 return self._send(action, transport)
             case Describe():
-                self._folder.evict()
+                self._folder.evict(self._state.files)
                 return Described(self._describe())
             case Train(assignment) | Evaluate(assignment) | Measure(assignment):
                 return self._work(assignment)

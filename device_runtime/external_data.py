@@ -2,6 +2,9 @@
 
 ONNX Runtime would look for them in the process's working folder, so that a graph from a server could read what else
 lies on the device. Only the fields that lead to tensors are followed (onnx.proto, Protocol Buffers wire format).
+
+What readers of the format may take differently is refused: C++ cuts a field's tag to 32 bits, where others see another
+field. No writer makes such bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +21,21 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _LONGEST_VARINT = 10
+_TAGS_END = 2**32
+_ORT_FORMAT, _AT = (
+    b"ORTM",
+    4,
+)  # ONNX Runtime takes bytes with this mark there for its own format, whatever else they are
 
 
 def has_external_data(model: bytes) -> bool:
     """Whether a tensor of the model lies in another file.
 
     Raises:
-        ValueError: The bytes are no protocol buffer.
+        ValueError: The bytes are no protocol buffer, or not one that every reader takes alike.
     """
+    if model[_AT : _AT + len(_ORT_FORMAT)] == _ORT_FORMAT:
+        raise ValueError("no protocol buffer: it bears the mark of ONNX Runtime's own format")
     stack = [("model", memoryview(model))]
     while stack:
         message, data = stack.pop()
@@ -42,7 +52,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field; the values of numbers of fixed size are 0."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
+        tag, position = _shortest_varint(data, position)
+        if not 8 <= tag < _TAGS_END:
+            raise ValueError(f"no protocol buffer: no field has the tag {tag}, before byte {position}")
         value: int | memoryview = 0
         match tag & 7:
             case 0:
@@ -50,7 +62,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             case 1:
                 position += 8
             case 2:
-                size, start = _varint(data, position)
+                size, start = _shortest_varint(data, position)
                 position = start + size
                 value = data[start:position]
             case 5:
@@ -70,3 +82,10 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, position + i + 1
     raise ValueError(f"no protocol buffer: a number at byte {position} does not end")
+
+
+def _shortest_varint(data: memoryview, position: int) -> tuple[int, int]:
+    number, end = _varint(data, position)
+    if end - position > 1 and data[end - 1] == 0:
+        raise ValueError(f"no protocol buffer: the tag or length at byte {position} is longer than it need be")
+    return number, end

@@ -20,12 +20,13 @@ from device_runtime.arrays import Floats, Vector
 
 # The deviation is larger by this than what is accounted for. It pays for all that makes the sensitivity of what is
 # computed larger than the one that is promised ("Widespread Underestimation of Sensitivity in Differentially Private
-# Libraries", arXiv:2207.10635), in the worst case and relative to it: 2^-11 for rounding to the lattice, 1e-4 for the
-# norms (what the certificate lets pass), 2 B^2 2^-24 for summing a chunk of B examples in float32 (2^-9 at B = 128),
-# 2 m 2^-24 for passing the sum of m examples on in float32 (2^-10 at m = 8192).
+# Libraries", arXiv:2207.10635), relative to it: 2^-11 for rounding to the lattice, 2 B^2 2^-24 for summing a chunk of B
+# examples in float32 (2^-9 at B = 128), 2 m 2^-24 for passing the sum of m examples on in float32 (2^-10 at m = 8192),
+# all worst cases, and 1e-4 for norms in float32: what the certificate lets pass where it looks, no proof for every x.
 WIDENING = 2.0**-8
 _ROUNDING = 2.0**-11
 _LARGEST = 2.0**52  # the sum of two integers of this size is exact in float64
+_LARGEST_NORMAL = 11.0  # no normal of `PrivateRandom` is larger
 
 
 def granularity(size: int, sensitivity: float, deviation: float) -> float:
@@ -41,17 +42,25 @@ def granularity(size: int, sensitivity: float, deviation: float) -> float:
 def add_lattice_noise(values: Floats | Vector, sensitivity: float, noise_multiplier: float, normals: Floats) -> Floats:
     """`values` plus noise of deviation noise_multiplier * sensitivity * (1 + 2^-8), as multiples of the granularity.
 
-    Each coordinate counts up to 2^52 granules and is clamped there, which moves neighbours no further apart; beyond
-    1e-6 no noise multiplier comes near.
+    Each coordinate of `values` is clamped to 2^52 granules, which moves neighbours no further apart. Noise is never
+    clamped: clamped noise would be 2^52 on either side of the exact sum.
 
     Args:
         values: f64[n] or f32[n], of L2 sensitivity `sensitivity`.
-        normals: f64[n], standard normal, drawn for this release alone.
+        normals: f64[n], standard normal, of size 11 at most, drawn for this release alone.
+
+    Raises:
+        ValueError: 11 deviations are more than 2^52 granules, or one is less than a granule (sensitivity or noise is 0
+            or not finite, or as good as); told from n, sensitivity and noise_multiplier alone.
     """
     deviation = noise_multiplier * sensitivity * (1 + WIDENING)
     granule = granularity(len(values), sensitivity, deviation)
-    counts, noise = (
-        np.clip(np.rint(part / granule), -_LARGEST, _LARGEST)
-        for part in (values.astype(np.float64), deviation * normals)
-    )
-    return np.asarray((counts + noise) * granule)
+    if not granule <= deviation <= _LARGEST / _LARGEST_NORMAL * granule:
+        raise ValueError(
+            f"noise_multiplier must make noise of 1 to 2^52 granules, got {noise_multiplier:g} for {len(values)} "
+            f"values of sensitivity {sensitivity:g}"
+        )
+    with np.errstate(over="ignore"):  # what leaves the numbers is clamped
+        counts = np.clip(np.rint(values.astype(np.float64) / granule), -_LARGEST, _LARGEST)
+    noise = np.rint(deviation * normals / granule)
+    return np.asarray((counts + noise) * granule + 0.0)  # -0.0 becomes 0.0

@@ -55,7 +55,7 @@ class StepSession:
             y: i64[n], indices into the manifest's labels, or f32[n, K] where the target is values.
             mask: [n], 0 for an example to leave out; None for all ones.
             max_grad_norm: L2 norm above which an example's gradient is scaled down; infinity for no clipping. Holds
-                up to float32 rounding (about 1e-6 of it).
+                up to float32 rounding (the certificate refuses a graph that exceeds it by more than 1e-4).
             segment_weight: f32[S] of 0/1, None for ones: which parts of the layout take part.
 
         Returns:
@@ -130,12 +130,50 @@ def example_inputs(x: Inputs) -> dict[str, Inputs]:
 
 def check_examples(manifest: Manifest, x: Inputs, y: Labels) -> None:
     """Check that x and y [n] are what the manifest's specification and loss say; raises ValueError."""
-    _check_x(manifest.spec, x)
+    check_form(manifest, x, y)
     _check_ids(manifest, x)
     if manifest.spec.target == "class":
-        _check_classes(manifest.spec, y, len(x))
+        _check_classes(manifest.spec, y)
     else:
-        _check_values(manifest, y, len(x))
+        _check_values(manifest, y)
+
+
+def check_form(manifest: Manifest, x: Inputs, y: Labels) -> None:
+    """Check types and shapes of x and y [n], which are public, and no value; raises ValueError."""
+    spec, n = manifest.spec, len(x)
+    if min(manifest.num_ids.values(), default=1) < 1:
+        raise ValueError(f"num_ids must be >= 1, got {manifest.num_ids}; compile the artifact again")
+    _check_x(spec, x)
+    if spec.target == "class":
+        if y.shape != (n,) or y.dtype != np.int64:
+            raise ValueError(f"y must be int64, one label for each of {n} examples, got {y.dtype} {list(y.shape)}")
+    elif y.shape != (n, len(spec.labels)) or y.dtype != np.float32:
+        raise ValueError(
+            f"y must be float32 of shape {[n, len(spec.labels)]}, a row of values an example, got {y.dtype} "
+            f"{list(y.shape)}"
+        )
+
+
+def is_valid_row(manifest: Manifest, x: Inputs, y: Labels) -> Flags:
+    """Which rows a network can take, bool[n]: x finite, ids in their tables, y a class or values that the loss takes.
+
+    Whoever publishes an artifact chooses tables and loss. So in private work a row that is not valid is a null record
+    and no error: errors would tell the values one question after the other.
+    """
+    flags = np.ones(len(x), bool)
+    for name, values in example_inputs(x).items():
+        flags &= _every(np.isfinite(values))
+        if name in manifest.num_ids:
+            flags &= _every((values >= 0) & (values < manifest.num_ids[name]))
+    if manifest.spec.target == "class":
+        return flags & (y >= 0) & (y < len(manifest.spec.labels))
+    flags &= _every(np.isfinite(y))
+    return flags & _every((y >= 0) & (y <= 1)) if manifest.loss == "bce_with_logits" else flags
+
+
+def _every(flags: Flags) -> Flags:
+    """Which rows hold True alone, bool[n], of bool[n, ...]."""
+    return np.asarray(flags.all(axis=tuple(range(1, flags.ndim))))
 
 
 def _check_x(spec: ExampleSpec, x: Inputs) -> None:
@@ -170,24 +208,15 @@ def _check_ids(manifest: Manifest, x: Inputs) -> None:
             )
 
 
-def _check_classes(spec: ExampleSpec, y: Labels, num_examples: int) -> None:
-    if y.shape != (num_examples,) or y.dtype != np.int64:
-        raise ValueError(
-            f"y must be int64, one label for each of {num_examples} examples, got {y.dtype} {list(y.shape)}"
-        )
+def _check_classes(spec: ExampleSpec, y: Labels) -> None:
     if len(y) and (y.min() < 0 or y.max() >= len(spec.labels)):
         raise ValueError(f"y must be in [0, {len(spec.labels)}), got {y.min()} to {y.max()}; do the labels differ?")
 
 
-def _check_values(manifest: Manifest, y: Labels, num_examples: int) -> None:
-    shape = [num_examples, len(manifest.spec.labels)]
-    if list(y.shape) != shape or y.dtype != np.float32:
-        raise ValueError(
-            f"y must be float32 of shape {shape}, a row of values an example, got {y.dtype} {list(y.shape)}"
-        )
+def _check_values(manifest: Manifest, y: Labels) -> None:
     num_bad = int((~np.isfinite(y)).any(axis=1).sum())
     if num_bad:
-        raise ValueError(f"y must be finite, got {num_bad} of {num_examples} rows with NaN or infinite values")
+        raise ValueError(f"y must be finite, got {num_bad} of {len(y)} rows with NaN or infinite values")
     if manifest.loss == "bce_with_logits" and len(y) and (y.min() < 0 or y.max() > 1):
         raise ValueError(
             f"y must be in [0, 1] for {manifest.loss}, got {y.min():g} to {y.max():g}; is it a probability?"

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -42,7 +43,7 @@ class StateFolder:
         """Take the folder.
 
         Args:
-            cache_bytes: Cached blobs beyond it are dropped, those used longest ago first.
+            cache_bytes: Of cached blobs, beside those of the last assignment; see `evict`.
 
         Raises:
             StateFolderLockedError: A second process on this state folder.
@@ -107,13 +108,22 @@ class StateFolder:
         write_durably(self.path / _BLOBS / sha256, data)
         return True
 
-    def evict(self) -> None:
-        """Drop the cached blobs used longest ago until the rest fits; between assignments, when none is needed."""
+    def evict(self, kept: Collection[str] = ()) -> None:
+        """Drop the cached blobs that do not fit beside those used after them; between assignments.
+
+        Args:
+            kept: sha256 of blobs that stay whatever their size and are not counted: those of the last assignment,
+                which the next one most likely names again.
+        """
         total = 0
         for path in sorted((self.path / _BLOBS).iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            total += path.stat().st_size
-            if total > self._cache_bytes:
+            size = path.stat().st_size
+            if path.name in kept:
+                continue
+            if total + size > self._cache_bytes:
                 path.unlink()
+            else:
+                total += size
 
     def write_update(self, data: bytes) -> str:
         """Store the update to send, in place of an older one; returns its sha256 once it is on the disk."""

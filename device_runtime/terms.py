@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_ORDER = 256  # the highest Renyi order that anybody counts at
+# Below it privacy costs more than any budget; above it a release would leave the integers that noise is added in.
+NOISE_MULTIPLIERS = (2.0**-20, 2.0**20)
+# Squares of smaller gradients vanish in float32, and then a graph sees no norm to clip; larger ones are not finite.
+BOUNDS = (1e-12, 1e30)
 NoiseAt = Literal["device", "sum"]
 Split = Literal["train", "validation", "test"]
 
@@ -20,7 +24,7 @@ class PrivacyTerms:
             the trusted server adds the noise; against the server there is no privacy.
         sample_rate: Probability with which an example takes part in a logical step (Poisson).
         noise_multiplier: Noise deviation divided by the release's L2 sensitivity; what is drawn is larger by 2^-8
-            (`lattice_noise`).
+            (`lattice_noise`). In [2^-20, 2^20].
     """
 
     noise_at: NoiseAt
@@ -30,8 +34,11 @@ class PrivacyTerms:
     def __post_init__(self) -> None:
         if not 0 < self.sample_rate <= 1:
             raise ValueError(f"sample_rate must be in (0, 1], got {self.sample_rate}")
-        if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
+        if not self.noise_multiplier > 0:
             raise ValueError(f"noise_multiplier must be > 0, got {self.noise_multiplier}; leave privacy out for none")
+        least, most = NOISE_MULTIPLIERS
+        if not least <= self.noise_multiplier <= most:
+            raise ValueError(f"noise_multiplier must be in [{least:.3g}, {most:.0f}], got {self.noise_multiplier:g}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class TrainTerms:
         momentum: Of the local steps; the buffer starts at zero in every assignment.
         proximal: Weight of FedProx's pull towards the received parameters ("Federated Optimization in Heterogeneous
             Networks", arXiv:1812.06127, equation 2).
-        max_grad_norm: Clip of each example's gradient; None for no clipping.
+        max_grad_norm: Clip of each example's gradient, in [1e-12, 1e30] in private training; None for no clipping.
         privacy: None for ordinary training.
     """
 
@@ -64,7 +71,7 @@ class TrainTerms:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
-        if self.proximal < 0:
+        if not self.proximal >= 0:
             raise ValueError(f"proximal must be >= 0, got {self.proximal}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}")
@@ -81,6 +88,7 @@ class TrainTerms:
     def _check_private(self) -> None:
         if self.max_grad_norm is None:
             raise ValueError("max_grad_norm must be given in private training: without a clip noise protects nothing")
+        _check_bound("max_grad_norm", self.max_grad_norm)
         if self.local_steps is None or self.batch_size is not None:
             raise ValueError("private training counts local_steps, and its batches follow from sample_rate alone")
         if self.privacy is not None and self.privacy.noise_at == "sum":
@@ -101,7 +109,8 @@ class EvaluateTerms:
     Attributes:
         split: Which part of the client's examples.
         release: Names of the sums to report, `loss` or a metric of the manifest, in this order.
-        loss_bound: In private runs each example's loss is clipped to [0, loss_bound] and divided by it; None otherwise.
+        loss_bound: In private runs each example's loss is clipped to [0, loss_bound] and divided by it, in
+            [1e-12, 1e30] there; None for as it is.
         privacy: None for plain sums. The release's L2 sensitivity is sqrt(len(release)).
     """
 
@@ -113,7 +122,13 @@ class EvaluateTerms:
     def __post_init__(self) -> None:
         if not self.release:
             raise ValueError("release must name at least one sum")
-        if self.privacy is not None and "loss" in self.release and not (self.loss_bound and self.loss_bound > 0):
+        if self.loss_bound is not None and not self.loss_bound > 0:
+            raise ValueError(f"loss_bound must be > 0, got {self.loss_bound}; leave it out for none")
+        if self.privacy is None:
+            return
+        if self.loss_bound is not None:
+            _check_bound("loss_bound", self.loss_bound)
+        elif "loss" in self.release:
             raise ValueError(
                 "loss_bound must be > 0 where a private run releases the loss: no unclipped loss leaves a phone"
             )
@@ -128,3 +143,9 @@ class MeasureTerms:
     """
 
     is_quick: bool = False
+
+
+def _check_bound(name: str, value: float) -> None:
+    least, most = BOUNDS
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be in [{least:g}, {most:g}] in private work, got {value:g}")

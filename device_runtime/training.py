@@ -2,7 +2,9 @@
 
 Ordinary steps are SGD on shuffled batches. Private steps are DP-SGD ("Deep Learning with Differential Privacy",
 arXiv:1607.00133, Algorithm 1) with Poisson batches and the expected batch size as denominator. The unit is one example
-and neighbours are zero-out (a record replaced by a null record), so how many examples a client holds is public. What
+and neighbours are zero-out (a record replaced by a null record), so how many examples a client holds is public. A row
+that the network cannot take (`is_valid_row`) is a null record and adds nothing; in private work nothing else tells that
+it is none. What
 depends on that count alone (`TooFewExamplesError`) or, in private runs, on noised parameters alone (`DivergedError`)
 may therefore be told to the server.
 
@@ -22,7 +24,8 @@ import numpy as np
 from device_runtime.arrays import Flags, Floats, Indices, Inputs, Labels, Vector
 from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.private_random import PrivateRandom, Purpose
-from device_runtime.session import StepSession, check_examples, example_inputs
+from device_runtime.session import StepSession, check_examples, check_form, is_valid_row
+from device_runtime.specs import Manifest
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
 from device_runtime.vectors import VectorName
 
@@ -126,7 +129,7 @@ def evaluate(
 ) -> MetricSums:
     """Sum losses and metrics over a split, clipped, sampled and noised as the terms say.
 
-    An example whose x is not finite is a null record and adds nothing. A loss that is not finite on a finite x counts
+    A row that the network cannot take is a null record and adds nothing. A loss that is not finite on a finite x counts
     as `loss_bound` where one is given.
 
     Raises:
@@ -139,7 +142,7 @@ def evaluate(
     if terms.privacy is not None:
         is_drawn = private_random.poisson_draw(Purpose.VOTES_AND_METRICS, 0, n, terms.privacy.sample_rate)
         drawn = np.flatnonzero(is_drawn)
-    values = _release_values(assignment, examples.x[drawn], examples.y[drawn])
+    values = _release_values(assignment, examples, drawn)
     sums = values.sum(axis=0)
     if terms.privacy is not None and terms.privacy.noise_at == "device":
         normals = private_random.normals(Purpose.VOTES_AND_METRICS, 1, len(sums))
@@ -148,13 +151,25 @@ def evaluate(
 
 
 def check_trainable(assignment: LoadedAssignment[Terms], examples: Examples) -> None:
-    """Refuse, before any work, an empty split or examples of another specification."""
+    """Refuse, before any work, an empty split or examples of another specification.
+
+    In private work types and shapes alone decide, which are public: what depends on a value is no error there.
+    """
     if len(examples) < 1:
         raise TooFewExamplesError(
             "this client has 0 examples in the split that the assignment asks for, at least 1 is needed; "
             "collect more or leave it out of the cohort"
         )
-    check_examples(assignment.session.manifest, examples.x, examples.y)
+    check = check_examples if assignment.terms.privacy is None else check_form
+    check(assignment.session.manifest, examples.x, examples.y)
+
+
+def _take_records(manifest: Manifest, examples: Examples, rows: Indices | Flags) -> tuple[Inputs, Labels, Flags]:
+    """Copies of some examples' x and y, and which are valid, bool[m]; the others are null records, all zeros."""
+    x, y = examples.x[rows], examples.y[rows]
+    is_valid = is_valid_row(manifest, x, y)
+    x[~is_valid], y[~is_valid] = 0, 0
+    return x, y, is_valid
 
 
 class _Descent:
@@ -192,9 +207,8 @@ def _train_ordinary(
     clip = inf if terms.max_grad_norm is None else terms.max_grad_norm
     descent, num_chunks = _Descent(assignment.parameters, terms), 0
     for batch in islice(_shuffled_batches(batch_size, n, private_random), num_steps):
-        gradient_sum, _, _ = session.gradient(
-            descent.parameters, examples.x[batch], examples.y[batch], max_grad_norm=clip
-        )
+        records = _take_records(session.manifest, examples, batch)
+        gradient_sum, _, _ = session.gradient(descent.parameters, *records, max_grad_norm=clip)
         descent.step(gradient_sum / np.float32(len(batch)))
         num_chunks += session.num_chunks(len(batch))
     return descent.update(n, num_chunks)
@@ -218,7 +232,9 @@ def _train_private(
         gradient_sum, step_chunks = _draw_sum(current, privacy, examples, private_random, step)
         normals = private_random.normals(Purpose.NOISE, step, len(gradient_sum))
         noised = add_lattice_noise(gradient_sum, _private_clip(terms), privacy.noise_multiplier, normals)
-        descent.step((noised / (privacy.sample_rate * n)).astype(np.float32))
+        with np.errstate(over="ignore"):  # the step refuses by name what is not finite
+            gradient = (noised / (privacy.sample_rate * n)).astype(np.float32)
+        descent.step(gradient)
         num_chunks += step_chunks
     return descent.update(n, num_chunks)
 
@@ -232,10 +248,10 @@ def _draw_sum(
 ) -> tuple[Vector, int]:
     """Clipped gradient sum f32[P] of one Poisson draw, and its number of chunks; nothing truncated or drawn again."""
     drawn = private_random.poisson_draw(Purpose.SAMPLING, step, len(examples), privacy.sample_rate)
-    gradient_sum, _, norms = assignment.session.gradient(
-        assignment.parameters, examples.x[drawn], examples.y[drawn], max_grad_norm=_private_clip(assignment.terms)
-    )
-    return gradient_sum, assignment.session.num_chunks(len(norms))
+    session, clip = assignment.session, _private_clip(assignment.terms)
+    records = _take_records(session.manifest, examples, drawn)
+    gradient_sum, _, norms = session.gradient(assignment.parameters, *records, max_grad_norm=clip)
+    return gradient_sum, session.num_chunks(len(norms))
 
 
 def _private_clip(terms: TrainTerms) -> float:
@@ -244,24 +260,18 @@ def _private_clip(terms: TrainTerms) -> float:
     return terms.max_grad_norm
 
 
-def _release_values(assignment: LoadedAssignment[EvaluateTerms], x: Inputs, y: Labels) -> Floats:
+def _release_values(assignment: LoadedAssignment[EvaluateTerms], examples: Examples, drawn: Indices) -> Floats:
     """What each drawn example adds to the release, f64[m, len(release)]; in [0, 1] each where a bound is given."""
     terms, names = assignment.terms, assignment.session.manifest.metrics
     unknown = set(terms.release) - {"loss", *names}
     if unknown:
         raise ValueError(f"release asks for {sorted(unknown)}, the artifact has loss, {', '.join(names)}")
-    losses, metrics = assignment.session.evaluate(assignment.parameters, x, y, _is_record(x))
+    records = _take_records(assignment.session.manifest, examples, drawn)
+    losses, metrics = assignment.session.evaluate(assignment.parameters, *records)
     columns = dict(zip(names, np.clip(metrics, 0.0, 1.0).T.astype(np.float64), strict=True))
     if "loss" in terms.release:
         columns["loss"] = _bounded_losses(losses.astype(np.float64), terms.loss_bound)
     return np.stack([columns[name] for name in terms.release], axis=1)
-
-
-def _is_record(x: Inputs) -> Flags:
-    """Which rows are finite in every input, bool[n]; whole numbers always are."""
-    inputs = example_inputs(x).values()
-    flags: Flags = np.array([np.isfinite(values).all(axis=tuple(range(1, values.ndim))) for values in inputs])
-    return np.asarray(flags.all(axis=0))
 
 
 def _bounded_losses(losses: Floats, loss_bound: float | None) -> Floats:

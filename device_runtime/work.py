@@ -6,12 +6,13 @@ from differs, and those are arguments.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from device_runtime.accounting import BudgetExceededError, Release, release_of_terms
+from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, ArtifactError, check_artifact, read_manifest
 from device_runtime.examples.source import ExampleSource, SourceError, check_spec
 from device_runtime.examples.splits import split_ids
@@ -19,6 +20,7 @@ from device_runtime.ledger import Ledger
 from device_runtime.measurement_pack import PackError
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
+from device_runtime.specs import FrozenTensors
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, Split, TrainTerms
 from device_runtime.training import (
     DivergedError,
@@ -96,28 +98,47 @@ class WorkResult:
 
 
 class SessionCache:
-    """Sessions by artifact id, the ones used last; they hold no client's data, so that a fleet shares one cache."""
+    """Sessions by artifact id, the ones used last; they hold no client's data, so that a fleet shares one cache.
+
+    Artifacts with the same frozen tensors share one copy of them here too.
+    """
 
     def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
-        self._sessions: OrderedDict[str, StepSession] = OrderedDict()
+        self._opened: OrderedDict[str, tuple[StepSession, Mapping[str, Vector]]] = OrderedDict()
         self._max_sessions = max_sessions
 
     def open(self, artifact_id: str, read_blob: ReadBlob) -> StepSession:
         """The session of an artifact whose files `read_blob` gives."""
-        if artifact_id not in self._sessions:
-            self._sessions[artifact_id] = StepSession(load_artifact(artifact_id, read_blob))
-        self._sessions.move_to_end(artifact_id)
-        while len(self._sessions) > self._max_sessions:
-            self._sessions.popitem(last=False)
-        return self._sessions[artifact_id]
+        if artifact_id not in self._opened:
+            artifact = load_artifact(artifact_id, read_blob, self._find_frozen)
+            self._opened[artifact_id] = StepSession(artifact), artifact.frozen
+        self._opened.move_to_end(artifact_id)
+        while len(self._opened) > self._max_sessions:
+            self._opened.popitem(last=False)
+        return self._opened[artifact_id][0]
+
+    def _find_frozen(self, wanted: FrozenTensors) -> Mapping[str, Vector] | None:
+        opened = self._opened.values()
+        return next((frozen for session, frozen in opened if session.manifest.frozen == wanted), None)
 
 
-def load_artifact(artifact_id: str, read_blob: ReadBlob) -> Artifact:
-    """An artifact from its blobs; raises ArtifactError, or what `read_blob` raises."""
+def load_artifact(
+    artifact_id: str,
+    read_blob: ReadBlob,
+    find_frozen: Callable[[FrozenTensors], Mapping[str, Vector] | None] = lambda _: None,
+) -> Artifact:
+    """An artifact from its blobs; raises ArtifactError, or what `read_blob` raises.
+
+    Args:
+        find_frozen: Gives frozen tensors that were read before; None for those to read.
+    """
     manifest = read_blob(artifact_id)
     record = read_manifest(manifest)
     gradient, graph = read_blob(record.gradient_sha256), read_blob(record.evaluate_sha256)
-    frozen = None if record.frozen is None else read_blob(record.frozen.sha256)
+    frozen: Mapping[str, Vector] | bytes | None = None
+    if record.frozen is not None:
+        frozen = find_frozen(record.frozen)
+        frozen = read_blob(record.frozen.sha256) if frozen is None else frozen
     return check_artifact(manifest, gradient, graph, frozen, artifact_id)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from device_runtime.terms import BOUNDS
 from pipeline.run_sections import (
     DataSection,
     FleetSection,
@@ -107,6 +108,9 @@ def _private_rules(training: TrainingSection, privacy: PrivacySection) -> Iterat
         yield "[training] a private run needs local_steps: a phone's spending is counted in steps"
     if training.max_grad_norm is None:
         yield "[training] a private run needs max_grad_norm: without a clip noise protects nothing"
+    elif not BOUNDS[0] <= min(training.max_grad_norm) <= max(training.max_grad_norm) <= BOUNDS[1]:
+        least, most = BOUNDS
+        yield f"[training] a private max_grad_norm must be in [{least:g}, {most:g}], got {list(training.max_grad_norm)}"
     if training.local_epochs is not None:
         yield f"[training] a private run counts local_steps; remove local_epochs = {list(training.local_epochs)}"
     if training.batch_size is not None:

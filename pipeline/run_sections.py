@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from device_runtime.terms import NOISE_MULTIPLIERS
 from search.architecture import Activation, BlockKind, HeadKind, Normalization
 
 T = TypeVar("T")
@@ -199,11 +200,11 @@ class ReleaseSection(Section):
 
     Attributes:
         sample_rate: Probability of an example to take part in a logical step (Poisson).
-        noise_multiplier: Noise deviation divided by the release's L2 sensitivity.
+        noise_multiplier: Noise deviation divided by the release's L2 sensitivity, in [2^-20, 2^20].
     """
 
     sample_rate: Annotated[float, Field(gt=0, le=1)]
-    noise_multiplier: PositiveFloat
+    noise_multiplier: Annotated[float, Field(ge=NOISE_MULTIPLIERS[0], le=NOISE_MULTIPLIERS[1])]
 
 
 class PrivacySection(Section):

@@ -212,7 +212,7 @@ def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float:
         _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number", value)
         _expect(isinstance(value, int) or math.isfinite(value), where, "finite", value)
-        _expect(isinstance(value, float) or abs(value) <= MAX_INTEGER, where, "within 2**53 or written as 1e30", value)
+        _expect(isinstance(value, float) or _is_exact(value), where, "within 2**53 or written as 1e30", value)
         return float(value)
     if hint is int:
         # ECMAScript numbers have one kind: a canonical writer prints 2.0 as 2, and a reader may meet either.
@@ -224,6 +224,11 @@ def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, hint), where, {str: "a string", bool: "true or false"}[hint], value)
         return value
     raise TypeError(f"{where}: records cannot hold {hint!r}")
+
+
+def _is_exact(value: int) -> bool:
+    """Whether whole digits say one float: up to 2**53, and beyond it what canonical JSON writes without an exponent."""
+    return abs(value) <= MAX_INTEGER or (abs(value) < 10**21 and _ecmascript_number(float(value)) == str(value))
 
 
 def _refuse_constant(name: str) -> Any:

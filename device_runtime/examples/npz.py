@@ -1,5 +1,6 @@
 """`npz:FILE`: numpy arrays `x` (or several `x.NAME`), `y` and, where examples have owners, `client`."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,10 @@ from device_runtime.specs import Colour, DType, ExampleSpec, InputSpec, Target
 
 COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb"}
 PREFIX = "x."  # of the inputs where there are several
+MAX_CLASSES = 100_000  # a class index above is a mistake, for which no names are made
 Arrays = Mapping[str, NDArray[np.generic]]
+# What zipfile and numpy raise over a file that is none of theirs, is damaged or claims a size that nothing has.
+_DAMAGE = (OSError, BadZipFile, EOFError, ValueError, TypeError, MemoryError, OverflowError, RuntimeError, zlib.error)
 
 
 def open_npz(path: Path, wanted: Wanted = SpecOverrides()) -> ArraySource:  # noqa: B008  (frozen)
@@ -45,6 +49,8 @@ def open_npz(path: Path, wanted: Wanted = SpecOverrides()) -> ArraySource:  # no
     if spec.resize or spec.crop:
         raise SourceError(f"{path}: resize and crop apply to images:DIR; store x in its final size")
     clients = arrays.get("client")
+    if clients is not None and clients.ndim != 1:
+        raise SourceError(f"{path}: client must name an owner for each example, [n], got shape {list(clients.shape)}")
     return ArraySource(
         _x(path, arrays, spec), y, spec, None if clients is None else [str(client) for client in clients]
     )
@@ -55,8 +61,8 @@ def _load(path: Path) -> dict[str, NDArray[np.generic]]:
         with np.load(path, allow_pickle=False) as file:
             found = list(file)
             wanted = [name for name in found if name in {"x", "y", "client", "labels"} or name.startswith(PREFIX)]
-            arrays = {name: file[name] for name in wanted}
-    except (OSError, BadZipFile, EOFError, ValueError, TypeError) as error:
+            arrays = {name: _array(name, file[name]) for name in wanted}
+    except _DAMAGE as error:
         raise SourceError(f"{path} cannot be read: {error}; write it with numpy.savez(path, x=..., y=...)") from error
     inputs = [name for name in found if name.startswith(PREFIX)]
     missing = [name for name in ("x", "y") if name not in arrays and not (name == "x" and inputs)]
@@ -65,6 +71,12 @@ def _load(path: Path) -> dict[str, NDArray[np.generic]]:
     if "x" in arrays and inputs:
         raise SourceError(f"{path} has x beside {', '.join(inputs)}; save one x, or every input as x.NAME")
     return arrays
+
+
+def _array(name: str, found: object) -> NDArray[np.generic]:
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{name} is no array")  # noqa: TRY004  (of a file's content)
+    return found
 
 
 def _target(path: Path, arrays: Arrays, wanted: Wanted) -> tuple[Target, tuple[str, ...], Labels]:
@@ -89,21 +101,35 @@ def _target(path: Path, arrays: Arrays, wanted: Wanted) -> tuple[Target, tuple[s
 def _classes(path: Path, y: NDArray[np.generic], wanted: Wanted) -> tuple[tuple[str, ...], Labels]:
     """Class names, and the index of each example's class."""
     if y.dtype.kind in "iu":
-        labels = tuple(map(str, range(int(y.max(initial=0)) + 1)))
-        names, indices = np.unique(y).astype(str), y.astype(np.int64)
-    elif y.dtype.kind in "US":
-        names, indices = np.unique(y.astype(str), return_inverse=True)
-        labels = tuple(map(str, names))
-    else:
+        return _numbered(path, y, wanted)
+    if y.dtype.kind not in "US":
         raise SourceError(
             f"{path}: y must hold class indices (integers) or class names (strings), got {y.dtype}; values to predict "
             "are [n, K]: store y[:, None] for one"
         )
+    names, indices = np.unique(y.astype(str), return_inverse=True)
     if isinstance(wanted, ExampleSpec):
-        return wanted.labels, indices if y.dtype.kind in "iu" else _known(path, names, indices, wanted.labels)
+        return wanted.labels, _known(path, names, indices, wanted.labels)
+    _check_several(path, names)
+    return tuple(map(str, names)), indices
+
+
+def _numbered(path: Path, y: NDArray[np.generic], wanted: Wanted) -> tuple[tuple[str, ...], Labels]:
+    smallest, largest = int(y.min(initial=0)), int(y.max(initial=0))
+    if smallest < 0:
+        raise SourceError(f"{path}: labels must be >= 0, got {smallest}; renumber y from 0")
+    end = len(wanted.labels) if isinstance(wanted, ExampleSpec) else MAX_CLASSES
+    if largest >= end:
+        raise SourceError(f"{path}: labels must be below {end}, got {largest}; correct it, or renumber y from 0")
+    if isinstance(wanted, ExampleSpec):
+        return wanted.labels, y.astype(np.int64)
+    _check_several(path, np.unique(y).astype(str))
+    return tuple(map(str, range(largest + 1))), y.astype(np.int64)
+
+
+def _check_several(path: Path, names: NDArray[np.str_]) -> None:
     if len(names) < 2:
         raise SourceError(f"{path}: y has {len(names)} class ({', '.join(names)}); a classifier needs two: add another")
-    return labels, indices
 
 
 def _known(path: Path, names: NDArray[np.str_], indices: Labels, labels: tuple[str, ...]) -> Labels:
@@ -160,4 +186,6 @@ def _x(path: Path, arrays: Arrays, spec: ExampleSpec) -> Inputs:
 def _numbers(path: Path, name: str, x: NDArray[np.generic], dtype: DType) -> Inputs:
     if x.dtype.kind not in ("iu" if dtype == "int64" else "fiu"):
         raise SourceError(f"{path}: {name} must hold numbers that {dtype} can hold, got {x.dtype}")
+    if dtype == "int64" and x.dtype.kind == "u" and int(x.max(initial=0)) > np.iinfo(np.int64).max:
+        raise SourceError(f"{path}: {name} must hold whole numbers below 2^63, got {x.max()}")
     return x

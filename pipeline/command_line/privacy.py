@@ -54,6 +54,6 @@ def _view(schedule: "Schedule", target_epsilon: float) -> Group:
     total = f"epsilon {schedule.epsilon:.3f} of {target_epsilon:g} at delta {schedule.delta:g}"
     lines = [f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}"]
     if schedule.epsilon_as_fixed is not None:
-        fixed = f"{schedule.epsilon_as_fixed:.3f} by privacy loss distributions, if the run keeps exactly to this plan"
-        lines.append(f"for reading, not for the stop rule: epsilon {fixed}")
+        fixed = f"{schedule.epsilon_as_fixed:.3f} by privacy loss distributions or RDP, whichever is smaller"
+        lines.append(f"for reading, not for the stop rule: epsilon {fixed}, if the run keeps exactly to this plan")
     return Group(table, *lines, epsilon_in_words(schedule.noise_at))

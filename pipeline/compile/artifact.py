@@ -14,12 +14,13 @@ from device_runtime.artifact import Artifact, ArtifactError, read_artifact
 from device_runtime.specs import ExampleSpec
 from pipeline.compile.builder import CompileError
 from pipeline.compile.export import Forward, export_forward
-from pipeline.compile.folders import replaced_folder
+from pipeline.compile.folders import remove_folder, replaced_folder
 from pipeline.compile.graphs import Layout
 from pipeline.compile.inputs import (
     ExampleInputs,
     batch_of,
     check_forward,
+    check_same,
     check_spec,
     derive_spec,
     input_specs,
@@ -106,6 +107,8 @@ def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author
         inputs = name_inputs(prepared, example_inputs)
         batch = batch_of(inputs, batch_size)
         check_forward(prepared, batch, num_classes)
+        if not replace_batchnorm:
+            check_same(module, prepared, batch)
         spec = spec or derive_spec(input_specs(inputs), num_classes, loss.target)
         check_spec(spec, input_specs(inputs), num_classes, loss)
         forward = export_forward(prepared, batch)
@@ -142,6 +145,7 @@ def cached_artifact(request: CompileRequest, cache: Path) -> Artifact:
     if folder.exists():
         with suppress(ArtifactError):
             return _read_cached(request, folder)
+        remove_folder(folder)
     return compile_architecture(request, folder)
 
 

@@ -23,13 +23,22 @@ from pipeline.compile.comparison import (
     wrong_in_norms,
 )
 from pipeline.compile.compiled_step import CompiledStep, open_step
-from pipeline.compile.extremes import EXTREME_SCALE, LARGEST_NORM, check_all_masked, check_huge, check_zeros
+from pipeline.compile.extremes import (
+    EXTREME_SCALE,
+    LARGEST_NORM,
+    OFFSETS,
+    check_all_masked,
+    check_clip,
+    check_huge,
+    check_zeros,
+)
 from pipeline.compile.isolation import Isolation, half_the_median, isolate, worst_isolation
 from pipeline.compile.measuring import measured_memory, median_ms
 from pipeline.compile.reference import Reference, Sampler, draw_batch, torch_step
 from pipeline.compile.steady_points import TOLERANCE, CertificateError, Point, SteadyPoints
 
 NUM_BATCHES = 3
+MOVED_SHARE = 0.02  # of each parameter, of its root mean square, or of 1 where it is 0: in the last batch
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ def certify(
         others = [draw_batch(artifact.manifest, sample, rng, len(batch.y)) for batch in batches]
         isolation = worst_isolation([isolate(step, *pair) for pair in zip(batches, others, strict=True)])
         check_huge(step, batches[0])
+        check_clip(step, batches[0])
         check_all_masked(step, batches[0])
         zero_inputs = check_zeros(step, single, batches[0])
         step_memory_mib = memory_mib()
@@ -161,11 +171,25 @@ def _errors(compared: Comparison, isolation: Isolation) -> Errors:
 def _compare(step: CompiledStep, steady: SteadyPoints) -> _Compared:
     points: list[Point] = []
     errors: list[Comparison] = []
-    for _ in range(NUM_BATCHES):
+    for number in range(NUM_BATCHES):
+        if number == NUM_BATCHES - 1:
+            moved = _moved(step)
+            step, steady.parameters = replace(step, parameters=moved), moved
         point, found = _compare_point(step, steady)
         errors += found
         points.append(replace(point, truth=Reference(point.truth.losses, np.zeros((0, 0)))))  # the rest is large
     return _Compared(tuple(points), worst_of(errors), len(errors))
+
+
+def _moved(step: CompiledStep) -> Vector:
+    """A second set of parameters: what forward took as a number at the first, or a gate at 0, shows there."""
+    rng = np.random.default_rng(1)
+    moved = step.parameters.copy()
+    for entry in step.artifact.manifest.layout:
+        part = moved[entry.offset : entry.offset + prod(entry.shape)]
+        size = float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))) or 1.0
+        part += (MOVED_SHARE * size * rng.standard_normal(part.shape)).astype(np.float32)
+    return moved
 
 
 def _compare_point(step: CompiledStep, steady: SteadyPoints) -> tuple[Point, list[Comparison]]:
@@ -247,9 +271,12 @@ def _checks_in_words(step: CompiledStep) -> tuple[str, ...]:
     segments = f", {num_segments} segments together and each alone" if num_segments > 1 else ""
     compared = "loss, norms, clipped sum of each parameter against torch in float64"
     batches = f"{NUM_BATCHES} batches of {step.artifact.manifest.batch_size}, all and about 70% unmasked"
+    batches += f", the last at parameters moved by {MOVED_SHARE:.0%}"
     moves = "changes no other's norm or loss and moves the sum by at most twice the clip norm"
+    offsets = " and ".join(f"{offset:g}" for offset in OFFSETS)
     return (
         f"{batches}, clip at half the median norm and none{segments}: {compared}",
         f"replacing one example {moves}, masking one moves it by at most the clip norm",
+        f"one example alone sums to its clip norm at most, scaled by {EXTREME_SCALE:g} and moved by {offsets}",
         f"finite on inputs scaled by {EXTREME_SCALE:g} and on zeros, exactly zero when all examples are masked",
     )

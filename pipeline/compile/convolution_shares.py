@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.compile.builder import GraphBuilder, Tensor
 from pipeline.compile.convolution_gradient import Sizes, Window
-from pipeline.compile.values import ExampleSum, Outer, reshape, rows, squared_lengths, turned
+from pipeline.compile.values import ExampleSum, Outer, is_ghost, reshape, rows, squared_lengths, turned
 
 _ROWS = 2  # the first axis of positions
 _COPIES = 1.5  # how many values moved along the rows, whole rows at a time, cost what one moved along the others costs
@@ -100,9 +100,8 @@ def weight_shares(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor, we
 
 
 def _few_positions(dy: Tensor, weight: Tensor) -> bool:
-    """Whether a norm costs less from products of positions than from the gradient: the rule of `Outer.is_ghost`."""
-    positions, outputs, columns = prod(dy.shape[2:]), weight.shape[0], weight.size // weight.shape[0]
-    return positions * (outputs + columns) <= outputs * columns
+    """Whether a norm costs less from products of positions than from the gradient."""
+    return is_ghost(prod(dy.shape[2:]), weight.shape[0], weight.size // weight.shape[0])
 
 
 def _outer(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor) -> Outer:

@@ -43,12 +43,12 @@ class Forward:
 
 
 def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Forward:
-    """Trace `module` on a batch with the TorchScript exporter, which keeps parameter names.
+    """Trace `module` on a batch with the TorchScript exporter, which keeps parameter names and modes.
 
     Args:
         examples: [B, ...] by input name, in the order that `forward` takes them.
     """
-    with layers_as_operators(EXPORT_OPSET), _by_layer(module.train(), examples):
+    with layers_as_operators(EXPORT_OPSET), _by_layer(module, examples):
         model = fold_constants(write_pads(_trace(module, examples)))
     return _forward_of(model, module)
 
@@ -56,12 +56,12 @@ def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]
 def export_plain(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Forward:
     """Like `export_forward`, in operators of ONNX alone: what ORT Training's own tools read."""
     with exporting(symbolics_primitive.SYMBOLICS, EXPORT_OPSET):
-        return _forward_of(_trace(module.train(), examples), module)
+        return _forward_of(_trace(module, examples), module)
 
 
 def _trace(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), quiet_native_log():
+    with warnings.catch_warnings(), torch.no_grad(), quiet_native_log(), layer_by_layer():
         warnings.simplefilter("ignore")  # the exporter that keeps names is deprecated, and says so by the page
         torch.onnx.export(
             module,
@@ -83,6 +83,17 @@ def _forward_of(model: onnx.ModelProto, module: torch.nn.Module) -> Forward:
         raise CompileError(f"forward must return one tensor, the logits; it returns {len(model.graph.output)}")
     trained = {name: tuple(value.shape) for name, value in module.named_parameters() if value.requires_grad}
     return Forward(model, trained)
+
+
+@contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """Without the fused operators of attention in evaluation mode, which have no gradient."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

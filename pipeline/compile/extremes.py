@@ -1,16 +1,22 @@
-"""Check what a step makes of extreme examples: huge ones, zeros, and none."""
+"""Check what a step makes of extreme examples: huge ones, ones far from zero, zeros, and none."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from device_runtime.arrays import Flags
+from device_runtime.arrays import Flags, Inputs
+from device_runtime.terms import BOUNDS
 from pipeline.compile.comparison import relative
 from pipeline.compile.compiled_step import CompiledStep
 from pipeline.compile.reference import Batch, TorchStep, map_inputs
 from pipeline.compile.steady_points import TOLERANCE, CertificateError
 
 EXTREME_SCALE = 1e4
+OFFSETS = (1e2, 1e4)  # added to inputs: what all positions have in common then hides how they differ
+MOST_ALONE = 4  # examples of a batch that are clipped by themselves
+_SMALLEST_CLIP = BOUNDS[0]  # no private terms ask for less, and squares of less vanish in float32
 FINITE = "finite"
 LEFT_OUT = "left out: their gradients exceed float32 in torch too"
 LARGEST_NORM = float(np.sqrt(np.finfo(np.float32).max))  # a larger one's square is not finite
@@ -24,6 +30,22 @@ def check_huge(step: CompiledStep, batch: Batch) -> None:
         raise CertificateError(
             f"the step's {', '.join(lost)} are not finite on inputs scaled by {EXTREME_SCALE:g}; add a normalisation"
         )
+
+
+def check_clip(step: CompiledStep, batch: Batch) -> None:
+    """Raises CertificateError where one example alone, far from zero, gives a sum above its clip norm."""
+    for x in _far_from_zero(batch.x):
+        far = replace(batch.unmasked(), x=x)
+        norms = step.gradient(far)[2]
+        for index in range(min(MOST_ALONE, len(norms))):
+            alone = replace(far, mask=(np.arange(len(norms)) == index).astype(np.float32))
+            clip = max(float(norms[index]) / 2, _SMALLEST_CLIP)
+            length = float(np.linalg.norm(step.gradient(alone, clip)[0].astype(np.float64)))
+            if not length <= clip * (1 + TOLERANCE):
+                raise CertificateError(
+                    f"one example alone, far from zero, gives a sum of norm {length:.6g} at clip norm {clip:.6g}: its "
+                    "norm is less than that of what is summed; report it with its network"
+                )
 
 
 def check_all_masked(step: CompiledStep, batch: Batch) -> None:
@@ -52,6 +74,21 @@ def check_zeros(step: CompiledStep, single: TorchStep, batch: Batch) -> str:
         raise CertificateError("the step is not finite on inputs of zeros, where torch in float32 is")
     _check_left_out(step, batch, zeros, is_lost)
     return LEFT_OUT
+
+
+def _far_from_zero(x: Inputs) -> Iterator[Inputs]:
+    """Scaled, and moved: everything alike, or each value of the last axis by another number."""
+    yield map_inputs(x, lambda value: value * np.float32(EXTREME_SCALE))
+    for offset in OFFSETS:
+        yield map_inputs(x, partial(_moved, by=offset))
+        yield map_inputs(x, partial(_moved, by=offset, rng=np.random.default_rng(0)))
+
+
+def _moved(x: Inputs, by: float, rng: np.random.Generator | None = None) -> Inputs:
+    sizes: Inputs = np.ones((), np.float32)
+    if rng is not None and x.ndim > 1:
+        sizes = rng.standard_normal(x.shape[-1:], np.float32)
+    return np.asarray(x + np.float32(by) * sizes)
 
 
 def _check_left_out(step: CompiledStep, batch: Batch, zeros: Batch, is_lost: Flags) -> None:

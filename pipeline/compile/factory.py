@@ -84,12 +84,18 @@ def _import(path: str) -> ModuleType:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
+    if "/" in path or path.startswith(".") or path.endswith(".py"):
+        raise CompileError(f"a module must be named as package.file:factory, with dots and without .py; got {path!r}")
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise  # the file is there, and something that it imports is not
         raise CompileError(f"there is no module {error.name!r} to import: {_near_modules(error.name, here)}") from error
+    except SyntaxError as error:
+        raise CompileError(f"{path} cannot be imported: {error}; mend it") from error
+    except SystemExit as error:
+        raise CompileError(f"{path} left the program when it was imported; guard its main part") from error
 
 
 def _near_modules(path: str, here: str) -> str:
@@ -128,7 +134,10 @@ def _call(factory: object, target: str) -> object:
         raise CompileError(
             f"{target} needs {', '.join(needed)}: give them defaults, or a function around it that gives them"
         )
-    return factory()
+    try:
+        return factory()
+    except SystemExit as error:
+        raise CompileError(f"{target} left the program (code {error.code}); return the module") from error
 
 
 def _few(told: Sequence[str]) -> str:

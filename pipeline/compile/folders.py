@@ -7,7 +7,9 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from device_runtime.specs import Manifest
 from pipeline.compile.builder import CompileError
+from profiles.records import RecordError, decode_record
 
 # `frozen.safetensors` and `ort_training` are there where an artifact has something to put into them.
 FILES = (
@@ -19,6 +21,7 @@ FILES = (
     "frozen.safetensors",
     "ort_training",
 )
+CLASSIC_FILES = ("checkpoint", "eval_model.onnx", "optimizer_model.onnx", "training_model.onnx")
 
 
 @contextmanager
@@ -26,8 +29,9 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into; it takes the place of `folder` once everything is written.
 
     Raises:
-        CompileError: When `folder` holds something that is no artifact; it is then untouched.
+        CompileError: When `folder` holds something that is no artifact, or is the current one; it is then untouched.
     """
+    folder = folder.resolve()
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".compiling-") as temporary:
@@ -37,11 +41,38 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         _replace(built, folder)
 
 
+def remove_folder(folder: Path) -> None:
+    """Take a folder away at once, whoever else may read or remove it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".removed-") as temporary, suppress(FileNotFoundError):
+        folder.rename(Path(temporary) / "artifact")
+
+
 def _check_replaceable(folder: Path) -> None:
-    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else []
-    if others or (folder.exists() and not folder.is_dir()):
-        what = ", ".join(others[:5]) or "a file"
+    if not folder.exists():
+        return
+    if folder == Path.cwd():
+        raise CompileError(f"{folder} is the current folder, which is replaced whole; name a new folder in it")
+    if others := _foreign(folder):
+        what = ", ".join(others[:5])
         raise CompileError(f"{folder} holds {what}, which is no part of an artifact; name an empty or a new folder")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What would be lost if an artifact took the folder's place."""
+    if not folder.is_dir():
+        return ["a file"]
+    found = sorted(path.name for path in folder.iterdir())
+    others = [name for name in found if name not in FILES]
+    classic = folder / "ort_training"
+    if classic.is_dir():
+        others += sorted(f"ort_training/{path.name}" for path in classic.iterdir() if path.name not in CLASSIC_FILES)
+    if found and not others:
+        try:
+            decode_record(Manifest, (folder / "manifest.json").read_bytes())
+        except (OSError, RecordError):
+            # Names like ours, and nothing says that they are.
+            return found
+    return others
 
 
 def _replace(built: Path, folder: Path) -> None:

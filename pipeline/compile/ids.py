@@ -1,42 +1,65 @@
 """Which whole numbers an integer input may hold, read from the tables that it looks up, to draw test examples from."""
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 import torch
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from device_runtime.arrays import Inputs
 from device_runtime.specs import ExampleSpec, InputSpec
-from pipeline.compile.export import Forward
+from pipeline.compile.export import EXPORT_OPSET, Forward
 
-# What moves ids about without changing one.
-_MOVING = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose"}
-    | {"Unsqueeze"}
-)
+# What moves ids about without changing one; what takes a part of them only.
+_MOVING = frozenset({"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose"})
+_MOVING |= {"Unsqueeze"}
+_TAKING = frozenset({"Gather", "Slice", "Split"})
+
+_NONE = np.iinfo(np.int64).max
+Limits = tuple[int, int | NDArray[np.int64]]
 
 
 def table_sizes(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Rows of the smallest table that each integer input indexes, by the graph's names; only of those that do."""
-    tables = {name: _tables(forward.model.graph, name) for name, value in batch.items() if value.dtype == torch.int64}
-    return {name: min(rows) for name, rows in tables.items() if rows}
+    """Rows of the smallest table that the whole of an integer input indexes, by the graph's names.
+
+    An input with a table for each column is in none: another column may hold more.
+    """
+    found: dict[str, int] = {}
+    for name, value in batch.items():
+        if value.dtype == torch.int64:
+            places = np.arange(value.numel()).reshape(value.shape)
+            whole = [rows for used, rows in _lookups(forward.model.graph, name, places) if used is None]
+            found |= {name: min(whole)} if whole else {}
+    return found
 
 
-def id_limits(sizes: Mapping[str, int], batch: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, int]]:
-    """Smallest id and the one after the largest of each integer input: of its table, or else what the example holds."""
-    return {
-        name: (0, sizes[name]) if name in sizes else (int(value.min()), int(value.max()) + 1)
-        for name, value in batch.items()
-        if value.dtype == torch.int64
-    }
+def id_limits(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, Limits]:
+    """Smallest id and the one after the largest of each integer input: of its tables, or else what the example holds.
+
+    Where parts of an input index tables of several sizes, the second is int64 [...], of each number of an example.
+    """
+    limits: dict[str, Limits] = {}
+    for name, value in batch.items():
+        if value.dtype != torch.int64:
+            continue
+        places = np.arange(value.numel()).reshape(value.shape)
+        rows = np.full(value.numel(), _NONE)
+        for used, num_rows in _lookups(forward.model.graph, name, places):
+            part = np.arange(value.numel()) if used is None else used.ravel()
+            rows[part] = np.minimum(rows[part], num_rows)
+        each = rows.reshape(len(value), -1).min(axis=0).reshape(value.shape[1:])
+        if (each == _NONE).all():
+            limits[name] = (int(value.min()), int(value.max()) + 1)
+            continue
+        each[each == _NONE] = max(int(value.max()) + 1, 1)
+        limits[name] = (0, int(each.min()) if (each == each.min()).all() else each)
+    return limits
 
 
-def draw_inputs(
-    spec: ExampleSpec, limits: Mapping[str, tuple[int, int]], rng: np.random.Generator, num_examples: int
-) -> Inputs:
+def draw_inputs(spec: ExampleSpec, limits: Mapping[str, Limits], rng: np.random.Generator, num_examples: int) -> Inputs:
     """Standard normal numbers and uniform ids, as a session takes them: a structured array for several inputs."""
     if not spec.inputs:
         return _draw(InputSpec("x", spec.shape, spec.dtype), limits.get("x"), rng, num_examples)
@@ -46,26 +69,48 @@ def draw_inputs(
     return x
 
 
-def _draw(spec: InputSpec, limits: tuple[int, int] | None, rng: np.random.Generator, num_examples: int) -> Inputs:
+def _draw(spec: InputSpec, limits: Limits | None, rng: np.random.Generator, num_examples: int) -> Inputs:
     shape = (num_examples, *spec.shape)
     return rng.standard_normal(shape, np.float32) if limits is None else rng.integers(*limits, shape)
 
 
-def _tables(graph: onnx.GraphProto, name: str) -> list[int]:
-    """Rows of each table that is looked up by the input or by a part of it."""
-    shapes = {initializer.name: tuple(initializer.dims) for initializer in graph.initializer}
-    users = defaultdict(list)
+def _lookups(
+    graph: onnx.GraphProto, name: str, places: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64] | None, int]]:
+    """Each lookup by the input: its places in it, None for the whole, and the rows of the table."""
+    constants = {initializer.name: initializer for initializer in graph.initializer}
     for node in graph.node:
-        for position, used in enumerate(node.input):
-            users[used].append((node, position))
-    rows, seen, ahead = [], {name}, [name]
-    while ahead:
-        for node, position in users[ahead.pop()]:
-            if node.op_type == "Gather" and position == 1 and node.input[0] in shapes:
-                axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
-                rows.append(shapes[node.input[0]][axis])
-            elif node.op_type in _MOVING:
-                new = [output for output in node.output if output not in seen]
-                seen.update(new)
-                ahead.extend(new)
-    return rows
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    moved = {name: places}
+    parts: set[str] = set()
+    for node in graph.node:
+        is_table = node.op_type == "Gather" and node.input[0] in constants
+        if is_table and node.input[1] in moved:
+            axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
+            used = node.input[1]
+            yield moved[used] if used in parts else None, constants[node.input[0]].dims[axis]
+        elif node.op_type in _MOVING | _TAKING and not is_table:
+            outputs = _moved(node, moved, constants)
+            moved |= outputs
+            if node.op_type in _TAKING or parts & set(node.input):
+                parts |= outputs.keys()
+
+
+def _moved(
+    node: onnx.NodeProto, moved: Mapping[str, NDArray[np.int64]], constants: Mapping[str, onnx.TensorProto]
+) -> dict[str, NDArray[np.int64]]:
+    """Where each place goes; nothing where something else decides it."""
+    names = [used for used in node.input if used]
+    if not any(used in moved for used in names) or any(used not in moved and used not in constants for used in names):
+        return {}
+    if node.op_type == "Gather" and node.input[0] not in moved:
+        return {}
+    given = {used: moved[used] if used in moved else numpy_helper.to_array(constants[used]) for used in names}
+    outputs = ReferenceEvaluator(_as_int64(node), opsets={"": EXPORT_OPSET}).run(None, given)
+    return {output: np.asarray(found) for output, found in zip(node.output, outputs, strict=True)}
+
+
+def _as_int64(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A cast would round places."""
+    return helper.make_node("Identity", node.input, node.output) if node.op_type == "Cast" else node

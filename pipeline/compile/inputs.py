@@ -1,5 +1,6 @@
 """What a module takes and gives: its inputs by name, their specification, and one run before anything is compiled."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from torch import nn
 from device_runtime.specs import Colour, DType, ExampleSpec, InputSpec, Target
 from pipeline.compile.builder import CompileError
 from pipeline.compile.losses import Loss
+from pipeline.compile.modules import FixedStatistics
+from pipeline.compile.watching import watch_forward
 
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
@@ -60,11 +63,19 @@ def check_forward(module: nn.Module, batch: Mapping[str, torch.Tensor], num_clas
     """Run the module once, so that what does not fit is told in torch's words and not by an exporter.
 
     Raises:
-        CompileError: forward fails, or gives something else than [batch, num_classes].
+        CompileError: forward fails, gives something else than [batch, num_classes], or does what a graph cannot repeat.
     """
     try:
-        with torch.no_grad():
-            logits = module(*batch.values())
+        logits = watch_forward(module, batch)
+    except CompileError:
+        raise
+    except AttributeError as error:
+        if FixedStatistics.__name__ not in str(error):
+            raise
+        raise CompileError(
+            f"forward reads from a BatchNorm in evaluation mode, which is folded: {error}; call the layer itself, or "
+            "keep its statistics as buffers of the module"
+        ) from error
     except _FORWARD_ERRORS as error:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in batch.items())
         told = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -80,6 +91,17 @@ def check_forward(module: nn.Module, batch: Mapping[str, torch.Tensor], num_clas
     if logits.shape[1] != num_classes:
         raise CompileError(
             f"the network gives {logits.shape[1]} outputs and num_classes is {num_classes}; make them agree"
+        )
+
+
+def check_same(module: nn.Module, prepared: nn.Module, batch: Mapping[str, torch.Tensor]) -> None:
+    """Compare what `prepare_module` made with the caller's module, which is left as it is; raises CompileError."""
+    with torch.no_grad():
+        expected, found = copy.deepcopy(module)(*batch.values()), prepared(*batch.values())
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise CompileError(
+            f"the module prepared for compiling differs from yours by {float((found - expected).abs().max()):.2g}; "
+            "look for a forward that asks for the type or the mode of a layer"
         )
 
 

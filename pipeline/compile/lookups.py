@@ -6,14 +6,15 @@ import numpy as np
 from onnx import TensorProto
 
 from pipeline.compile.builder import GraphBuilder, Tensor
-from pipeline.compile.values import ExampleSum, Materialised, Outer, reshape, rows, turned
+from pipeline.compile.values import ExampleSum, Materialised, Outer, reshape, total, turned, with_rounding
 
 
 @dataclass(frozen=True)
 class Lookup(ExampleSum):
     """Shares have row dy[b, t] added at ids[b, t] and are zero elsewhere: the gradient of a table that is looked up in.
 
-    The rows of equal ids meet, so that |share|^2 = sum over t and s with equal ids of dy[t] dy[s].
+    The rows of equal ids meet, so that |share|^2 = sum over t and s with equal ids of dy[t] dy[s]. Like an `Outer`'s,
+    such a norm is larger by a share of its `reach`. Where positions outnumber rows, the shares are written out.
 
     Attributes:
         ids: [B, T], or [T] where all examples look up the same; int64 in [0, num_rows).
@@ -29,23 +30,39 @@ class Lookup(ExampleSum):
         return (self.num_rows, self.dy.shape[2])
 
     @property
+    def is_ghost(self) -> bool:
+        """Whether norms come from equal ids, or from rows that never meet."""
+        return self._are_distinct() or self.dy.shape[1] <= self.num_rows
+
+    @property
     def form(self) -> str:
-        return "ghost norm"
+        return "ghost norm" if self.is_ghost else "materialised"
 
     def per_example(self, graph: GraphBuilder) -> Tensor:
         return graph.op("MatMul", turned(graph, self._choices(graph)), self.dy)
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
+        if not self.is_ghost:
+            return Materialised(self.per_example(graph)).squared_norms(graph)
+        squares = self.squares(graph)
+        return squares if self._are_distinct() else with_rounding(graph, squares, self.reach(graph))
+
+    def squares(self, graph: GraphBuilder) -> Tensor:
+        """Squared norms from the products of rows as they round, [B]."""
         if self._are_distinct():
             return Materialised(self.dy).squared_norms(graph)
-        if self.dy.shape[1] > self.num_rows:
-            return Materialised(self.per_example(graph)).squared_norms(graph)
-        left, right = (reshape(graph, self.ids, (*self.ids.shape[:-1], *shape)) for shape in ((-1, 1), (1, -1)))
-        is_same = graph.op("Cast", graph.op("Equal", left, right), to=TensorProto.FLOAT)
-        product = graph.op("Mul", graph.op("MatMul", self.dy, turned(graph, self.dy)), is_same)
-        return _total(graph, product)
+        return self._sum_of_equal_ids(graph, self.dy)
+
+    def reach(self, graph: GraphBuilder) -> Tensor:
+        """Squared norms if no row cancelled another, [B]: of the lengths |dy[b, t]| added at ids[b, t]."""
+        if self._are_distinct():
+            return self.squares(graph)
+        squares = graph.op("ReduceSum", graph.op("Mul", self.dy, self.dy), graph.constant([2], np.int64), keepdims=1)
+        return self._sum_of_equal_ids(graph, graph.op("Sqrt", squares))
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
+        if not self.is_ghost:  # of what the norms are of: another order of summation would round to another norm
+            return Materialised(self.per_example(graph)).weighted_sum(graph, weights)
         if len(self.ids.shape) == 1:
             updates = Materialised(self.dy).weighted_sum(graph, weights)
         else:
@@ -69,7 +86,13 @@ class Lookup(ExampleSum):
         at = reshape(graph, _for_each(graph, self.ids, size), (size, 1, -1))
         shape = graph.constant(np.array([size, num_positions, self.dy.shape[1]], np.int64))
         picked = graph.op("GatherElements", other.left, graph.op("Expand", at, shape), axis=2)
-        return _total(graph, graph.op("Mul", graph.op("MatMul", other.right, turned(graph, self.dy)), picked))
+        return total(graph, graph.op("Mul", graph.op("MatMul", other.right, turned(graph, self.dy)), picked))
+
+    def _sum_of_equal_ids(self, graph: GraphBuilder, each: Tensor) -> Tensor:
+        """Inner products of the rows of `each` [B, T, n] that have equal ids, added up, [B]."""
+        left, right = (reshape(graph, self.ids, (*self.ids.shape[:-1], *shape)) for shape in ((-1, 1), (1, -1)))
+        is_same = graph.op("Cast", graph.op("Equal", left, right), to=TensorProto.FLOAT)
+        return total(graph, graph.op("Mul", graph.op("MatMul", each, turned(graph, each)), is_same))
 
     def _are_distinct(self) -> bool:
         ids = self.ids.constant
@@ -105,10 +128,11 @@ class Tied(ExampleSum):
         return graph.op("Add", self.product.per_example(graph), self.lookup.per_example(graph))
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
-        cross = graph.op("Mul", self.lookup.times(graph, self.product), graph.constant(2.0, np.float32))
-        squares = (value.squared_norms(graph) for value in (self.lookup, self.product))
-        # Rounding may leave a negative number where the two uses cancel.
-        return graph.op("Relu", graph.op("Sum", *squares, cross))
+        two = graph.constant(2.0, np.float32)
+        cross = graph.op("Mul", self.lookup.times(graph, self.product), two)
+        squares = graph.op("Sum", *(value.squares(graph) for value in (self.lookup, self.product)), cross)
+        reach = graph.op("Add", *(value.reach(graph) for value in (self.lookup, self.product)))
+        return with_rounding(graph, squares, graph.op("Mul", reach, two))  # (a + b)^2 <= 2 (a^2 + b^2)
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
         return graph.op("Add", *(value.weighted_sum(graph, weights) for value in (self.lookup, self.product)))
@@ -127,7 +151,12 @@ def added(graph: GraphBuilder, sums: list[ExampleSum]) -> ExampleSum:
     lookup = lookups[0]
     for other in lookups[1:]:
         lookup = lookup.joined(graph, other)
-    return Tied(lookup, _joined(graph, products)) if products else lookup
+    if not products:
+        return lookup
+    product = _joined(graph, products)
+    if lookup.is_ghost and product.is_ghost:
+        return Tied(lookup, product)
+    return Materialised(graph.op("Add", product.per_example(graph), lookup.per_example(graph)))
 
 
 def _joined(graph: GraphBuilder, products: list[Outer]) -> Outer:
@@ -143,7 +172,3 @@ def _for_each(graph: GraphBuilder, ids: Tensor, num_examples: int) -> Tensor:
     if len(ids.shape) == 2:
         return ids
     return graph.op("Expand", ids, graph.constant(np.array([num_examples, *ids.shape], np.int64)))
-
-
-def _total(graph: GraphBuilder, values: Tensor) -> Tensor:
-    return graph.op("ReduceSum", rows(graph, values), graph.constant([1], np.int64), keepdims=0)

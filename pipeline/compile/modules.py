@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
 
 from pipeline.compile.builder import CompileError
 from pipeline.compile.values import CouplingError
@@ -37,10 +38,9 @@ class FixedStatistics(nn.Module):
 
 
 def prepare_module(module: nn.Module, *, replace_batchnorm: bool = False) -> nn.Module:
-    """A copy in training mode whose layers each work on one example alone; parameters keep their names.
+    """A copy whose layers each work on one example alone; parameters keep their names, and layers their modes.
 
-    A layer that the caller put in evaluation mode stays in it: BatchNorm keeps its running statistics, Dropout passes
-    everything.
+    So in evaluation mode BatchNorm keeps its running statistics, Dropout passes everything.
 
     Args:
         replace_batchnorm: Put a GroupNorm with the same scale and shift in the place of every BatchNorm in training
@@ -48,9 +48,10 @@ def prepare_module(module: nn.Module, *, replace_batchnorm: bool = False) -> nn.
 
     Raises:
         CouplingError: For a layer that mixes the examples of a batch.
-        CompileError: For a layer that draws random numbers, is recurrent, or has no parameters yet.
+        CompileError: For a layer that draws random numbers, is recurrent, has no parameters yet, or would lose what a
+            subclass, a hook or a parametrization adds to it.
     """
-    prepared = copy.deepcopy(module)
+    prepared = _copied(module)
     for path, layer in list(prepared.named_modules(remove_duplicate=False)):
         replacement = _replacement(path or "the module", layer, replace_batchnorm)
         if replacement is None:
@@ -59,13 +60,39 @@ def prepare_module(module: nn.Module, *, replace_batchnorm: bool = False) -> nn.
             prepared = replacement
         else:
             prepared.set_submodule(path, replacement)
-    return prepared.train()
+    return prepared
 
 
 def group_count(num_channels: int) -> int:
     """Groups that replace a BatchNorm: the most that divide the channels, up to 32, of at least 4 channels each."""
     most = max(1, min(MOST_GROUPS, num_channels // FEWEST_CHANNELS_A_GROUP))
     return max(count for count in range(1, most + 1) if num_channels % count == 0)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:  # a tensor that was computed, as the older weight_norm keeps one
+        raise CompileError(
+            f"the module cannot be copied: {str(error).splitlines()[0]}; keep parameters and buffers alone in it, and "
+            "use torch.nn.utils.parametrizations.weight_norm in the place of torch.nn.utils.weight_norm"
+        ) from error
+
+
+def _check_stock(path: str, layer: nn.Module) -> None:
+    """Refuse to replace a layer that does more than torch's own."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    is_own = "forward" in vars(layer) or not type(layer).forward.__module__.startswith("torch.nn.")
+    for is_added, what in (
+        (is_own, "a forward of its own"),
+        (any(hooks), "hooks"),
+        (is_parametrized(layer), "parametrizations"),
+    ):
+        if is_added:
+            raise CompileError(
+                f"layer {path!r} ({type(layer).__name__}) has {what}, which replacing it would lose; put torch's own "
+                "layer there and the rest into a layer behind it"
+            )
 
 
 def _replacement(path: str, layer: nn.Module, replace_batchnorm: bool) -> nn.Module | None:
@@ -79,10 +106,12 @@ def _replacement(path: str, layer: nn.Module, replace_batchnorm: bool) -> nn.Mod
 def _check_normalisation(path: str, layer: nn.Module, replace_batchnorm: bool) -> nn.Module | None:
     norm = cast(_NormBase, layer)
     if not norm.training and norm.running_mean is not None:
+        _check_stock(path, norm)
         return FixedStatistics(norm)
     if isinstance(norm, _BatchNorm):
         if not replace_batchnorm:
             raise _mixes_examples(path, norm)
+        _check_stock(path, norm)
         return _group_norm(norm)
     if norm.track_running_stats:
         raise CompileError(
@@ -111,6 +140,7 @@ def _check_dropout(path: str, layer: nn.Module, _replace_batchnorm: bool) -> nn.
     dropout = cast(_DropoutNd, layer)
     if dropout.training and dropout.p > 0:
         raise _is_random(path, dropout, "p=0")
+    _check_stock(path, dropout)
     return nn.Identity()
 
 

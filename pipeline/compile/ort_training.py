@@ -36,7 +36,7 @@ def write_ort_training(module: torch.nn.Module, examples: Mapping[str, torch.Ten
         return "left out: ORT Training's cross-entropy has no label smoothing"
     try:
         _generate(export_plain(module, examples), loss, folder)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # torch's exporter stumbles over sizes it does not know
         shutil.rmtree(folder, ignore_errors=True)  # the exporter fails before there is one
         return f"left out: {str(error).rpartition('was false. ')[2].strip()}"  # after the source file and signature
     return WRITTEN

@@ -94,6 +94,11 @@ class TorchStep:
     def _loss(self, values: dict[str, Tensor], inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
         try:
             logits = torch.func.functional_call(self.module, values, inputs)
+        except IndexError as error:
+            raise CompileError(
+                f"forward looks something up beyond its size for a drawn example: {error}; take ids as an input of "
+                "whole numbers, or clamp them"
+            ) from error
         except RuntimeError as error:
             told = str(error).splitlines()[0]
             raise CompileError(

@@ -22,22 +22,37 @@ from pipeline.compile.placement import (
     reshaped,
     structured,
 )
-from pipeline.compile.values import ExampleSum, Materialised, Moved, Outer, Place, Plain, Value, reshape
+from pipeline.compile.shares import chosen, div_grad_of_shares, each_share, scaled
+from pipeline.compile.values import ExampleSum, Materialised, Moved, Place, Plain, Value, reshape
 
 
 def elementwise(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Any operator that acts position by position, with broadcasting."""
-    return (apply(graph, node, node.op_type, *(unsummed(node, value) for value in inputs), **node.attributes),)
+    values = [unsummed(node, value) for value in inputs]
+    if node.op_type in {"Div", "Mod"}:
+        _check_divisor(node, values[1].tensor)
+    if node.op_type == "Relu" and values[0].tensor.dtype.kind == "i":  # ONNX Runtime has Relu for few types
+        zero = Plain(graph.constant(0, values[0].tensor.dtype), is_batched=False)
+        return (apply(graph, node, "Max", values[0], zero),)
+    return (apply(graph, node, node.op_type, *values, **node.attributes),)
 
 
 def scale(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Mul, Div and Neg: on gradients of parameters too, whose shares scale one by one."""
     first = inputs[0]
     if isinstance(first, ExampleSum):
-        return (_on_shares(graph, node, first, inputs[1:]),)
+        return (scaled(graph, node, node.op_type, first, [plain(node, value) for value in inputs[1:]]),)
     if node.op_type == "Mul" and isinstance(inputs[1], ExampleSum):
-        return (_on_shares(graph, node, inputs[1], inputs[:1]),)
+        return (scaled(graph, node, "Mul", inputs[1], [plain(node, inputs[0])]),)
     return elementwise(graph, node, inputs)
+
+
+def where(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
+    """Where: of gradients of parameters too, beside zeros."""
+    if not any(isinstance(value, ExampleSum) for value in inputs[1:]):
+        return elementwise(graph, node, inputs)
+    branches = [value if isinstance(value, ExampleSum) else plain(node, value) for value in inputs[1:]]
+    return (chosen(graph, node, plain(node, inputs[0]), branches),)
 
 
 def add(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
@@ -53,6 +68,8 @@ def add(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tupl
 
 def div_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value | None, ...]:
     """Gradients of C = A / B: dC / B, and -dC A / B^2; each summed to its operand's shape."""
+    if isinstance(inputs[0], ExampleSum):
+        return div_grad_of_shares(graph, node, inputs[0], *(plain(node, value) for value in inputs[1:]))
     dc, a, b = (unsummed(node, value) for value in inputs)
     quotient = apply(graph, node, "Div", dc, b)
     da = sum_to(graph, node, quotient, a.shape) if node.outputs[0] else None
@@ -103,6 +120,8 @@ def softmax(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> 
 
 def softmax_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """com.microsoft SoftmaxGrad_13: dX = (dY - sum of dY Y) Y."""
+    if isinstance(inputs[0], ExampleSum):
+        return (each_share(graph, node, softmax_grad, inputs[0], plain(node, inputs[1])),)
     dy, y = (unsummed(node, value) for value in inputs)
     total = _total(graph, node, apply(graph, node, "Mul", dy, y))
     return (apply(graph, node, "Mul", apply(graph, node, "Sub", dy, total), y),)
@@ -110,9 +129,18 @@ def softmax_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]
 
 def log_softmax_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """com.microsoft LogSoftmaxGrad_13: dX = dY - exp(Y) times the sum of dY."""
+    if isinstance(inputs[0], ExampleSum):
+        return (each_share(graph, node, log_softmax_grad, inputs[0], plain(node, inputs[1])),)
     dy, y = (unsummed(node, value) for value in inputs)
     total = _total(graph, node, dy)
     return (apply(graph, node, "Sub", dy, apply(graph, node, "Mul", apply(graph, node, "Exp", y), total)),)
+
+
+def _check_divisor(node: Node, divisor: Tensor) -> None:
+    """A whole number divided by zero, or the smallest one by -1, ends the process that runs the graph."""
+    is_safe = divisor.constant is not None and not np.isin(divisor.constant, (0, -1)).any()
+    if divisor.dtype.kind in "iu" and not is_safe:
+        raise node.refused("divides whole numbers by one that may be 0 or -1; divide by a constant, or after .float()")
 
 
 def _total(graph: GraphBuilder, node: Node, value: Plain | Moved) -> Plain | Moved:
@@ -188,6 +216,13 @@ def unsummed(node: Node, value: Value | None) -> Plain | Moved:
     if isinstance(value, Materialised) and value.shape and value.tensor.shape[0] == 1:
         return Moved(value.tensor, value.shape, Place(0, 1, value.shape[0]))  # a batch of one is no sum
     if isinstance(value, ExampleSum):
+        if any(
+            "_grad" in name.lower() for name in node.outputs
+        ):  # what mixes examples was refused in the forward graph
+            raise node.refused(
+                "is in the gradient of a function of parameters alone, for which it has no rule (make the function's "
+                "result the parameter)"
+            )
         raise node.coupled("uses a sum over the examples of the batch")
     return value
 
@@ -229,21 +264,9 @@ def _sum(graph: GraphBuilder, data: Plain | Moved, axes: Sequence[int], *, keepd
     return Materialised(reshape(graph, summed, (summed.shape[0], *shape)))
 
 
-def _on_shares(graph: GraphBuilder, node: Node, share: ExampleSum, others: Sequence[Value | None]) -> Value:
-    factors = [plain(node, other) for other in others]
-    if isinstance(share, Outer) and all(factor.tensor.size == 1 and not factor.is_batched for factor in factors):
-        scalars = [reshape(graph, factor.tensor, ()) for factor in factors]
-        return replace(share, left=graph.op(node.op_type, share.left, *scalars))
-    shares = share.per_example(graph)
-    result = graph.op(node.op_type, shares, *(factor.tensor for factor in factors))
-    if any(factor.is_batched for factor in factors) or result.shape != shares.shape:
-        raise node.coupled("multiplies a sum over examples by something of another shape or of each example")
-    return Materialised(result)
-
-
 _ELEMENTWISE = (
     "Sub Mod IsNaN Sqrt Exp Log Abs Erf Sigmoid Tanh Sin Cos "
-    "Reciprocal Pow Clip Min Max Relu Where Equal Less LessOrEqual Greater GreaterOrEqual And "
+    "Reciprocal Pow Clip Min Max Relu Equal Less LessOrEqual Greater GreaterOrEqual And "
     "Or Not Cast Sign"
 )
 RULES: dict[str, Rule] = {
@@ -251,6 +274,7 @@ RULES: dict[str, Rule] = {
     "Mul": scale,
     "Div": scale,
     "Neg": scale,
+    "Where": where,
     "Add": add,
     "Sum": add,
     "DivGrad": div_grad,

@@ -32,7 +32,8 @@ def gather(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> t
     if is_batched(ids):
         if is_batched(data) or axis:
             raise node.refused("looks up in something else than the rows of a table that all examples share")
-        return (Plain(graph.op("Gather", data.tensor, plain(node, ids).tensor, axis=0), is_batched=True),)
+        within = _within(graph, plain(node, ids), data.shape[0])
+        return (Plain(graph.op("Gather", data.tensor, within.tensor, axis=0), is_batched=True),)
     data = off_axes(data, [axis])
     if has_example(data, axis):
         raise node.coupled("picks examples by their place in the batch")
@@ -47,7 +48,7 @@ def gather_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None])
         ids, dy = (plain(node, value) for value in inputs[1:])
         if axis or not dy.is_batched:
             raise node.refused("looks up in something else than the rows of a table that all examples share")
-        rows = reshape(graph, dy.tensor, (dy.shape[0], -1, prod(shape[1:])))
+        ids, rows = _within(graph, ids, shape[0]), reshape(graph, dy.tensor, (dy.shape[0], -1, prod(shape[1:])))
         return (to_shape(graph, node, Lookup(reshape(graph, ids.tensor, rows.shape[:2]), rows, shape[0]), shape),)
     at = _constant(node, inputs[1]).reshape(-1) % shape[axis]
     picked = (*shape[:axis], len(at), *shape[axis + 1 :])
@@ -74,6 +75,14 @@ def padded_gather_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value |
     )
     shape = Plain(graph.constant(np.array(unsummed(node, table).shape, np.int64)), is_batched=False)
     return gather_grad(graph, replace(node, attributes={"axis": 0}), [shape, ids, trained])
+
+
+def _within(graph: GraphBuilder, ids: Plain, num_rows: int) -> Plain:
+    """Ids in [0, num_rows): one beyond the table must not stop a step that its example is in, where torch stops too.
+
+    Ids that count from the end become those that they stand for, so that equal rows have equal ids.
+    """
+    return Plain(graph.op("Mod", ids.tensor, graph.constant(num_rows, ids.tensor.dtype)), ids.is_batched)
 
 
 def _put_back(

@@ -27,13 +27,14 @@ def max_pool(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) ->
 def max_pool_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Gradient dx of MaxPool: each dy to the position of its maximum, added where windows overlap."""
     dy, positions, x = (plain(node, value) for value in inputs)
+    places = _inside_examples(graph, node, positions.tensor, x.shape)
     if not _overlaps(node) and _tiles(node, dy.shape, x.shape):
         kernel = node.attributes["kernel_shape"]
-        spread = graph.op("MaxUnpool", dy.tensor, positions.tensor, kernel_shape=kernel, strides=kernel)
+        spread = graph.op("MaxUnpool", dy.tensor, places, kernel_shape=kernel, strides=kernel)
         return (Plain(spread, dy.is_batched),)
     flat = graph.constant(np.array([-1], np.int64))
     nothing = graph.op("ConstantOfShape", graph.constant(np.array([prod(x.shape)], np.int64)))
-    index, values = (graph.op("Reshape", value.tensor, flat) for value in (positions, dy))
+    index, values = (graph.op("Reshape", value, flat) for value in (places, dy.tensor))
     spread = graph.op("ScatterElements", nothing, index, values, axis=0, reduction="add")
     return (Plain(reshape(graph, spread, x.shape), dy.is_batched),)
 
@@ -105,6 +106,26 @@ def _map_axes(graph: GraphBuilder, x: Tensor, matrices: Sequence[Any]) -> Tensor
     if len(matrices) > 1:
         x = graph.op("MatMul", graph.constant(np.transpose(matrices[-2]), np.float32), x)
     return graph.op("MatMul", x, graph.constant(matrices[-1], np.float32))
+
+
+def _inside_examples(graph: GraphBuilder, node: Node, positions: Tensor, x: tuple[int, ...]) -> Tensor:
+    """The positions, with the first of its window, as in torch, where a window holds nothing but NaN or -inf.
+
+    ONNX Runtime's kernel finds no maximum there, and tells a position before the channel: that of another example.
+    """
+    num_axes, out = len(x) - 2, positions.shape[2:]
+    one = [1] * num_axes
+    strides, dilations = (node.attributes.get(name, one) for name in ("strides", "dilations"))
+    begin = node.attributes.get("pads", [0] * num_axes)[:num_axes]
+    firsts = np.zeros([1] * num_axes, np.int64)
+    for axis, size in enumerate(x[2:]):
+        starts = np.arange(out[axis]) * strides[axis] - begin[axis]
+        starts = np.where(starts < 0, starts % dilations[axis], starts)
+        firsts = firsts * size + starts.reshape([-1 if i == axis else 1 for i in range(num_axes)])
+    channels = np.arange(prod(x[:2]), dtype=np.int64).reshape(*x[:2], *one) * prod(x[2:])
+    first_of_channel = graph.constant(channels)
+    is_found = graph.op("Greater", positions, graph.constant(channels - 1))
+    return graph.op("Where", is_found, positions, graph.op("Add", first_of_channel, graph.constant(firsts)))
 
 
 def _mean_of_neighbours(matrix: Any) -> int:

@@ -9,11 +9,13 @@ from pipeline.compile.builder import GraphBuilder, Tensor
 from pipeline.compile.lower import Node, Rule
 from pipeline.compile.placement import alone, has_example, is_batched, place_of, placed, structured, transposed
 from pipeline.compile.rules_elementwise import apply, unsummed
-from pipeline.compile.values import Moved, Outer, Plain, Value, reshape
+from pipeline.compile.values import ExampleSum, Materialised, Moved, Outer, Plain, Value, reshape, turned
 
 
 def gemm(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Gemm: examples times shared weights, or the weights' gradient dY^T X, which stays a product an example."""
+    if len(inputs) == 2 and any(isinstance(value, ExampleSum) for value in inputs):
+        return (_product_of_shares(graph, node, inputs),)
     a, b, *bias = (unsummed(node, value) for value in inputs if value is not None)
     alpha, beta = (float(node.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     is_turned = bool(node.attributes.get("transB", 0))
@@ -35,6 +37,8 @@ def matmul(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> t
     """MatMul and com.microsoft FusedMatMul (transA, transB, alpha)."""
     if node.attributes.get("transBatchA", 0) or node.attributes.get("transBatchB", 0):
         raise node.refused("transposes the batches of a product")
+    if any(isinstance(value, ExampleSum) for value in inputs):
+        return (_product_of_shares(graph, node, inputs),)
     a, b = (
         _turned(graph, unsummed(node, value)) if node.attributes.get(name, 0) else unsummed(node, value)
         for name, value in zip(("transA", "transB"), inputs, strict=True)
@@ -63,6 +67,29 @@ def _product(graph: GraphBuilder, node: Node, a: Plain | Moved, b: Plain | Moved
     if any(is_batched(value) and value.tensor.shape[0] == 1 for value in (a, b)):
         return alone(graph, "MatMul", (a, b))
     return _inside(graph, node, a, b)
+
+
+def _product_of_shares(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> ExampleSum:
+    """The gradient of a function of parameters times another one, [m, k] and [k, n]: a product in each share."""
+    first, second = inputs
+    is_left = isinstance(first, ExampleSum)
+    shares, other = (first, unsummed(node, second)) if is_left else (second, unsummed(node, first))
+    if not isinstance(shares, ExampleSum) or is_batched(other) or (len(shares.shape), len(other.shape)) != (2, 2):
+        raise node.refused("multiplies functions of parameters in a way that has no rule")
+    turns_shares, turns_other = (
+        bool(node.attributes.get(name, 0)) for name in (("transA", "transB") if is_left else ("transB", "transA"))
+    )
+    matrix = _swapped(graph, other.tensor) if turns_other else other.tensor
+    if (alpha := float(node.attributes.get("alpha", 1.0))) != 1:
+        matrix = graph.op("Mul", matrix, graph.constant(alpha, np.float32))
+    if isinstance(shares, Outer):
+        left, right = (shares.right, shares.left) if turns_shares else (shares.left, shares.right)
+        if is_left:
+            return Outer(left, graph.op("MatMul", right, matrix))
+        return Outer(graph.op("MatMul", left, _swapped(graph, matrix)), right)
+    each = shares.per_example(graph)
+    each = turned(graph, each) if turns_shares else each
+    return Materialised(graph.op("MatMul", *((each, matrix) if is_left else (matrix, each))))
 
 
 def _times_shared(graph: GraphBuilder, node: Node, a: Plain | Moved, weight: Tensor) -> Plain | Moved:

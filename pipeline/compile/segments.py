@@ -29,6 +29,8 @@ def layout_of(forward: Forward, segments: Mapping[str, str]) -> Layout:
                 f"segment {segment!r} is empty: earlier patterns have all that {pattern!r} matches; put it first"
             )
         segment_of.update(dict.fromkeys(left, segment))
+    if list(segments) == [REST] and len(segment_of) < len(forward.parameters):
+        raise CompileError(f"segment {REST!r} is what no pattern matches; call the one of {segments[REST]!r} otherwise")
     in_order = {name: segment_of.get(name, REST) for name in forward.parameters}
     used = set(in_order.values())
     return Layout(forward.parameters, tuple(s for s in dict.fromkeys([*segments, REST]) if s in used), in_order)

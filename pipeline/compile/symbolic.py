@@ -25,7 +25,9 @@ def exporting(symbolics: Mapping[str, Symbolic], opset: int) -> Iterator[None]:
 
 
 def operator(g: Any, name: str, x: Any, *others: Any, sizes: Sequence[int] | None = None, **attributes: Any) -> Any:
-    """One operator with an output of x's type, and of x's shape unless `sizes` is given."""
+    """One operator with an output of x's type, and of x's shape unless `sizes` is given; x holds no whole numbers."""
+    if not x.type().dtype().is_floating_point:
+        raise refused(g, f"takes numbers of type {x.type().dtype()} where float32 is needed", "cast them with .float()")
     kind = x.type() if sizes is None else x.type().with_sizes(list(sizes))
     return g.op(f"{DOMAIN}::{name}", x, *others, **attributes).setType(kind)
 

@@ -106,12 +106,56 @@ def _clamp(g: Any, x: Any, low: Any = None, high: Any = None) -> Any:
     if any(bound is not None and not symbolic_helper._is_constant(bound) for bound in bounds):
         raise refused(g, "clamps by bounds that are computed", "use torch.minimum and torch.maximum")
     numbers = [None if bound is None else symbolic_helper._parse_arg(bound, "f") for bound in bounds]
+    if not x.type().dtype().is_floating_point:
+        return _clamp_ids(g, x, numbers)
     lowest, highest = (free if bound is None else bound for bound, free in zip(numbers, (-inf, inf), strict=True))
     return operator(g, "Clamp", x, low_f=lowest, high_f=highest)
 
 
+def _clamp_ids(g: Any, x: Any, bounds: Sequence[float | None]) -> Any:
+    """Whole numbers have no gradient, so ONNX's own operators do."""
+    kind = x.type()
+    for name, bound in zip(("Max", "Min"), bounds, strict=True):
+        if bound is not None and bound != int(bound):
+            raise refused(g, f"clamps whole numbers by {bound:g}", "use a whole number, or clamp after .float()")
+        if bound is not None:
+            x = g.op(name, x, g.op("Constant", value_t=torch.tensor(int(bound), dtype=kind.dtype()))).setType(kind)
+    return x
+
+
 def _clamp_max(g: Any, x: Any, high: Any) -> Any:
     return _clamp(g, x, None, high)
+
+
+def _log_sum_exp(g: Any, x: Any, dim: Any, keepdim: Any) -> Any:
+    axes, is_kept = symbolic_helper._parse_arg(dim, "is"), symbolic_helper._parse_arg(keepdim, "i")
+    return _without_axes(g, x, g.op("ReduceLogSumExp", x, axes_i=axes, keepdims_i=1), axes, is_kept)
+
+
+def _vector_norm(g: Any, x: Any, order: Any, dim: Any, keepdim: Any, _dtype: Any) -> Any:
+    number, is_kept = symbolic_helper._parse_arg(order, "f"), symbolic_helper._parse_arg(keepdim, "i")
+    if number not in (1, 2):
+        raise refused(g, f"is a norm of order {number}", "use order 1 or 2, or write it out in abs, pow and sum")
+    asked = [] if symbolic_helper._is_none(dim) else symbolic_helper._parse_arg(dim, "is")
+    axes = asked or list(range(len(x.type().sizes())))
+    if number == 2:
+        norm = g.op("ReduceL2", x, axes_i=axes, keepdims_i=1)
+    else:
+        norm = g.op("ReduceSum", g.op("Abs", x), g.op("Constant", value_t=torch.tensor(axes)), keepdims_i=1)
+    return _without_axes(g, x, norm, axes, is_kept)
+
+
+def _without_axes(g: Any, x: Any, reduced: Any, axes: Sequence[int], is_kept: int) -> Any:
+    """A reduction without its axes of size one: ORT Training cannot differentiate one that drops them itself."""
+    sizes = x.type().sizes()
+    dropped = [axis % len(sizes) for axis in axes]
+    wide = [1 if i in dropped else size for i, size in enumerate(sizes)]
+    reduced.setType(x.type().with_sizes(wide))
+    if is_kept:
+        return reduced
+    left = [size for i, size in enumerate(sizes) if i not in dropped]
+    squeezed = g.op("Squeeze", reduced, g.op("Constant", value_t=torch.tensor(dropped)))
+    return squeezed.setType(x.type().with_sizes(left))
 
 
 def _dropout(g: Any, x: Any, p: Any, is_training: Any) -> Any:
@@ -144,6 +188,8 @@ _SYMBOLICS: dict[str, Symbolic] = {
     "clamp": _clamp,
     "clamp_min": _clamp,
     "clamp_max": _clamp_max,
+    "logsumexp": _log_sum_exp,
+    "linalg_vector_norm": _vector_norm,
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
     **symbolics_spatial.SYMBOLICS,
     **symbolics_products.SYMBOLICS,

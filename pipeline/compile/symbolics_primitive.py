@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.onnx import symbolic_helper
+from torch.onnx import symbolic_helper, symbolic_opset11
 
 from pipeline.compile.symbolic import Symbolic
+from pipeline.compile.symbolics_spatial import with_padded_sizes
 
 
 def _group_norm(g: Any, x: Any, num_groups: Any, *others: Any) -> Any:
@@ -52,6 +53,10 @@ def _hardsigmoid(g: Any, x: Any) -> Any:
     return g.op("Mul", clipped, _number(g, 1 / 6)).setType(x.type())
 
 
+def _pad(g: Any, x: Any, widths: Any, *mode_and_value: Any) -> Any:
+    return with_padded_sizes(g, x, widths, symbolic_opset11.pad(g, x, widths, *mode_and_value))
+
+
 def _reshape(g: Any, x: Any, sizes: Sequence[int]) -> Any:
     return g.op("Reshape", x, g.op("Constant", value_t=torch.tensor(sizes)))
 
@@ -66,4 +71,5 @@ SYMBOLICS: dict[str, Symbolic] = {
     "rms_norm": _rms_norm,
     "hardswish": _hardswish,
     "hardsigmoid": _hardsigmoid,
+    "pad": _pad,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # torch's own abbreviation
-from torch.onnx import symbolic_helper, symbolic_opset11
+from torch.onnx import OnnxExporterError, symbolic_helper, symbolic_opset11
 
 from pipeline.compile.symbolic import Symbolic, operator, refused
 
@@ -114,7 +114,7 @@ def _adaptive_average(g: Any, x: Any, output_size: Any) -> Any:
 def _pad(g: Any, x: Any, widths: Any, mode: Any, value: Any) -> Any:
     kind = symbolic_helper._parse_arg(mode, "s")
     if kind == "constant":
-        return symbolic_opset11.constant_pad_nd(g, x, widths, value)
+        return with_padded_sizes(g, x, widths, symbolic_opset11.constant_pad_nd(g, x, widths, value))
     sizes, ends = x.type().sizes(), symbolic_helper._parse_arg(widths, "is")
     num_axes = len(ends) // 2
     if len(sizes) - num_axes != 2:
@@ -125,6 +125,22 @@ def _pad(g: Any, x: Any, widths: Any, mode: Any, value: Any) -> Any:
         return [F.pad(torch.eye(n)[:, None], pair, kind)[:, 0] for n, pair in zip(space, pairs, strict=True)]
 
     return _per_axis(matrices)(g, x)
+
+
+def with_padded_sizes(g: Any, x: Any, widths: Any, padded: Any) -> Any:
+    """The padded x with its sizes, which torch's own export leaves out; without them where the widths are computed."""
+    try:
+        ends = symbolic_helper._parse_arg(widths, "is")
+    except OnnxExporterError:
+        return padded
+    if x.type().sizes() is None:
+        return padded
+    sizes = list(x.type().sizes())
+    for i in range(len(ends) // 2):  # torch begins with the last axis
+        sizes[-1 - i] += ends[2 * i] + ends[2 * i + 1]
+    if min(sizes) < 1:
+        raise refused(g, f"leaves nothing of {x.type().sizes()}", "cut off less by negative widths")
+    return padded.setType(x.type().with_sizes(sizes))
 
 
 def _upsample(kind: str) -> Symbolic:

@@ -14,6 +14,9 @@ import numpy as np
 
 from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 
+ROUNDING = 2.0**-20  # what rounding takes off a norm that is summed from products, at most: decisions/0012
+MOST_POSITIONS = 128  # of a ghost norm: `ROUNDING` then moves norms of unlike positions by 6e-5 at most
+
 
 class CouplingError(CompileError):
     """A layer mixes examples: one example's gradient would depend on the others, and clipping would protect nobody."""
@@ -135,6 +138,8 @@ class Outer(ExampleSum):
 
     Whether they are written out is decided where norms are asked for, by `is_ghost`; until then transposing swaps the
     sides and the gradients of two uses of one tensor are joined along T, so that their cross terms are in the norm.
+    Where positions cancel, their products round to less than what `weighted_sum` adds up: a ghost norm is therefore
+    larger by a share of its `reach`, and never smaller than the norm of what is summed.
 
     Attributes:
         left: [B, T, rows].
@@ -156,8 +161,7 @@ class Outer(ExampleSum):
         Computations", arXiv:1510.01799, for one position; "Large Language Models Can Be Strong Differentially Private
         Learners", arXiv:2110.05679, for several.
         """
-        num_positions, num_rows, num_columns = self.left.shape[1], *self.shape
-        return num_positions == 1 or num_positions * (num_rows + num_columns) <= num_rows * num_columns
+        return is_ghost(self.left.shape[1], *self.shape)
 
     @property
     def form(self) -> str:
@@ -172,11 +176,24 @@ class Outer(ExampleSum):
         if not self.is_ghost:
             return Materialised(self.per_example(graph)).squared_norms(graph)
         if self.left.shape[1] == 1:
-            left, right = (rows(graph, side) for side in (self.left, self.right))
-            return graph.op("Mul", squared_lengths(graph, left), squared_lengths(graph, right))
+            return self.reach(graph)
+        return with_rounding(graph, self.squares(graph), self.reach(graph))
+
+    def squares(self, graph: GraphBuilder) -> Tensor:
+        """Squared norms from the products of positions as they round, [B]."""
+        if self.left.shape[1] == 1:
+            return self.reach(graph)
         left, right = (graph.op("MatMul", side, turned(graph, side)) for side in (self.left, self.right))
-        product = rows(graph, graph.op("Mul", left, right))
-        return graph.op("ReduceSum", product, graph.constant([1], np.int64), keepdims=0)
+        return total(graph, graph.op("Mul", left, right))
+
+    def reach(self, graph: GraphBuilder) -> Tensor:
+        """Squared norms if no position cancelled another, [B]: of the sum over t of |left[b, t]| |right[b, t]|."""
+        flat = (reshape(graph, side, (-1, side.shape[2])) for side in (self.left, self.right))
+        squares = graph.op("Mul", *(squared_lengths(graph, side) for side in flat))
+        if self.left.shape[1] == 1:
+            return squares
+        sums = total(graph, reshape(graph, graph.op("Sqrt", squares), self.left.shape[:2]))
+        return graph.op("Mul", sums, sums)
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
         if not self.is_ghost:
@@ -187,6 +204,22 @@ class Outer(ExampleSum):
 
 
 Value = Plain | Moved | ExampleSum
+
+
+def is_ghost(num_positions: int, num_rows: int, num_columns: int) -> bool:
+    """Whether a sum of products over positions gets its norms from those: measured in docs/decisions/0006 and 0012."""
+    is_cheaper = num_positions * (num_rows + num_columns) <= num_rows * num_columns
+    return num_positions == 1 or (num_positions <= MOST_POSITIONS and is_cheaper)
+
+
+def with_rounding(graph: GraphBuilder, squares: Tensor, reach: Tensor) -> Tensor:
+    """Squared norms [B] that rounding leaves no smaller than those of the sums; `reach` is what they cancel from."""
+    return graph.op("Add", squares, graph.op("Mul", reach, graph.constant(ROUNDING, np.float32)))
+
+
+def total(graph: GraphBuilder, tensor: Tensor) -> Tensor:
+    """Sum over everything but the examples, [B]."""
+    return graph.op("ReduceSum", rows(graph, tensor), graph.constant([1], np.int64), keepdims=0)
 
 
 def reshape(graph: GraphBuilder, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -68,7 +68,7 @@ def write_artifact(network: Network, folder: Path) -> Artifact:
     parameters = flatten_parameters(network.module)
     (folder / "parameters.safetensors").write_bytes(write_vector("parameters", parameters))
     artifact = read_artifact(folder)
-    sample = partial(draw_inputs, network.spec, id_limits(num_ids, network.examples))
+    sample = partial(draw_inputs, network.spec, id_limits(forward, network.examples))
     certificate = certify(artifact, network.module, parameters, forms=gradient.forms, sample=sample)
     classic = write_ort_training(network.module, network.examples, loss, folder / "ort_training")
     (folder / "certificate.json").write_bytes(encode_record(replace(certificate, ort_training=classic)))

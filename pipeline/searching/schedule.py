@@ -34,8 +34,8 @@ class Schedule:
         order: At which the total is smallest; fixed before the run.
         epsilon: Of the split that spends most.
         epsilon_by_split: Of each split at that order.
-        epsilon_as_fixed: Of the split that spends most, by privacy loss distributions; tighter, and for reading only:
-            no stop rule may use it. None where it was not computed.
+        epsilon_as_fixed: Of the split that spends most, by privacy loss distributions or Renyi orders, whichever is
+            smaller; for reading only: no stop rule may use it. None where it was not computed.
     """
 
     planned: tuple[PlannedRelease, ...]

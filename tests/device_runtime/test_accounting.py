@@ -134,6 +134,25 @@ def test_without_noise_it_costs_infinity():
         check_fits(Budget(1e6, 1e-5, 8), [], Release("metrics", "test", 0.5, 0.0))
 
 
+@pytest.mark.parametrize("sample_rate", [1e-300, 1e-9, 0.5, 1.0])
+@pytest.mark.parametrize("noise_multiplier", [5e-324, 1e-200, 1e-160, 1e-155])
+@pytest.mark.parametrize("order", [2, 32, 256])
+def test_as_good_as_no_noise_never_costs_nothing(sample_rate, noise_multiplier, order):
+    assert subsampled_gaussian_rdp(sample_rate, noise_multiplier, order) > 1e300
+    release = Release("metrics", "test", sample_rate, noise_multiplier)
+    with pytest.raises(BudgetExceededError):
+        check_fits(Budget(1e6, 1e-5, order), [], release)
+    with pytest.raises(BudgetExceededError):
+        check_sum_fits(Budget(1e6, 1e-5, order), inf, UPDATE)
+    with pytest.raises(BudgetExceededError):
+        check_sum_fits(Budget(1e6, 1e-5, order), float("nan"), UPDATE)
+
+
+@given(st.floats(5e-324, 1), st.floats(0, 1.7e308), st.integers(2, 256))
+def test_a_cost_is_a_number_or_infinity_and_never_undefined(sample_rate, noise_multiplier, order):
+    assert subsampled_gaussian_rdp(sample_rate, noise_multiplier, order) >= 0
+
+
 def test_two_vectors_clipped_apart_cost_what_one_joint_release_with_their_common_noise_costs():
     apart = sum(subsampled_gaussian_rdp(1.0, s, 8) for s in (3.0, 4.0))
     assert apart == pytest.approx(subsampled_gaussian_rdp(1.0, 1 / sqrt(1 / 9 + 1 / 16), 8))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_runtime.lattice_noise import WIDENING, add_lattice_noise, granularity
+from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS
 
 VALUES = np.array([0.3, -1.25, 1e-9, 2.0, -0.7])
 NORMALS = np.array([0.5, -2.0, 3.25, -0.125, 0.0])
@@ -82,6 +83,29 @@ def test_what_leaves_the_exact_integers_is_clamped_and_stays_finite():
     values = np.array([np.inf, -1e300, 1e300, 0.0])
     noised = add_lattice_noise(values, 1.0, 1.0, np.zeros(4)) / granularity(4, 1.0, 1 + WIDENING)
     assert noised.tolist() == [2.0**52, -(2.0**52), 2.0**52, 0.0]
+
+
+@pytest.mark.parametrize("noise_multiplier", [1e13, 1e30, 1e300, np.inf, 0.0, 1e-323, -1.0, np.nan])
+def test_noise_that_leaves_the_exact_integers_is_refused_before_anything_is_added(noise_multiplier):
+    with pytest.raises(ValueError, match=r"noise_multiplier must make noise of 1 to 2\^52 granules, got"):
+        add_lattice_noise(VALUES, 0.8, noise_multiplier, NORMALS)
+
+
+@pytest.mark.parametrize("noise_multiplier", NOISE_MULTIPLIERS)
+@pytest.mark.parametrize("sensitivity", [*BOUNDS, 1.0, sqrt(2)])
+def test_terms_at_the_ends_of_their_ranges_release_the_largest_noise_unclamped(noise_multiplier, sensitivity):
+    normals = np.array([10.27, -10.27, 0.5])
+    released = add_lattice_noise(np.zeros(3), sensitivity, noise_multiplier, normals)
+    deviation = noise_multiplier * sensitivity * (1 + WIDENING)
+    granule = granularity(3, sensitivity, deviation)
+    np.testing.assert_allclose(released, deviation * normals, atol=granule)
+    # For as many parameters as a file holds.
+    assert 11 * deviation <= 2.0**52 * granularity(2**28, sensitivity, deviation)
+
+
+def test_zero_has_no_sign():
+    released = add_lattice_noise(np.array([-1e-9, 1e-9]), 1.0, 1.0, np.array([-1e-9, 1e-9]))
+    assert not np.signbit(released).any()
 
 
 def is_on_lattice(values, granule):

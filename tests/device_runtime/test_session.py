@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_runtime.artifact import ArtifactError, check_artifact
-from device_runtime.session import StepSession
+from device_runtime.session import StepSession, check_form, is_valid_row
 
 
 def draw(num_examples: int, seed: int = 0, shape=(3,), num_classes: int = 3):
@@ -142,6 +142,32 @@ def test_examples_of_another_specification_are_refused(session, change, message)
     parameters, x, y = draw(4)
     with pytest.raises(ValueError, match=message):
         session.gradient(parameters, **({"x": x, "y": y} | change))
+
+
+def test_a_class_that_there_is_not_makes_no_valid_row(session):
+    _, x, y = draw(4)
+    x[0, 1], y[1], y[2] = np.nan, 3, -1
+    assert is_valid_row(session.manifest, x, y).tolist() == [False, False, False, True]
+    assert is_valid_row(session.manifest, x[:0], y[:0]).shape == (0,)
+    check_form(session.manifest, x, y)
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce_with_logits"])
+def test_values_and_ids_that_the_network_cannot_take_make_no_valid_row(towers_session, draw_towers, loss):
+    manifest = replace(towers_session(loss).manifest, num_ids={"x.counts": 5})
+    x, y = draw_towers(8)
+    assert is_valid_row(manifest, x, y).all()
+    x["counts"][0, 1], x["counts"][1, 2], x["scale"][2], x["pixels"][3, 0] = 5, -1, np.inf, np.nan
+    y[4, 1], y[5, 0], y[6, 1] = np.nan, 1.5, -0.5
+    in_units = loss == "mse"
+    assert is_valid_row(manifest, x, y).tolist() == [False] * 5 + [in_units, in_units, True]
+    check_form(manifest, x, y)
+
+
+def test_a_table_without_rows_is_refused_whatever_the_examples_are(towers_session, draw_towers):
+    manifest = replace(towers_session("mse").manifest, num_ids={"x.counts": 0})
+    with pytest.raises(ValueError, match="num_ids must be >= 1"):
+        check_form(manifest, *draw_towers(0))
 
 
 def test_graphs_in_each_others_place_are_refused(artifact):

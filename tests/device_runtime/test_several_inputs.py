@@ -1,11 +1,13 @@
 """An artifact with three inputs, values for labels and frozen tensors does all that any other does."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
 from device_runtime.accounting import Budget
+from device_runtime.artifact import ArtifactError
 from device_runtime.examples.memory import ArraySource
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
@@ -81,3 +83,31 @@ def test_lost_frozen_tensors_are_asked_for(do, files, towers_blobs):
     del towers_blobs[sha256]
     with pytest.raises(KeyError, match=sha256):
         do(TrainTerms(0.1, local_epochs=1, batch_size=20))
+
+
+def test_artifacts_with_the_same_frozen_tensors_share_one_copy(towers_files):
+    both = [towers_files(loss) for loss in ("mse", "bce_with_logits")]
+    blobs = {hashlib.sha256(data).hexdigest(): data for files in both for data in files.values()}
+    ids = [hashlib.sha256(files["manifest.json"]).hexdigest() for files in both]
+    frozen = hashlib.sha256(both[0]["frozen.safetensors"]).hexdigest()
+    read, sessions = [], SessionCache()
+    opened = [sessions.open(artifact_id, lambda sha256: read.append(sha256) or blobs[sha256]) for artifact_id in ids]
+    assert read.count(frozen) == 1
+    assert opened[0].manifest.frozen == opened[1].manifest.frozen
+    alone = SessionCache().open(ids[1], blobs.__getitem__)
+    x, y = np.zeros(3, alone.manifest.spec.row_dtype()), np.ones((3, 2), np.float32)
+    x["pixels"], parameters = 0.3, np.linspace(-0.2, 0.3, 136, dtype=np.float32)
+    for one, other in zip(opened[1].gradient(parameters, x, y), alone.gradient(parameters, x, y), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_manifest_with_other_shapes_for_the_same_file_is_refused_beside_an_open_one(towers_files):
+    files = towers_files("mse")
+    record = json.loads(files["manifest.json"])
+    record["frozen"]["shapes"] = {name: shape[::-1] for name, shape in record["frozen"]["shapes"].items()}
+    liar = json.dumps(record).encode()
+    blobs = {hashlib.sha256(data).hexdigest(): data for data in (*files.values(), liar)}
+    sessions = SessionCache()
+    sessions.open(hashlib.sha256(files["manifest.json"]).hexdigest(), blobs.__getitem__)
+    with pytest.raises(ArtifactError, match=r"frozen\.safetensors: backbone\.weight must be float32 of shape"):
+        sessions.open(hashlib.sha256(liar).hexdigest(), blobs.__getitem__)

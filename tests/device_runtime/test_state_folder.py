@@ -1,15 +1,18 @@
 import hashlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from device_runtime.accounting import Budget, Release
-from device_runtime.client import new_client
+from device_runtime.client import advance, new_client
+from device_runtime.client_records import Started
 from device_runtime.ledger import Ledger
 from device_runtime.state_folder import (
     BlobMissingError,
@@ -21,6 +24,7 @@ from device_runtime.state_folder import (
 )
 
 SOURCE = source_id("npz:share")
+OLD = Path(__file__).with_name("old_state_folder")
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom device_runtime.state_folder import StateFolder\n"
 HOLD += "folder = StateFolder(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
 
@@ -115,6 +119,24 @@ class TestBlobs:
         folder.evict()
         assert {path.name for path in (folder.path / "blobs").iterdir()} == {names[0], names[2]}
 
+    @pytest.mark.parametrize("largest", ["first", "last"])
+    def test_a_file_above_the_bound_takes_no_others_with_it(self, folder, largest):
+        sizes = [1500, 100, 200] if largest == "first" else [100, 200, 1500]
+        names = [put(folder, bytes([i]) * size) for i, size in enumerate(sizes)]
+        for i, name in enumerate(names):
+            os.utime(folder.path / "blobs" / name, (i, i))
+        folder.evict(kept=[names[sizes.index(1500)]])
+        assert {path.name for path in (folder.path / "blobs").iterdir()} == set(names)
+        folder.evict()
+        assert sorted(path.stat().st_size for path in (folder.path / "blobs").iterdir()) == [100, 200]
+
+    def test_what_is_kept_leaves_the_others_their_place(self, folder):
+        names = [put(folder, bytes([i]) * 600) for i in range(3)]
+        for i, name in enumerate(names):
+            os.utime(folder.path / "blobs" / name, (i, i))
+        folder.evict(kept=names[:1])
+        assert {path.name for path in (folder.path / "blobs").iterdir()} == {names[0], names[2]}
+
     def test_the_outbox_holds_the_newest_update_alone(self, folder):
         first, second = folder.write_update(b"first"), folder.write_update(b"second")
         assert folder.read_update(second) == b"second"
@@ -161,3 +183,31 @@ class TestForget:
     def test_ledgers_of_a_folder_that_is_none_are_not_found(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="is no state folder; name the one"):
             read_ledgers(tmp_path / "nowhere")
+
+
+class TestOldFolder:
+    """A folder that was written before artifacts could name frozen tensors, in the middle of an upload."""
+
+    @pytest.fixture
+    def old(self, tmp_path):
+        shutil.copytree(OLD, tmp_path / "old")
+        with StateFolder(tmp_path / "old") as opened:
+            yield opened
+
+    def test_it_goes_on_with_what_it_had_begun(self, old):
+        state = old.load_state()
+        assert (state.phase, state.num_reported, state.files) == ("upload", 3, ())
+        assert old.load_key().key_id == state.device_id
+        assert old.read_update(state.report.update_sha256) == b"update"
+        assert old.read_blob(state.assignment.artifact_id) == b"graph"
+        state, _ = advance(state, Started(), 0.0)
+        old.save_state(state)
+        assert old.load_state() == state
+
+    def test_its_ledger_counts_and_its_examples_stay_in_their_splits(self, old):
+        releases = (Release("update", "train", 0.25, 1.34, 2), Release("metrics", "validation", 0.25, 1.34, 1))
+        ledger = Ledger(old.ledger_storage(SOURCE), SOURCE, Budget(8.0, 1e-5, 5))
+        assert ledger.releases() == releases
+        ledger.charge(releases[0], "run-0-2")
+        assert len(Ledger(old.ledger_storage(SOURCE), SOURCE, Budget(8.0, 1e-5, 5)).releases()) == 3
+        assert old.split_key(SOURCE) == (OLD / "splits" / SOURCE).read_bytes()

@@ -3,11 +3,13 @@ from math import sqrt
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from device_runtime.examples.splits import split_ids
 from device_runtime.lattice_noise import WIDENING, granularity
 from device_runtime.private_random import PrivateRandom, Purpose
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
+from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS, EvaluateTerms, PrivacyTerms, TrainTerms
 from device_runtime.training import (
     DivergedError,
     Examples,
@@ -19,7 +21,7 @@ from device_runtime.training import (
 from pipeline.digits import open_digits
 
 RANDOM = PrivateRandom(bytes(32))
-TINY_NOISE = 1e-9
+TINY_NOISE = 2.0**-20
 WIDENED = 1 + WIDENING
 PARAMETERS = np.linspace(-1, 1, 12, dtype=np.float32)
 
@@ -187,6 +189,27 @@ class TestPrivate:
         for update in updates[1:]:
             np.testing.assert_allclose(update.vector, updates[0].vector, atol=1e-6)
         assert updates[0].num_chunks > updates[1].num_chunks >= updates[2].num_chunks
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.tuples(st.sampled_from([1e-300, 1e-9, 0.5, 1.0]), st.sampled_from(NOISE_MULTIPLIERS)),
+        st.sampled_from([*BOUNDS, 1.0]),
+        st.sampled_from([5e-324, 0.1, 1e300]),
+        st.sampled_from([0.0, 1e300]),
+    )
+    def test_the_most_extreme_terms_end_in_an_update_or_in_an_error_by_name(
+        self, session, privacy, bound, learning_rate, proximal
+    ):
+        privacy = PrivacyTerms("device", *privacy)
+        terms = TrainTerms(learning_rate, 2, max_grad_norm=bound, proximal=proximal, privacy=privacy)
+        try:
+            update = train(LoadedAssignment(session, PARAMETERS, terms), EXAMPLES, RANDOM)
+        except DivergedError:
+            pass
+        else:
+            assert np.isfinite(update.vector).all()
+        metrics = EvaluateTerms("test", ("loss", "accuracy"), bound, privacy)
+        assert np.isfinite(evaluate(LoadedAssignment(session, PARAMETERS, metrics), EXAMPLES, RANDOM).sums).all()
 
 
 class TestDigits:

@@ -117,6 +117,8 @@ def test_phones_that_come_and_go_have_spells():
     [
         ("training", {"local_steps": None}, "a private run needs local_steps"),
         ("training", {"max_grad_norm": None}, "needs max_grad_norm: without a clip noise protects nothing"),
+        ("training", {"max_grad_norm": [1.0, 1e-13]}, "must be in [1e-12, 1e+30], got [1.0, 1e-13]"),
+        ("training", {"max_grad_norm": 1e31}, "a private max_grad_norm must be in [1e-12, 1e+30], got [1e+31]"),
         ("training", {"local_epochs": 1}, "remove local_epochs = [1]"),
         ("training", {"batch_size": 8}, "draws by [privacy.update] sample_rate = 0.5; remove batch_size = [8]"),
         ("space", {"heads": ["global_average"]}, "[space] heads must offer 'flatten' where noise_at = 'device'"),

@@ -190,6 +190,18 @@ def test_a_number_may_be_written_either_way():
     assert isinstance(decode_phone(figures={"a": 3}).figures["a"], float)
 
 
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.floats(1e15, 1e22))
+def test_every_number_of_a_record_survives_the_round_trip(number):
+    phone = Phone("p", figures={"a": number})
+    assert decode_record(Phone, encode_record(phone)) == phone
+
+
+def test_digits_that_are_no_float_are_refused():
+    assert decode_phone(figures={"a": 10**20}).figures["a"] == 1e20
+    with pytest.raises(RecordError, match=r"Phone.figures.a must be within 2\*\*53 or written as 1e30"):
+        decode_phone(figures={"a": 10**20 + 1})
+
+
 def test_each_option_of_a_union_is_tried():
     assert (decode_phone(year=2020).year, decode_phone(year="soon").year) == (2020, "soon")
     assert decode_phone(screen=None).screen is None

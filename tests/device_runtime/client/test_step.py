@@ -60,6 +60,11 @@ class TestPath:
         assert server.seen.count("blob") == TRAINING.count("blob") + 1
         assert any(frozen["sha256"] in state.to_fetch for state in phone.saved)
 
+    def test_what_the_last_assignment_named_is_remembered_for_the_cache(self, phone, serving):
+        phone.run()
+        assert phone.state.assignment is None
+        assert set(phone.state.files) == set(serving.files)
+
     def test_it_comes_back_within_the_servers_window_and_takes_the_next_assignment(
         self, phone, server, make_assignment
     ):

@@ -1,4 +1,6 @@
 from dataclasses import replace
+from io import BytesIO
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -187,7 +189,13 @@ class TestSeveralInputs:
         ({"x": PIXELS, "y": Y, "client": Y[:2]}, "client must name an owner for each of 6 examples in x, got 2"),
         ({"x": PIXELS, "y": Y * 0}, r"y has 1 class \(0\); a classifier needs two"),
         ({"x": PIXELS[:0], "y": Y[:0]}, "y has 0 class"),
-        ({"x": PIXELS, "y": Y - 1}, "labels must be 0 to 1, got -1 to 1"),
+        ({"x": PIXELS, "y": Y - 1}, r"labels must be >= 0, got -1; renumber y from 0"),
+        ({"x": PIXELS, "y": -(Y // 2)}, r"labels must be >= 0, got -1; renumber y from 0"),
+        ({"x": PIXELS, "y": Y * 10**9}, r"labels must be below 100000, got 2000000000; correct it, or renumber"),
+        ({"x": PIXELS, "y": Y.astype(np.uint64) + 2**63}, r"labels must be below 100000, got 922337203685477581"),
+        ({"x": PIXELS, "y": Y, "client": "a"}, r"client must name an owner for each example, \[n\], got shape \[\]"),
+        ({"x": PIXELS, "y": Y, "client": Y[:, None]}, r"client must name an owner .* got shape \[6, 1\]"),
+        ({"x": np.full((6, 4), 2**63 + 1, np.uint64), "y": Y}, r"x must hold whole numbers below 2\^63, got 92233"),
         ({"x": PIXELS, "y": Y / 2}, r"y must hold class indices \(integers\) or class names \(strings\), got float64"),
         ({"x": PIXELS.transpose(0, 2, 3, 1), "y": Y}, r"looks channels last; store numpy\.transpose"),
         ({"x": PIXELS.astype(str), "y": Y}, "x must hold numbers that float32 can hold"),
@@ -198,6 +206,43 @@ class TestSeveralInputs:
 def test_what_is_missing_or_does_not_fit_is_named_with_the_cure(save, arrays, message):
     with pytest.raises(SourceError, match=message):
         open_npz(save(**arrays))
+
+
+def test_a_manifests_classes_bound_labels_and_nothing_else_does(save):
+    many = ExampleSpec((3, 4, 5), tuple(map(str, range(100_002))), colour="rgb", scale=1 / 255)
+    assert open_npz(save(x=PIXELS[:1], y=np.array([100_001])), many).class_indices().tolist() == [100_001]
+    few = replace(many, labels=("0", "1"))
+    with pytest.raises(SourceError, match="labels must be below 2, got 18446744073709551615"):
+        open_npz(save(x=PIXELS[:1], y=np.array([2**64 - 1], np.uint64)), few)
+
+
+def claim(shape):
+    """The bytes of an .npy that says it has this shape, and nothing after it."""
+    member = BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return member.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("x.npy", b"hello"), ("x", b"hello"), ("x.npy", claim((10**13,))), ("x.npy", claim((-5, 4))), ("x.npy", b"")],
+)
+def test_a_member_that_is_no_array_or_claims_too_much_is_named(save, name, data):
+    path = save(y=Y)
+    with ZipFile(path, "a") as file:
+        file.writestr(name, data)
+    with pytest.raises(SourceError, match=r"data\.npz cannot be read: .*; write it with numpy\.savez"):
+        open_npz(path)
+
+
+def test_damage_to_a_compressed_file_is_named(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, x=PIXELS, y=Y)
+    data = bytearray(path.read_bytes())
+    data[60:80] = bytes(20)
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"data\.npz cannot be read: .*; write it with numpy\.savez"):
+        open_npz(path)
 
 
 def test_resizing_is_left_to_image_folders(save):

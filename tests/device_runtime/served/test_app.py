@@ -78,9 +78,9 @@ def test_cancelled_it_leaves_after_the_step_and_goes_on_later(app, server, monke
     server.open("ordinary", is_real=True)
     describe = StateFolder.evict
 
-    def cancel_then(folder):
+    def cancel_then(folder, kept):
         device_runtime.cancel()
-        describe(folder)
+        describe(folder, kept)
 
     with monkeypatch.context() as patched:
         patched.setattr(StateFolder, "evict", cancel_then)

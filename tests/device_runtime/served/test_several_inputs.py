@@ -10,7 +10,7 @@ from device_runtime.driver import ClientTerms, Limits, run_client
 from device_runtime.examples.npz import open_npz
 from device_runtime.http_transport import HttpTransport
 from device_runtime.specs import Manifest
-from device_runtime.state_folder import StateFolder
+from device_runtime.state_folder import CACHE_BYTES, StateFolder
 from device_runtime.stopping import StopFlag
 from pipeline.coordinator.publish import publish_artifact
 from profiles.records import decode_record
@@ -56,12 +56,12 @@ def serve(server, artifacts, draw_towers, tmp_path):
     path = tmp_path / "towers.npz"
     np.savez(path, y=y, labels=["left", "right"], **{f"x.{name}": x[name] for name in x.dtype.names})
 
-    def serve_rounds(*wanted):
+    def serve_rounds(*wanted, cache_bytes=CACHE_BYTES):
         rounds = []
         for server.artifact_id, what in wanted:
             rounds.append(server.open(what))
         terms = ClientTerms(server.url, open_npz(path), "npz:towers", Budget(20.0, 1e-5, 5), emulated_seed=1)
-        with StateFolder(tmp_path / "state") as folder:
+        with StateFolder(tmp_path / "state", cache_bytes) as folder:
             outcome = run_client(folder, terms, Limits(max_reports=len(wanted)), StopFlag())
         assert outcome.num_reported == len(wanted), outcome
         return [server.close(round_id) for round_id in rounds]
@@ -77,6 +77,15 @@ def test_two_artifacts_that_share_frozen_tensors_are_trained_with_one_download_o
     assert results[0].aggregate_sha256 != results[1].aggregate_sha256
     assert set(artifacts) < set(downloads)
     assert downloads.count(frozen_sha256) == 1
+
+
+def test_frozen_tensors_above_the_cache_are_downloaded_once_while_assignments_name_them(
+    serve, artifacts, downloads, frozen_sha256
+):
+    for artifact_id in (artifacts[0], artifacts[1], artifacts[0]):
+        serve((artifact_id, "private"), cache_bytes=0)  # each time as a new process
+    assert downloads.count(frozen_sha256) == 1
+    assert downloads.count(artifacts[0]) == 2  # what the assignment before did not name is gone
 
 
 @pytest.fixture(params=["damaged", None])

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from pipeline.compile.extremes import FINITE, LEFT_OUT, check_all_masked, check_huge, check_zeros
+from pipeline.compile.extremes import FINITE, LEFT_OUT, check_all_masked, check_clip, check_huge, check_zeros
 from pipeline.compile.reference import Batch, Reference
 from pipeline.compile.steady_points import CertificateError
 
@@ -69,3 +69,47 @@ def test_zeros_are_finite_or_left_out_where_torch_is_not_finite_either():
 def test_an_example_that_is_left_out_must_not_touch_the_others():
     with pytest.raises(CertificateError, match="examples of zeros, which are not finite, change the sum of the others"):
         check_zeros(Step(one_over, touches_others=True), Torch(np.inf), BATCH)
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """A private step whose norms are those of x times `share`, less where x is moved than where it is scaled."""
+
+    share: object = None
+
+    def gradient(self, batch: Batch, max_grad_norm: float = np.inf) -> tuple:
+        own = batch.x.astype(np.float64)
+        norms = np.linalg.norm(own, axis=1) * (1 if self.share is None else self.share(own))
+        with np.errstate(divide="ignore"):
+            factors = np.minimum(1, max_grad_norm / norms)
+        return (factors * batch.mask) @ own, 0.0, norms * batch.mask
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda x: 1 - 2e-4 * np.isclose(x, 101).all(1),  # of ones, moved by 100
+        lambda x: 1 - 2e-4 * (np.abs(x).max(1) > 5e3),
+        lambda x: 1 - (x[:, 0] != x[:, 1]),  # said to have no gradient
+        lambda x: np.where(x[:, 0] == 1e4, np.nan, 1),
+    ],
+)
+def test_one_example_alone_has_to_stay_within_its_clip_wherever_it_is(share):
+    check_clip(Clipping(), BATCH)
+    with pytest.raises(
+        CertificateError, match=r"one example alone, far from zero, gives a sum of norm .* at clip norm"
+    ):
+        check_clip(Clipping(share), BATCH)
+
+
+def test_ids_are_not_moved():
+    ids = Batch(np.arange(6).reshape(3, 2), np.zeros(3, np.int64), np.ones(3, np.float32))
+    seen = []
+
+    class Step(Clipping):
+        def gradient(self, batch: Batch, max_grad_norm: float = np.inf) -> tuple:
+            seen.append(batch.x)
+            return super().gradient(batch, max_grad_norm)
+
+    check_clip(Step(), ids)
+    assert all(np.array_equal(x, ids.x) for x in seen)

@@ -142,3 +142,22 @@ def test_a_layer_that_still_trains_something_stays_in_training_mode():
 def test_freezing_by_a_pattern_without_match_names_the_nearest():
     with pytest.raises(CompileError, match=r"'wight' matches no parameter; near it are weight"):
         freeze(nn.Linear(2, 2), ["wight"])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("import sys; sys.exit(0)", "{0}:make", "left the program when it was imported; guard its main part"),
+        ("def make(): raise SystemExit(0)", "{0}:make", r"left the program \(code 0\); return the module"),
+        ("def make(:", "{0}:make", "cannot be imported: .*; mend it"),
+        ("", "./{0}.py:make", "named as package.file:factory, with dots and without .py"),
+        ("", ".{0}:make", "named as package.file:factory, with dots and without .py"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_the_users_error(tmp_path, monkeypatch, source, target, message):
+    name = f"nets_{next(NUMBERS)}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(CompileError, match=message):
+        make_module(target.format(name), 0)

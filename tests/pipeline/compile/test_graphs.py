@@ -2,6 +2,7 @@ from math import inf
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -157,3 +158,46 @@ class PlaceDependent(nn.Module):
 def test_a_weight_for_a_place_in_the_batch_is_refused_by_name(compile_module):
     with pytest.raises(CouplingError, match=r"gradient of 'place' is no sum over the examples"):
         compile_module(PlaceDependent(), (4, 1, 2, 2))
+
+
+class Offset(nn.Module):
+    """Takes what all positions have in common off again, so that only their differences reach the loss."""
+
+    def __init__(self, first: nn.Module, channels: int, axis: int) -> None:
+        super().__init__()
+        self.first, self.axis = first, axis
+        self.norm = nn.LayerNorm(channels)
+        self.last = nn.Linear(channels, 3)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        hidden = (hidden - hidden.mean(self.axis, keepdim=True)).movedim(self.axis, 1)
+        return self.last(self.norm(torch.tanh(hidden)).tanh().mean(1))
+
+
+OFFSETS = {
+    "linear": (lambda: Offset(nn.Linear(16, 64), 64, 1), (2, 8, 16)),
+    "pointwise": (lambda: Offset(nn.Conv1d(16, 48, 1), 48, 2), (2, 16, 6)),
+    "convolution": (lambda: Offset(nn.Conv1d(16, 48, 3, padding=1, padding_mode="circular"), 48, 2), (2, 16, 6)),
+    "many positions": (lambda: Offset(nn.Linear(6, 8), 8, 1), (2, 20, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_one_example_alone_never_exceeds_its_clip_norm(compile_module, name):
+    torch.manual_seed(0)
+    make, shape = OFFSETS[name]
+    compiled, rng = compile_module(make(), shape), np.random.default_rng(0)
+    alone, y, positions = (
+        np.array([1, 0], np.float32),
+        np.array([1, 2]),
+        1 if name in {"linear", "many positions"} else 2,
+    )
+    session = onnxruntime.InferenceSession(compiled.gradient_model.SerializeToString())
+    terms = {"segment_weight": np.ones(1, np.float32), "max_grad_norm": np.array(0.1, np.float32)}
+    common_shape = tuple(1 if axis in {0, positions} else size for axis, size in enumerate(shape))
+    for exponent in np.repeat(np.arange(6), 6):
+        common, spread = 10.0**exponent * rng.standard_normal(common_shape), 10 ** rng.uniform(-7, -1)
+        x = (common + 10.0**exponent * spread * rng.standard_normal(shape)).astype(np.float32)
+        (total,) = session.run(["gradient_sum"], {**compiled._inputs(x, y, alone), **terms})
+        assert np.linalg.norm(total.astype(np.float64)) <= 0.1 * (1 + 1e-4)

@@ -28,9 +28,9 @@ IDS = torch.tensor([2, 4, 3, 5])
     [
         (lambda self, ids: self.large(ids), (0, 20)),
         (lambda self, ids: self.large(ids) + self.small(ids), (0, 7)),
-        (lambda self, ids: self.small(ids.reshape(len(ids), 2, 2)[:, 1:].transpose(1, 2)), (0, 7)),
+        (lambda self, ids: self.small(ids.reshape(len(ids), 2, 2).transpose(1, 2)), (0, 7)),
         (lambda self, ids: self.large(torch.cat([ids, ids], 1).unsqueeze(1)), (0, 20)),
-        (lambda self, ids: self.large(ids[:, :2]) + self.small(torch.arange(2)), (0, 20)),  # positions are no ids
+        (lambda self, ids: self.large(ids) + self.small(torch.arange(4)), (0, 20)),  # positions are no ids
         (
             lambda self, ids: self.large.weight[0] * ids.float().unsqueeze(-1),
             (2, 6),
@@ -42,12 +42,31 @@ def test_ids_go_up_to_the_smallest_table_that_they_index(function, limits):
     batch = {"x": torch.stack([IDS, IDS])}
     sizes = table_sizes(export_forward(Lookup(function), batch), batch)
     assert sizes == ({"x": limits[1]} if limits[0] == 0 else {})
-    assert id_limits(sizes, batch) == {"x": limits}
+    assert id_limits(export_forward(Lookup(function), batch), batch) == {"x": limits}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, ids: self.large(ids[:, :1]) + self.small(ids[:, 1:2]),
+        lambda self, ids: self.large(ids[:, 0]) + self.small(ids[:, 1]),
+        lambda self, ids: torch.cat([self.large(ids.split(1, 1)[0]), self.small(ids.split(1, 1)[1])], 1),
+    ],
+    ids=["slices", "columns", "split"],
+)
+def test_each_column_has_the_limit_of_its_own_table_and_the_input_has_none(function):
+    batch = {"x": torch.stack([IDS, IDS])}
+    forward = export_forward(Lookup(function), batch)
+    assert table_sizes(forward, batch) == {}
+    low, high = id_limits(forward, batch)["x"]
+    assert (low, list(high)) == (0, [20, 7, 6, 6])  # the last two index nothing: as the example has them
+    drawn = draw_inputs(ExampleSpec((4,), ("a", "b"), "int64"), {"x": (low, high)}, np.random.default_rng(0), 300)
+    assert list(drawn.max(axis=0)) == [19, 6, 5, 5]
 
 
 def test_numbers_have_no_limits():
     batch = {"x": torch.zeros(2, 4)}
-    assert id_limits(table_sizes(export_forward(nn.Linear(4, 3), batch), batch), batch) == {}
+    assert id_limits(export_forward(nn.Linear(4, 3), batch), batch) == {}
 
 
 def test_drawn_numbers_are_normal_and_drawn_ids_span_their_range():

@@ -75,7 +75,7 @@ def test_a_table_that_is_a_layers_weight_too_keeps_the_cross_term(positions, id_
     graph = GraphBuilder()
     dy, left, right = (graph.input(name, array.shape) for name, array in feeds.items())
     value = added(graph, [Outer(left, right), Lookup(graph.input("ids", ids.shape, np.int64), dy, 6)])
-    assert isinstance(value, Tied)
+    assert isinstance(value, Materialised if positions == 9 else Tied)
     product = np.einsum("btr,btc->brc", feeds["left"], feeds["right"])
     check(graph, value, {**feeds, "ids": ids}, rows_at(ids, feeds["dy"], 6) + product)
 
@@ -99,3 +99,42 @@ def test_products_are_joined_along_their_positions_and_anything_else_is_written_
     mixed = added(graph, [*products, Materialised(graph.input("shares", (BATCH, 5, 4)))])
     assert isinstance(mixed, Materialised)
     assert added(graph, products[:1]) is products[0]
+
+
+def norms_and_sums(graph: GraphBuilder, value: ExampleSum, feeds: dict[str, np.ndarray]) -> tuple:
+    """Norms [B] as the value has them, and of each example's own sum."""
+    outputs = {"squares": value.squared_norms(graph), "sum": value.weighted_sum(graph, graph.input("w", (BATCH,)))}
+    session = onnxruntime.InferenceSession(graph.to_model(outputs, "test").SerializeToString())
+    found = [session.run(list(outputs), {**feeds, "w": alone}) for alone in np.eye(BATCH, dtype=np.float32)]
+    return np.sqrt(found[0][0]), [np.linalg.norm(total.astype(float)) for _, total in found]
+
+
+@pytest.mark.parametrize(("positions", "num_rows"), [(12, 40), (300, 3)])
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_cancel_have_no_smaller_norm_than_what_is_summed(positions, num_rows, seed):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 3, (BATCH, positions // 2)).repeat(2, axis=1)
+    dy = rng.standard_normal((BATCH, positions // 2, 32)).repeat(2, axis=1)
+    dy[:, 1::2] *= -1
+    dy = (dy * (1 + 1e-7 * rng.standard_normal(dy.shape))).astype(np.float32)
+    graph = GraphBuilder()
+    value = Lookup(graph.input("ids", ids.shape, np.int64), graph.input("dy", dy.shape), num_rows)
+    assert value.form == ("ghost norm" if positions < num_rows else "materialised")
+    norms, sums = norms_and_sums(graph, value, {"ids": ids, "dy": dy})
+    assert (sums <= norms * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize("num_products", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_table_whose_uses_cancel_has_no_smaller_norm_than_what_is_summed(num_products, seed):
+    rng = np.random.default_rng(seed)
+    ids, left = rng.integers(0, 40, (BATCH, num_products)), np.zeros((BATCH, num_products, 40), np.float32)
+    right = rng.standard_normal((BATCH, num_products, 32)).astype(np.float32)
+    np.put_along_axis(left, ids[:, :, None], -1, axis=2)
+    dy = (right * (1 + 1e-7 * rng.standard_normal(right.shape))).astype(np.float32)
+    graph = GraphBuilder()
+    lookup = Lookup(graph.input("ids", ids.shape, np.int64), graph.input("dy", dy.shape), 40)
+    value = added(graph, [lookup, Outer(graph.input("left", left.shape), graph.input("right", right.shape))])
+    assert isinstance(value, Tied)
+    norms, sums = norms_and_sums(graph, value, {"ids": ids, "dy": dy, "left": left, "right": right})
+    assert (sums <= norms * (1 + 1e-4)).all()

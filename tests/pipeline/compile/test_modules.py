@@ -112,7 +112,57 @@ def test_the_module_itself_may_be_what_is_replaced():
         prepare_module(nn.Dropout(0.5))
 
 
-def test_the_callers_module_keeps_its_mode_and_the_copy_trains():
-    module = net_with(nn.Dropout(0.5)).eval()
-    assert prepare_module(module).training
-    assert not module.training
+def test_every_layer_keeps_its_own_mode():
+    module = net_with(nn.Dropout(0.0))
+    module[1].eval()
+    prepared = prepare_module(module)
+    assert (prepared.training, prepared[1].training, prepared[3].training) == (True, False, True)
+    assert (module.training, module[1].training) == (True, False)
+
+
+class NormThenReLU(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+class Halving(nn.Dropout):
+    def forward(self, x):
+        return x * 0.5
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda _layer, _x, found: found.relu())
+    return layer
+
+
+def parametrized(layer):
+    nn.utils.parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (NormThenReLU(8).eval(), "a forward of its own"),
+        (Halving(0.5).eval(), "a forward of its own"),
+        (hooked(nn.BatchNorm2d(8).eval()), "hooks"),
+        (hooked(nn.Dropout(0.5).eval()), "hooks"),
+        (parametrized(nn.BatchNorm2d(8).eval()), "parametrizations"),
+    ],
+)
+def test_a_layer_that_does_more_than_torchs_own_is_not_replaced_silently(layer, what):
+    with pytest.raises(CompileError, match=f"layer '1.0' .* has {what}, which replacing it would lose"):
+        prepare_module(net_with(layer))
+
+
+def test_a_subclass_is_not_replaced_by_group_norm():
+    with pytest.raises(CompileError, match="a forward of its own"):
+        prepare_module(net_with(NormThenReLU(8)), replace_batchnorm=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_module_that_cannot_be_copied_is_refused_with_the_cure():
+    module = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 3)))
+    module(torch.zeros(1, 3))
+    with pytest.raises(CompileError, match=r"cannot be copied: .*parametrizations.weight_norm"):
+        prepare_module(module)

@@ -111,3 +111,33 @@ def test_what_ort_training_cannot_do_by_itself_is_left_out_with_the_reason(tmp_p
     assert told.startswith("left out: ")
     assert reason in told
     assert not (tmp_path / "classic").exists()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(64, 2)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4), nn.Flatten(), nn.Linear(64, 2)),
+    ],
+)
+def test_padding_before_a_norm_is_written(tmp_path, module):
+    assert write_ort_training(module, {"x": torch.zeros(2, 2, 4, 4)}, Loss(), tmp_path / "classic") == WRITTEN
+
+
+@pytest.mark.parametrize("pad", [nn.ReflectionPad2d(1), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")])
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 2), nn.InstanceNorm2d(2)])
+def test_reflection_before_a_norm_is_written_or_left_out(tmp_path, pad, norm):
+    module = nn.Sequential(pad, norm, nn.Flatten(), nn.LazyLinear(2))
+    module(torch.zeros(2, 2, 4, 4))
+    told = write_ort_training(module, {"x": torch.zeros(2, 2, 4, 4)}, Loss(), tmp_path / "classic")
+    assert told == WRITTEN or told.startswith("left out: ")
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError, RuntimeError])
+def test_an_export_that_fails_is_a_reason(tmp_path, monkeypatch, kind):
+    def fails(*_):
+        raise kind("no sizes")
+
+    monkeypatch.setattr("pipeline.compile.ort_training.export_plain", fails)
+    told = write_ort_training(nn.Linear(4, 2), {"x": torch.zeros(2, 4)}, Loss(), tmp_path / "classic")
+    assert told == "left out: no sizes"

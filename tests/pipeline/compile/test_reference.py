@@ -172,6 +172,17 @@ def test_a_module_that_insists_on_float32_is_told_so():
         torch_step(module, manifest_of(module, SPEC)).reference(flat(module), batch)
 
 
+def test_ids_made_of_numbers_that_leave_their_table_are_told_so():
+    class Rounding(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.long())
+
+    module = Rounding(nn.Flatten(), nn.Embedding(4, 3))
+    batch = Batch(np.full((1, 1, 2, 2), 7, np.float32), np.array([0]), np.ones(1, np.float32))
+    with pytest.raises(CompileError, match=r"looks something up beyond its size .*; take ids as an input of whole"):
+        torch_step(module, manifest_of(module, SPEC)).reference(flat(module), batch)
+
+
 def test_no_examples_have_no_gradients():
     batch = Batch(np.zeros((0, 1, 2, 2), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     assert torch_step(SOFTMAX, manifest_of(SOFTMAX, SPEC)).reference(flat(SOFTMAX), batch).gradients.shape == (0, 15)

@@ -33,6 +33,13 @@ from pipeline.compile.values import CouplingError
         pytest.param(lambda x: x * x.sum(-1, keepdim=True).sum(-2, keepdim=True), id="sum"),
         pytest.param(lambda x: torch.softmax(x, 1), id="softmax over channels"),
         pytest.param(lambda x: torch.softmax(x, -1), id="softmax over a row"),
+        pytest.param(lambda x: x * x.logsumexp(1)[:, None], id="logsumexp"),
+        pytest.param(lambda x: x * x.logsumexp((1, -1), keepdim=True), id="logsumexp of axes that stay"),
+        pytest.param(lambda x: x * x.norm(dim=1)[:, None], id="norm"),
+        pytest.param(lambda x: x * x.norm(p=1, dim=(1, -1))[:, None, :, None], id="norm of order 1"),
+        pytest.param(
+            lambda x: x * torch.linalg.vector_norm(x, dim=2, keepdim=True), id="norm along an axis that stays"
+        ),
     ],
 )
 @pytest.mark.parametrize("batch", [1, 4])
@@ -104,3 +111,17 @@ def test_batch_normalisation_is_refused_where_it_stands_in_the_forward_graph(mak
 def test_a_layer_whose_operator_has_no_rule_is_refused_by_name(compile_module, sandwich):
     with pytest.raises(CompileError, match="layer 'middle' needs operator Atan, which has no rule; replace"):
         compile_module(sandwich(torch.atan), (4, 1, 4, 4))
+
+
+@pytest.mark.parametrize("divided", [lambda x: 20 // (x + 5), lambda x: 20 % (x + 5), lambda x: x // -1])
+def test_whole_numbers_are_divided_by_safe_constants_alone(compile_module, divided):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(20, 3)
+
+        def forward(self, x):
+            return self.table(divided(x)).mean(1)
+
+    with pytest.raises(CompileError, match=r"divides whole numbers by one that may be 0 or -1; divide by a constant"):
+        compile_module(Net(), (2, 4), dtype=torch.int64)

@@ -147,3 +147,32 @@ def test_lookups_in_values_of_each_example_are_refused(make_node):
         CompileError, match=r"layer 'layer' .Gather. looks up in something else than the rows of a table"
     ):
         RULES["Gather"](graph, make_node("Gather"), [data, ids])
+
+
+@pytest.mark.parametrize("padding", [None, 0])
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda self, x: self.table(x), id="as they are"),
+        pytest.param(lambda self, x: self.table(x + 3), id="moved"),
+        pytest.param(lambda self, x: self.table(x // 2), id="halved"),
+        pytest.param(lambda self, x: self.table(torch.where(x > 2, x, 0)), id="chosen"),
+        pytest.param(lambda self, x: self.table(x.clamp(max=25)), id="clamped"),
+        pytest.param(lambda self, x: self.table(x.relu().clamp(1, 30)), id="between"),
+        pytest.param(lambda self, x: self.table.weight[x - 4], id="from the end"),
+    ],
+)
+def test_ids_beyond_a_table_stop_no_step(check_step, compile_module, function, padding):
+    net = Net(lambda self, x: function(self, x).tanh().mean(1), table=nn.Embedding(9, 3, padding_idx=padding))
+    check_step(net, (4, 5), 3, num_ids=6)
+    compiled = compile_module(net, (4, 5), dtype=torch.int64)
+    ids = np.repeat(np.array([[9], [-10], [2**62], [-(2**63)]]), 5, axis=1)
+    for values in (compiled.gradient(ids, np.zeros(4, np.int64)), compiled.evaluate(ids, np.zeros(4, np.int64))):
+        assert all(np.isfinite(value).all() for value in values)
+
+
+def test_ids_that_count_from_the_end_meet_those_that_do_not(compile_module):
+    net = Net(lambda self, x: self.table[x[:, 0]] + self.table[x[:, 1]], table=torch.randn(9, 3))
+    compiled, y = compile_module(net, (2, 2), dtype=torch.int64), np.array([0, 1])
+    norms = [compiled.gradient(np.array(ids), y)[2] for ids in ([[8, 8], [1, 1]], [[8, -1], [-8, 1]])]
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-6)

@@ -133,3 +133,66 @@ def test_an_extreme_over_the_batch_is_refused_by_name(compile_module):
 
     with pytest.raises(CouplingError, match=r"\(ReduceMax\) takes an extreme over the batch"):
         compile_module(OverAll(), (2, 6))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2, 1, 0, 2), nn.MaxPool2d(3, 2, 1, ceil_mode=True)]
+)
+@pytest.mark.parametrize("lost", [0, 2])
+def test_an_example_without_a_maximum_moves_no_other(compile_module, draw_batch, layer, lost):
+    compiled = compile_module(Pooled(layer, (2, 4, 4)), (4, 2, 4, 4))
+    x, y = draw_batch((4, 2, 4, 4), 3)
+    others = np.arange(4) != lost
+    *_, norms = compiled.gradient(x, y)
+    for value in (np.nan, -np.inf):
+        bad = x.copy()
+        bad[lost] = value
+        *_, found = compiled.gradient(bad, y)
+        np.testing.assert_array_equal(found[others], norms[others])
+
+
+class Masked(nn.Module):
+    """Maximum over the positions in use, which are marked by the first channel: a window may have none."""
+
+    def __init__(self, pool) -> None:
+        super().__init__()
+        self.stem, self.pool = nn.Conv1d(2, 3, 1), pool
+        self.classifier = nn.LazyLinear(3)
+        self(torch.ones(1, 2, 8))
+
+    def forward(self, x):
+        hidden = self.stem(x).masked_fill(x[:, :1] < 0, -torch.inf)
+        return self.classifier(torch.tanh(self.pool(hidden)).flatten(1))
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool1d(2), nn.MaxPool1d(3, 1, 1), nn.MaxPool1d(2, 2, 0, 3)])
+def test_a_masked_maximum_is_torchs(compile_module, draw_batch, pool):
+    x, y = draw_batch((3, 2, 8), 3)
+    x[0, 0], x[1, 0, :4], x[2, 0, 1::2] = -1, -1, -1
+    compiled = compile_module(Masked(pool), x.shape)
+    truth = compiled.truth(x, y)
+    total, _, norms = compiled.gradient(x, y)
+    np.testing.assert_allclose(norms, np.linalg.norm(truth.gradients, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(total, truth.gradients.sum(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: x.amax((2, 3)),
+        lambda x: x.max(dim=2).values,
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Upsample(scale_factor=2),
+        nn.ReflectionPad2d(1),
+        nn.PixelShuffle(2),
+    ],
+)
+def test_constant_padding_goes_before_any_layer(check_step, layer):
+    def padded(x):
+        return layer(nn.functional.pad(x, (1, 2, 0, -1), value=0.3))
+
+    check_step(Pooled(padded, (4, 3, 3)), (2, 4, 3, 3), 3)
+    check_step(Pooled(lambda x: layer(nn.functional.avg_pool2d(nn.ZeroPad2d(1)(x), 2)), (4, 6, 6)), (2, 4, 6, 6), 3)

@@ -42,6 +42,11 @@ def test_what_is_named_weights_is_joined_by_the_rest(forward):
     assert layout.segment_of["0.bias"] == layout.segment_of["1.bias"] == "weights"
 
 
+def test_weights_alone_would_be_all_and_is_refused(forward):
+    with pytest.raises(CompileError, match=r"'weights' is what no pattern matches; call the one of '2\.\*' otherwise"):
+        layout_of(forward, {"weights": "2.*"})
+
+
 def test_a_segment_that_earlier_patterns_emptied_is_refused(forward):
     with pytest.raises(CompileError, match=r"'head' is empty: earlier patterns have all that '2.weight' matches; put"):
         layout_of(forward, {"all": "2.*", "head": "2.weight"})

@@ -73,6 +73,8 @@ class _Function(nn.Module):
         (lambda x: nn.functional.dropout(x, 0.5), r"\(dropout\) drops values at random.*; set p=0"),
         (lambda x: nn.functional.adaptive_max_pool2d(x, 2), r"pools \[3, 3\] to \[2, 2\]; use sizes that divide"),
         (lambda x: x.clamp(x.mean(), x.max()), r"\(clamp\) clamps by bounds that are computed; use torch.minimum"),
+        (lambda x: nn.functional.pad(x, (-1, -2, 0, 0)), r"\(\w+\) leaves nothing of \[2, 4, 3, 3\]; cut off less"),
+        (lambda x: x.norm(p=3, dim=1), r"\(linalg_vector_norm\) is a norm of order 3.0; use order 1 or 2"),
         (
             lambda x: nn.functional.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"),
             r"\(pad\) pads 3 axes by replicate; pad the axes behind",
@@ -86,3 +88,18 @@ class _Function(nn.Module):
 def test_what_cannot_be_exported_is_refused_by_the_layers_path(function, message):
     with pytest.raises(CompileError, match=rf"layer 'outer.1' .*{message}"):
         export_forward(Inside(function), {"x": torch.zeros(2, 4, 3, 3)})
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x.clamp(max=2.5), r"\(clamp\) clamps whole numbers by 2.5; use a whole number"),
+        (
+            lambda x: nn.functional.hardtanh(x, 0, 4),
+            r"\(hardtanh\) takes numbers of type torch.int64 where float32 is needed; cast them with .float\(\)",
+        ),
+    ],
+)
+def test_whole_numbers_are_refused_where_there_is_no_operator_for_them(function, message):
+    with pytest.raises(CompileError, match=rf"layer 'outer.1' .*{message}"):
+        export_forward(Inside(function), {"x": torch.zeros(2, 4, dtype=torch.int64)})

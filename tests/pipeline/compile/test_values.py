@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.compile.builder import GraphBuilder, Tensor
 from pipeline.compile.values import ExampleSum, Materialised, Outer, Plain, reshape, turned
@@ -55,6 +57,8 @@ def test_every_kind_of_sum_gives_shares_norms_and_weighted_sum(make, shape):
 def test_the_form_is_a_ghost_where_positions_are_few_and_shares_where_they_are_many():
     forms = [outer(GraphBuilder(), shape).form for shape in [(1, 2, 2), (4, 8, 8), (5, 8, 8), (3, 1, 4)]]
     assert forms == ["ghost norm", "ghost norm", "materialised", "materialised"]
+    many = [outer(GraphBuilder(), (positions, 512, 512)).form for positions in (128, 129)]
+    assert many == ["ghost norm", "materialised"]
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (2, 6, 5)])
@@ -96,3 +100,26 @@ def test_turning_a_column_into_a_row_moves_nothing():
     both = {"y": turned(graph, graph.inputs[0]), "z": turned(graph, graph.input("w", (2, 3, 4)))}
     model = graph.to_model(both, "test")
     assert [node.op_type for node in model.graph.node] == ["Reshape", "Transpose", "Identity", "Identity"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.sampled_from([(2, 8, 8), (8, 64, 64), (8, 16, 300), (32, 128, 96)]),
+    offset=st.integers(0, 5),
+    spread=st.integers(-8, 0),
+    seed=st.integers(0, 99),
+)
+def test_where_positions_cancel_the_norm_is_no_smaller_than_the_sums(shape, offset, spread, seed):
+    rng, (num_positions, num_rows, num_columns) = np.random.default_rng(seed), shape
+    left = rng.standard_normal((5, num_positions, num_rows))
+    left -= left.mean(1, keepdims=True)
+    common = 10.0**offset * rng.standard_normal((5, 1, num_columns))
+    right = common * (1 + 10.0**spread * rng.standard_normal((5, num_positions, num_columns)))
+    graph = GraphBuilder()
+    value = outer(graph, shape)
+    outputs = {"squares": value.squared_norms(graph), "sum": value.weighted_sum(graph, graph.input("weights", (5,)))}
+    feeds = {"left": left.astype(np.float32), "right": right.astype(np.float32)}
+    assert value.form == "ghost norm"
+    for alone in np.eye(5, dtype=np.float32):
+        squares, total = run(graph, outputs, {**feeds, "weights": alone})
+        assert np.linalg.norm(total.astype(float)) <= np.sqrt(squares @ alone) * (1 + 1e-4)

@@ -40,7 +40,7 @@ def noise_on_the_sum(world, noise_multiplier, key=0):
 
 
 def test_without_noise_the_private_step_is_the_sum_over_the_expected_batch(world):
-    assert np.allclose(noise_on_the_sum(world, 1e-9), 0, atol=1e-8)
+    assert np.allclose(noise_on_the_sum(world, 2.0**-20), 0, atol=5e-6)
 
 
 @pytest.mark.parametrize("noise_multiplier", [1.0, 8.0])

@@ -8,6 +8,7 @@ SCHEDULES = [
     [Release("update", "train", 0.5, 3.0, 40)] * 2,
     [Release("update", "train", 0.01, 1.0, 100), Release("metrics", "train", 0.5, 4.0)],
     [Release("update", "train", 0.1, 1.2, 20), Release("update", "train", 0.2, 1.5, 10)],
+    [Release("update", "train", 1.0, 50.0)],
 ]
 
 
