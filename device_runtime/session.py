@@ -198,7 +198,7 @@ def _check_x(spec: ExampleSpec, x: Inputs) -> None:
 
 
 def _check_ids(manifest: Manifest, x: Inputs) -> None:
-    # The graph would fail in the middle of a step, and in a private one whether it fails tells what was drawn.
+    # For ordinary work, where a clear error helps; in private work such a row is a null record (`is_valid_row`).
     found = example_inputs(x) if manifest.num_ids and len(x) else {}
     for name, num_ids in manifest.num_ids.items():
         if name in found and (found[name].min() < 0 or found[name].max() >= num_ids):

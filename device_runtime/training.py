@@ -2,11 +2,10 @@
 
 Ordinary steps are SGD on shuffled batches. Private steps are DP-SGD ("Deep Learning with Differential Privacy",
 arXiv:1607.00133, Algorithm 1) with Poisson batches and the expected batch size as denominator. The unit is one example
-and neighbours are zero-out (a record replaced by a null record), so how many examples a client holds is public. A row
-that the network cannot take (`is_valid_row`) is a null record and adds nothing; in private work nothing else tells that
-it is none. What
+and neighbours are zero-out (a record replaced by a null record), so how many examples a client holds is public. What
 depends on that count alone (`TooFewExamplesError`) or, in private runs, on noised parameters alone (`DivergedError`)
-may therefore be told to the server.
+may therefore be told to the server. A row that the network cannot take (`is_valid_row`) is a null record and adds
+nothing; in private work nothing else tells that it is none.
 
 What the noise does not protect: clipping happens inside the artifact's graph, so a phone trusts whoever compiled it;
 the number of examples drawn shows in the time a step takes, and in `num_chunks`, which stays on the phone; with

@@ -25,7 +25,7 @@ from pipeline.compile.export import LOGITS, Forward, gradient_graph
 from pipeline.compile.losses import Loss
 from pipeline.compile.lower import Rule, lower
 from pipeline.compile.rules_elementwise import as_shares
-from pipeline.compile.values import CouplingError, ExampleSum, Plain, Value, reshape
+from pipeline.compile.values import CouplingError, ExampleSum, Plain, Value, reshape, summed
 
 LABELS = "y"
 FROZEN_LIMIT = 4096  # elements; a larger tensor that is not trained is an input, so that artifacts can share its values
@@ -195,13 +195,9 @@ def _norms(graph: GraphBuilder, layout: Layout, shares: dict[str, ExampleSum], w
     for segment in layout.segments:
         used = [name for name in layout.shapes if layout.segment_of[name] == segment and name in shares]
         if used:  # a segment that reaches no loss adds nothing
-            total = _sum(graph, [shares[name].squared_norms(graph) for name in used])
+            total = summed(graph, [shares[name].squared_norms(graph) for name in used])
             squares.append(graph.op("Mul", total, weights[segment]))
-    return graph.op("Sqrt", _sum(graph, squares))
-
-
-def _sum(graph: GraphBuilder, terms: list[Tensor]) -> Tensor:
-    return graph.op("Sum", *terms) if len(terms) > 1 else terms[0]
+    return graph.op("Sqrt", summed(graph, squares))
 
 
 def _clip_factors(graph: GraphBuilder, norms: Tensor, max_grad_norm: Tensor) -> Tensor:

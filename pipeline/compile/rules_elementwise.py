@@ -22,7 +22,7 @@ from pipeline.compile.placement import (
     reshaped,
     structured,
 )
-from pipeline.compile.shares import chosen, div_grad_of_shares, each_share, scaled
+from pipeline.compile.shares import broadcast_axes, chosen, div_grad_of_shares, each_share, scaled
 from pipeline.compile.values import ExampleSum, Materialised, Moved, Place, Plain, Value, reshape
 
 
@@ -174,8 +174,7 @@ def apply(graph: GraphBuilder, node: Node, op_type: str, *values: Plain | Moved,
 
 def sum_to(graph: GraphBuilder, node: Node, value: Plain | Moved, shape: tuple[int, ...]) -> Value:
     """Undo broadcasting: sum `value` to `shape` (the gradient of an operand that was broadcast)."""
-    padded = (1,) * (len(value.shape) - len(shape)) + shape
-    axes = tuple(i for i, (wide, narrow) in enumerate(zip(value.shape, padded, strict=True)) if wide != narrow)
+    axes = broadcast_axes(value.shape, shape)
     return to_shape(graph, node, _sum(graph, value, axes, keepdims=True) if axes else value, shape)
 
 

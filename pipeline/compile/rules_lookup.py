@@ -22,7 +22,7 @@ from pipeline.compile.placement import (
     with_axis,
 )
 from pipeline.compile.rules_elementwise import apply, plain, scale, to_shape, unsummed
-from pipeline.compile.values import ExampleSum, Materialised, Moved, Plain, Value, reshape
+from pipeline.compile.values import ExampleSum, Materialised, Moved, Plain, Value, reshape, summed
 
 
 def gather(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
@@ -101,7 +101,7 @@ def _put_back(
         with_zeros = _padded(graph, data, before, after)
         sources = [graph.constant(source) for source in _sources(at, size)]
         terms = [graph.op("Gather", with_zeros, source, axis=inner) for source in sources]
-        result = graph.op("Sum", *terms) if len(terms) > 1 else terms[0]
+        result = summed(graph, terms)
     return with_axis(graph, value, result, axis, (size,))
 
 

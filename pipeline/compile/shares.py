@@ -60,10 +60,15 @@ def each_share(graph: GraphBuilder, node: Node, rule: Rule, dy: ExampleSum, y: P
     return Materialised(result.tensor)
 
 
+def broadcast_axes(wide: tuple[int, ...], narrow: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of `wide` along which a value of shape `narrow` was repeated."""
+    padded = (1,) * (len(wide) - len(narrow)) + narrow
+    return tuple(axis for axis, (size, own) in enumerate(zip(wide, padded, strict=True)) if size != own)
+
+
 def _summed_to(graph: GraphBuilder, value: ExampleSum, shape: tuple[int, ...]) -> Materialised:
     """Undo broadcasting in each share."""
-    padded = (1,) * (len(value.shape) - len(shape)) + shape
-    axes = [1 + i for i, (wide, narrow) in enumerate(zip(value.shape, padded, strict=True)) if wide != narrow]
+    axes = [1 + axis for axis in broadcast_axes(value.shape, shape)]
     shares = value.per_example(graph)
     if axes:
         shares = graph.op("ReduceSum", shares, graph.constant(np.array(axes, np.int64)), keepdims=1)

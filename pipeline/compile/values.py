@@ -217,6 +217,11 @@ def with_rounding(graph: GraphBuilder, squares: Tensor, reach: Tensor) -> Tensor
     return graph.op("Add", squares, graph.op("Mul", reach, graph.constant(ROUNDING, np.float32)))
 
 
+def summed(graph: GraphBuilder, terms: Sequence[Tensor]) -> Tensor:
+    """The sum of the tensors, or the one there is."""
+    return graph.op("Sum", *terms) if len(terms) > 1 else terms[0]
+
+
 def total(graph: GraphBuilder, tensor: Tensor) -> Tensor:
     """Sum over everything but the examples, [B]."""
     return graph.op("ReduceSum", rows(graph, tensor), graph.constant([1], np.int64), keepdims=0)

@@ -11,19 +11,7 @@ from pipeline.compile.lookups import Lookup
 from pipeline.compile.modules import prepare_module
 from pipeline.compile.rules_lookup import RULES
 from pipeline.compile.values import CouplingError, Materialised, Plain
-
-
-class Net(nn.Module):
-    """A function of the examples and of layers and parameters by name."""
-
-    def __init__(self, function, **parts) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, nn.Parameter(part) if isinstance(part, torch.Tensor) else part)
-
-    def forward(self, x):
-        return self.function(self, x)
+from tests.pipeline.compile.nets import Net
 
 
 @pytest.fixture(autouse=True)

@@ -12,22 +12,10 @@ from pipeline.compile.losses import Loss
 from pipeline.compile.modules import prepare_module
 from pipeline.compile.rules_products import RULES
 from pipeline.compile.values import CouplingError, Moved, Outer, Place, Plain
+from tests.pipeline.compile.nets import Net
 
 SIZE = st.integers(1, 5)
 BATCH = st.sampled_from([1, 2, 4])
-
-
-class Net(nn.Module):
-    """A function of the examples and of layers and parameters by name."""
-
-    def __init__(self, function, **parts) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, nn.Parameter(part) if isinstance(part, torch.Tensor) else part)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 @pytest.fixture(autouse=True)
