@@ -24,7 +24,7 @@ from bench.measuring import Bar, Result, new_result, print_result
 from device_runtime.arrays import Vector
 from device_runtime.private_random import PrivateRandom
 from pipeline.coordinator.publish import read_aggregate
-from pipeline.coordinator.worker import run_round
+from pipeline.coordinator.worker import run_rounds
 from pipeline.fleet.rounds import EmulatedRounds
 
 BAR_PHONES, BAR_ROUNDS, BAR_S = 200, 3, 10.0
@@ -92,7 +92,7 @@ def over_http(num_phones: int, num_rounds: int, model: Model) -> list[Row]:
         for number in range(num_rounds + 1):
             began = time.perf_counter()
             plan = plan_round(store, blobs, number, num_phones, model)
-            result = run_round(store, blobs, plan, time.time, wait, PrivateRandom(bytes(32)))
+            result = run_rounds(store, blobs, [plan], time.time, wait, lambda _: PrivateRandom(bytes(32)))[0]
             http_s.append(time.perf_counter() - began)
             if result.num_reports != num_phones:
                 raise RuntimeError(f"round {number} had {result.num_reports} of {num_phones} reports")

@@ -11,7 +11,7 @@ from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.publish import publish_pack
 from pipeline.coordinator.round_rows import load_round
 from pipeline.coordinator.store import Store
-from pipeline.coordinator.worker import run_round
+from pipeline.coordinator.worker import run_rounds
 from pipeline.searching.rounds import open_server_state
 from profiles.records import decode_record
 from profiles.schema import DeviceProfile
@@ -122,12 +122,12 @@ def _hold(
 ) -> str:
     """Hold the round and return its id."""
 
-    def tell(round_id: str) -> None:
+    def tell(round_ids: tuple[str, ...]) -> None:
         with store.transaction():
-            num_reported = load_round(store, round_id).num_reported
+            num_reported = load_round(store, round_ids[0]).num_reported
         wait(num_reported, plan.cohort_size)
 
-    result = run_round(store, blobs, plan, now, tell, PrivateRandom.from_system())
+    result = run_rounds(store, blobs, [plan], now, tell, lambda _: PrivateRandom.from_system())[0]
     if result.status == "failed":
         raise TooFewProfilesError(
             f"{result.reason}; start clients (handheld-device run --server URL), or give them longer with --deadline"

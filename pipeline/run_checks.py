@@ -8,10 +8,10 @@ from pipeline.run_sections import (
     FleetSection,
     PrivacySection,
     RunFile,
-    SearchSection,
     SpaceSection,
     TrainingSection,
 )
+from pipeline.search_sections import EvolutionSection, RandomSearchSection, SearchSection
 
 
 def broken_rules(run: RunFile) -> list[str]:
@@ -24,6 +24,7 @@ def broken_rules(run: RunFile) -> list[str]:
         lines.extend(_fleet_rules(run.fleet))
     if run.privacy is None:
         return [*lines, *_ordinary_rules(run.training)]
+    lines.extend(_plan_rules(run.search))
     return [*lines, *_private_rules(run.training, run.privacy), *_noise_place_rules(run, run.privacy)]
 
 
@@ -60,24 +61,25 @@ def _space_rules(space: SpaceSection) -> Iterator[str]:
 
 
 def _search_rules(search: SearchSection) -> Iterator[str]:
-    sizes = {"population_size": search.population_size, "tournament_size": search.tournament_size}
-    given = [name for name, size in sizes.items() if size is not None]
-    if search.algorithm == "random_search" and given:
-        yield f"[search] random_search has no {' or '.join(given)}; remove it or choose 'regularized_evolution'"
-    if search.algorithm == "regularized_evolution":
-        for name in sizes.keys() - given:
-            yield f"[search] regularized_evolution needs {name}"
-    if search.population_size is not None:
+    if isinstance(search, EvolutionSection):
         if search.population_size > search.trials:
             yield (
                 f"[search] population_size must be <= trials = {search.trials}, got {search.population_size}: "
                 "evolution would never begin"
             )
-        if search.tournament_size is not None and search.tournament_size > search.population_size:
+        if search.tournament_size > search.population_size:
             yield (
                 f"[search] tournament_size must be <= population_size = {search.population_size}, "
                 f"got {search.tournament_size}"
             )
+
+
+def _plan_rules(search: SearchSection) -> Iterator[str]:
+    if not isinstance(search, RandomSearchSection | EvolutionSection):
+        yield (
+            f"[privacy] what {search.algorithm} will release cannot be planned, so it runs without [privacy] only; "
+            "choose 'random_search' or 'regularized_evolution'"
+        )
 
 
 def _round_rules(run: RunFile) -> Iterator[str]:

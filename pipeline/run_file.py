@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.run_checks import broken_rules
 from pipeline.run_sections import RunFile
+from pipeline.search_sections import ALGORITHMS
 
 Place = tuple[int | str, ...]
 
@@ -57,10 +58,14 @@ def parse_run_file(text: str, name: str = "run.toml") -> RunFile:
 
 
 def _line(error: ErrorDetails) -> str:
-    place = error["loc"]
+    place = _untagged(error["loc"])
+    if error["type"].startswith("union_tag"):
+        known = ", ".join(map(repr, ALGORITHMS))
+        given = error["input"].get("algorithm") if isinstance(error["input"], dict) else None
+        return f"[search] algorithm must be one of {known}" + (f", got {given!r:.60}" if given is not None else "")
     parent, key = place[:-1], str(place[-1])
     if error["type"] == "extra_forbidden":
-        return _unknown_key(parent, key)
+        return _unknown_key(parent, key, str(error["loc"][1]) if parent else "")
     if error["type"] == "missing":
         if _section_at(place) is not None:
             return f"lacks the table {_table(place)}"
@@ -70,8 +75,8 @@ def _line(error: ErrorDetails) -> str:
     return f"{_position(place)} must {rule}, got {error['input']!r:.60}"
 
 
-def _unknown_key(parent: Place, key: str) -> str:
-    section = _section_at(parent)
+def _unknown_key(parent: Place, key: str, algorithm: str) -> str:
+    section = _section_at(parent, algorithm)
     known = list(section.model_fields) if section else []
     near = difflib.get_close_matches(key, known, 1)
     if not parent:
@@ -92,8 +97,15 @@ def _table(place: Place) -> str:
     return f"[{'.'.join(str(part) for part in place)}]" if place else ""
 
 
-def _section_at(place: Place) -> type[BaseModel] | None:
+def _untagged(place: Place) -> Place:
+    """Where an error is in the file: without the algorithm's name that chose the record of [search]."""
+    return (place[0], *place[2:]) if len(place) > 1 and place[1] in ALGORITHMS else place
+
+
+def _section_at(place: Place, algorithm: str = "") -> type[BaseModel] | None:
     """The record that describes the table at `place`; None where a plain value belongs."""
+    if place == ("search",) and algorithm in ALGORITHMS:
+        return ALGORITHMS[algorithm]
     hint: Any = RunFile
     for part in place:
         if isinstance(hint, type) and issubclass(hint, BaseModel):

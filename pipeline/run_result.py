@@ -1,5 +1,6 @@
-"""What a finished search leaves in its folder: `result.json` and `model/`, which report and ship read."""
+"""What a finished search leaves in its folder: `result.json` and `models/`, which report and ship read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil, sqrt
 from pathlib import Path
@@ -14,11 +15,15 @@ from profiles.records import decode_record
 from search.candidate import Candidate
 
 Z_95 = 1.959964
-RESULT, MODEL, ARTIFACT, PARAMETERS = "result.json", "model", "artifact", "parameters.safetensors"
+RESULT, MODELS, ARTIFACT, PARAMETERS = "result.json", "models", "artifact", "parameters.safetensors"
 
 
 class NoResultError(FileNotFoundError):
     """The folder holds no finished run."""
+
+
+class UnknownPlatformError(ValueError):
+    """A run was asked for the model of a platform that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,17 @@ class ClassCost:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One candidate of the search.
+    """One trial of the search.
 
     Attributes:
-        accuracy: On the clients' validation splits, as the search saw it; with noise where `is_noisy`.
+        accuracy: On the clients' validation splits, as the search saw it; with noise where `is_noisy`. Without meaning
+            where it was not scored.
         costs: Predicted, one entry a profile.
+        rounds: That it trained.
+        start_from: The trial whose weights it started from; None for fresh ones, or those of a supernet.
+        is_shared: Whether its weights are slices of a supernet's.
+        num_clients: Who took part; None for all.
+        failed: Why it has no score; empty where it has one.
     """
 
     index: int
@@ -49,6 +60,11 @@ class TrialResult:
     is_noisy: bool
     num_examples: int
     costs: tuple[ClassCost, ...]
+    rounds: int = 0
+    start_from: int | None = None
+    is_shared: bool = False
+    num_clients: int | None = None
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ class CurvePoint:
     """Accuracy after a round of training, over all clients' validation splits, known to the emulator alone."""
 
     phase: str
-    trial: int | None
+    trial: int
     round: int
     accuracy: float
 
@@ -116,7 +132,7 @@ class PrivacyResult:
 
 @dataclass(frozen=True)
 class PhaseCostResult:
-    """What one phase cost the clients; `trial` is None outside the search."""
+    """What one trial cost the clients in one phase."""
 
     phase: str
     trial: int | None
@@ -132,14 +148,31 @@ class EmulatorOnly:
     """Exact figures that no phone would tell; for benches, never for a choice, a stop or a model card.
 
     Attributes:
-        test_accuracy: Of the model on all clients' test splits together.
+        test_accuracies: Of each model on all clients' test splits together, by trial.
         search_accuracies: Exact validation accuracy of each trial when it was scored, by trial.
         virtual_s: Length of the run on the fleet's clock.
     """
 
-    test_accuracy: float
+    test_accuracies: dict[str, float]
     search_accuracies: dict[str, float]
     virtual_s: float
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """A trained winner, as it lies in `models/TRIAL`.
+
+    Attributes:
+        platforms: Names of the profiles that it is for; empty in a run without profiles.
+        accuracy: On the clients' test splits.
+    """
+
+    trial: int
+    platforms: tuple[str, ...]
+    num_parameters: int
+    artifact_id: str
+    parameters_sha256: str
+    accuracy: Accuracy
 
 
 @dataclass(frozen=True)
@@ -148,7 +181,7 @@ class RunResult:
 
     Attributes:
         fleet: Number of phones by profile name; empty for a real run.
-        winner: Index of the chosen trial.
+        models: What it found, the one for most platforms first; every platform has one.
         warnings: What whoever ships this should know.
     """
 
@@ -160,12 +193,8 @@ class RunResult:
     num_clients: int
     algorithm: str
     fleet: dict[str, int]
-    winner: int
-    num_parameters: int
-    artifact_id: str
-    parameters_sha256: str
+    models: tuple[ModelResult, ...]
     trials: tuple[TrialResult, ...]
-    accuracy: Accuracy
     costs: tuple[PhaseCostResult, ...]
     versions: dict[str, str]
     privacy: PrivacyResult | None = None
@@ -176,41 +205,91 @@ class RunResult:
     schema: int = 1
 
     @property
+    def main(self) -> ModelResult:
+        """The model for most platforms; the only one of most runs."""
+        return self.models[0]
+
+    @property
     def winning(self) -> TrialResult:
-        """The chosen trial."""
-        return next(trial for trial in self.trials if trial.index == self.winner)
+        """The trial of the main model."""
+        return self.trial(self.main.trial)
+
+    def trial(self, index: int) -> TrialResult:
+        """The trial of that index."""
+        return next(trial for trial in self.trials if trial.index == index)
+
+    def model_for(self, platform: str | None) -> ModelResult:
+        """The model of a platform, by the name of its profile; None for the only one.
+
+        Raises:
+            UnknownPlatformError: The run has no such platform, or several models and none was named.
+        """
+        known = {name: model for model in self.models for name in model.platforms}
+        if platform is None and len(self.models) == 1:
+            return self.models[0]
+        if platform is None:
+            raise UnknownPlatformError(f"this run has {len(self.models)} models: name a platform, {_listed(known)}")
+        if platform not in known:
+            raise UnknownPlatformError(f"this run has no platform {platform!r}: name one of {_listed(known)}")
+        return known[platform]
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's folder as report and ship want it.
+    """A run's folder and one of its models, as ship wants it.
 
     Attributes:
-        parameters: f32[P] of the trained winner.
+        parameters: f32[P] of the trained model.
     """
 
     folder: Path
     result: RunResult
+    model: ModelResult
     artifact: Artifact
     parameters: Vector = field(repr=False)
 
+    @property
+    def trial(self) -> TrialResult:
+        """Of the model."""
+        return self.result.trial(self.model.trial)
 
-def read_finished_run(folder: Path) -> FinishedRun:
-    """Read a run's folder.
+
+def read_result(folder: Path) -> RunResult:
+    """Read what a run found.
 
     Raises:
         NoResultError: The search is not finished, or never was here.
-        ArtifactError, VectorError: A file was altered.
     """
     path = Path(folder) / RESULT
     if not path.is_file():
         raise NoResultError(
             f"{folder} has no {RESULT}: name the folder of a finished run, or finish it with `handheld search --resume`"
         )
-    result = decode_record(RunResult, path.read_bytes())
-    artifact = read_artifact(Path(folder) / MODEL / ARTIFACT, result.artifact_id)
-    parameters = read_parameters(Path(folder) / MODEL / PARAMETERS, artifact.manifest)
-    return FinishedRun(Path(folder), result, artifact, parameters)
+    return decode_record(RunResult, path.read_bytes())
+
+
+def model_folder(folder: Path, trial: int) -> Path:
+    """Where a winner's artifact and parameters lie in a run's folder."""
+    return Path(folder) / MODELS / str(trial)
+
+
+def read_finished_run(folder: Path, platform: str | None = None) -> FinishedRun:
+    """Read a run's folder with the model of a platform; None for the only one.
+
+    Raises:
+        NoResultError: The search is not finished, or never was here.
+        UnknownPlatformError: See `RunResult.model_for`.
+        ArtifactError, VectorError: A file was altered.
+    """
+    result = read_result(folder)
+    model = result.model_for(platform)
+    where = model_folder(folder, model.trial)
+    artifact = read_artifact(where / ARTIFACT, model.artifact_id)
+    return FinishedRun(Path(folder), result, model, artifact, read_parameters(where / PARAMETERS, artifact.manifest))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none was given to it"
 
 
 def accuracy_of(value: float, num_examples: int, noise_deviation: float, how: str) -> Accuracy:

@@ -1,34 +1,13 @@
 """The tables of `run.toml` as frozen records: names, units, ranges. Rules across fields are in `run_checks`."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from device_runtime.terms import NOISE_MULTIPLIERS
+from pipeline.search_sections import SearchSection
+from pipeline.section import Momentum, Names, Options, PositiveFloat, PositiveInt, Section
 from search.architecture import Activation, BlockKind, HeadKind, Normalization
-
-T = TypeVar("T")
-
-
-def _as_options(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return value if isinstance(value, tuple) else (value,)
-
-
-# What a search may choose from: `[8, 16]`; a single value is a list of one.
-Options = Annotated[tuple[T, ...], BeforeValidator(_as_options), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_options), Field(min_length=1)]
-
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A table; unknown keys, other types, NaN and infinity are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -124,24 +103,6 @@ class BudgetSection(Section):
     size_kib: PositiveFloat | None = None
 
 
-class SearchSection(Section):
-    """Table [search].
-
-    Attributes:
-        trials: Candidates trained in total.
-        parallel: Trials asked for at a time.
-        rounds: Rounds that a trial trains.
-        population_size, tournament_size: P and S of `regularized_evolution`; None elsewhere.
-    """
-
-    algorithm: Literal["random_search", "regularized_evolution"]
-    trials: PositiveInt
-    rounds: PositiveInt
-    parallel: PositiveInt = 1
-    population_size: PositiveInt | None = None
-    tournament_size: PositiveInt | None = None
-
-
 class TrainingSection(Section):
     """Table [training]: hyper-parameters, each a value or a list of options that the search chooses from.
 
@@ -235,7 +196,7 @@ class RunFile(Section):
     run: RunSection
     data: DataSection
     space: SpaceSection
-    search: SearchSection
+    search: Annotated[SearchSection, Field(discriminator="algorithm")]
     training: TrainingSection
     final: FinalSection
     round: RoundSection

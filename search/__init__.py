@@ -1,14 +1,12 @@
 """What to try next: search spaces, candidates, algorithms, the Pareto front, and a candidate's cost on a profile."""
 
 from search.algorithm import SearchAlgorithm
-from search.algorithms import ALGORITHMS
 from search.budget import Feasibility, Limits
 from search.candidate import Candidate, HyperParameters, Observation, Trial
 from search.pareto import pareto_front
 from search.space import SearchSpace
 
 __all__ = [
-    "ALGORITHMS",
     "Candidate",
     "Feasibility",
     "HyperParameters",

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Protocol, TypeVar
 
 from profiles.records import decode_record, encode_record
+from search.budget import Feasibility
 from search.candidate import Observation, Trial
 
 S = TypeVar("S")
@@ -37,6 +38,39 @@ class SearchAlgorithm(Protocol[S]):
         Raises:
             ValueError: When a trial is told twice.
         """
+
+    def winners(self, state: S, observations: Sequence[Observation]) -> dict[str, int]:
+        """Index of the trial that each platform ships, by the name of its profile; over all trials of a search.
+
+        A search without profiles has one platform, called "".
+
+        Raises:
+            NoWinnerError: When no scored trial meets a platform's limits.
+        """
+
+
+class NoWinnerError(ValueError):
+    """A search ended without a network for one of its platforms."""
+
+
+def most_accurate(feasibility: Feasibility, observations: Sequence[Observation]) -> dict[str, int]:
+    """For each platform the trial with the highest accuracy within its limits, the earliest of equals.
+
+    Raises:
+        NoWinnerError: When no scored trial is within a platform's limits.
+    """
+    scored = [one for one in observations if one.is_scored]
+    winners = {}
+    for name, limits in (feasibility.platforms or {"": feasibility}).items():
+        fitting = [one for one in scored if limits.is_feasible(one.trial.candidate.architecture)]
+        if not fitting:
+            raise NoWinnerError(
+                f"none of the {len(scored)} scored trials meets the limits{' of ' + name if name else ''}: "
+                "raise its budget, or search longer"
+            )
+        best = max(fitting, key=lambda one: (one.accuracy, -one.trial.index))
+        winners[name] = best.trial.index
+    return winners
 
 
 def save_state(state: object) -> bytes:

@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Violation:
-    """A limit that a network breaks on a device, and by how much."""
+    """What a network needs of a limit on a device, more than is allowed where it breaks it."""
 
     profile: str
     limit: str
@@ -90,13 +90,25 @@ class Feasibility:
         """Every broken limit, by device."""
         return tuple(self._violations(architecture))
 
+    @property
+    def platforms(self) -> dict[str, "Feasibility"]:
+        """The limits of each profile alone, by its name: every platform may get a network of its own."""
+        return {profile.name: replace(self, profiles=(profile,)) for profile in self.profiles}
+
+    def load(self, architecture: Architecture) -> float:
+        """The largest part of a limit that is needed, on any device: at most 1 where every limit is met; 0 without."""
+        return max((one.excess for one in self._needs(architecture)), default=0.0)
+
     def _violations(self, architecture: Architecture) -> Iterator[Violation]:
+        return (one for one in self._needs(architecture) if one.needed > one.allowed)
+
+    def _needs(self, architecture: Architecture) -> Iterator[Violation]:
         for profile in self.profiles:
             limits = self.budgets.get(profile.device_class, self.budgets.get(DEFAULT, Limits()))
             if limits == Limits():
                 continue
             for name, allowed, needed in _compare(limits, _cost(architecture, profile, self.batch_size)):
-                if allowed is not None and needed > allowed:
+                if allowed is not None:
                     yield Violation(profile.name, name, allowed, needed)
 
 

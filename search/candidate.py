@@ -61,22 +61,35 @@ class Trial:
 
     Attributes:
         index: Number of the trial in its search, from 0.
-        rounds: Rounds to train.
-        start_from: Index of the trial whose weights it starts from, sliced to fit; None for fresh weights.
-        clients: Who takes part; None for all.
+        rounds: Rounds to train; 0 scores the weights that it starts from.
+        start_from: Index of the trial whose weights it starts from: of the same network as they are, of a larger one
+            its strongest filters. None for fresh weights.
+        supernet: Of a search whose networks share weights, the largest of them: this one takes its first filters of
+            the shared weights, and what it learns goes back, averaged with what the trials asked for beside it learnt
+            wherever they overlap. None for weights of its own.
+        clients: Who takes part in training and scoring; None for all.
+        is_scored: Whether its clients are asked how good it is.
     """
 
     index: int
     candidate: Candidate
     rounds: int
     start_from: int | None = None
+    supernet: Architecture | None = None
     clients: tuple[str, ...] | None = None
+    is_scored: bool = True
 
     def __post_init__(self) -> None:
         if self.index < 0:
             raise ValueError(f"index must be >= 0, got {self.index}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be >= 1, got {self.rounds}")
+        if self.rounds < (0 if self.is_scored else 1):
+            raise ValueError(f"rounds must be >= 0, and >= 1 of a trial that is not scored, got {self.rounds}")
+        if self.start_from is not None and self.start_from >= self.index:
+            raise ValueError(f"start_from must be an earlier trial than {self.index}, got {self.start_from}")
+        if self.supernet is not None and (self.start_from is not None or self.rounds > 1):
+            raise ValueError("a trial of a supernet starts from the shared weights and trains at most one round")
+        if self.clients is not None and not self.clients:
+            raise ValueError("clients must name at least one; None means all")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,17 @@ class HyperParameterOptions:
             "server_momentum": self.server_momentum,
         }
 
+    def only(self) -> HyperParameters:
+        """The one combination there is.
+
+        Raises:
+            ValueError: A field has several options.
+        """
+        for name, options in self.choices().items():
+            if len(options) > 1:
+                raise ValueError(f"this search chooses no hyper-parameters: give {name} one value, got {list(options)}")
+        return HyperParameters(**{name: options[0] for name, options in self.choices().items()})
+
 
 def _check_each(record: Any, choices: Choices) -> None:
     """Let the record itself refuse an option that is out of its range."""

@@ -75,7 +75,7 @@ class SearchView:
     def began(self, part: "Part", trial: "Trial | None", num_rounds: int) -> None:
         """A trial or the final training begins."""
         if part not in self._tasks:
-            name = "final training" if part.trial is None else f"trial {part.trial}"
+            name = f"trial {part.trial}" if part.phase == "search" else f"final training of trial {part.trial}"
             note = "" if trial is None else describe(trial.candidate.architecture)
             self._tasks[part] = self._progress.add_task(name, total=num_rounds, note=note)
 
@@ -110,10 +110,10 @@ def result_view(result: "RunResult", folder: Path) -> Group:
     """What a search found, for a reader."""
     from pipeline.run_result import epsilon_text  # noqa: PLC0415  (help must not wait for it)
 
-    accuracy = result.accuracy
+    accuracy = result.main.accuracy
     interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
     lines = [
-        f"winner: trial {result.winner}, {result.num_parameters} parameters",
+        f"winner: trial {result.main.trial}, {result.main.num_parameters} parameters",
         f"test accuracy {accuracy.value:.1%} ({interval}; {accuracy.how})",
     ]
     if result.privacy is not None:
@@ -131,7 +131,7 @@ def _trial_table(result: "RunResult") -> Table:
     for name in ("trial", "network", "parameters", "slowest latency ms", "accuracy (validation)"):
         table.add_column(name, justify="left" if name == "network" else "right")
     for trial in sorted(result.trials, key=lambda trial: -trial.accuracy):
-        table.add_row(*_trial_cells(trial), style="bold" if trial.index == result.winner else "")
+        table.add_row(*_trial_cells(trial), style="bold" if trial.index == result.main.trial else "")
     return table
 
 

@@ -4,6 +4,6 @@ from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
-from pipeline.coordinator.worker import run_round
+from pipeline.coordinator.worker import run_rounds
 
-__all__ = ["BlobFolder", "RoundPlan", "RoundResult", "Run", "Store", "run_round"]
+__all__ = ["BlobFolder", "RoundPlan", "RoundResult", "Run", "Store", "run_rounds"]

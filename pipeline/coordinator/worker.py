@@ -1,6 +1,6 @@
-"""Hold one round from its plan to its result, for a search that may be killed and resumed at any moment."""
+"""Hold rounds from their plans to their results, for a search that may be killed and resumed at any moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from device_runtime.measurement_pack import PackManifest, decode_manifest
 from device_runtime.private_random import PrivateRandom
@@ -8,7 +8,7 @@ from device_runtime.specs import Manifest
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.closing import close_round
 from pipeline.coordinator.plans import RoundPlan, check_plan
-from pipeline.coordinator.round_rows import add_round, find_round, load_round, next_round_id
+from pipeline.coordinator.round_rows import add_round, find_round, load_round, next_round_id, open_rounds
 from pipeline.coordinator.rounds import RoundResult, plan_round
 from pipeline.coordinator.store import Store
 from profiles.records import decode_record
@@ -18,24 +18,33 @@ class OtherPlanError(ValueError):
     """A round of this key was planned with other settings."""
 
 
-def run_round(  # noqa: PLR0913, PLR0917  (what a round needs from outside: where, what, time, chance)
+def run_rounds(  # noqa: PLR0913, PLR0917  (what rounds need from outside: where, what, time, chance)
     store: Store,
     blobs: BlobFolder,
-    plan: RoundPlan,
+    plans: Sequence[RoundPlan],
     now: Callable[[], float],
-    wait: Callable[[str], None],
-    private_random: PrivateRandom,
-) -> RoundResult:
-    """Hold a round and return its result. A round of the same key is continued, or its result given, not held twice.
+    wait: Callable[[tuple[str, ...]], None],
+    private_random: Callable[[RoundPlan], PrivateRandom],
+) -> list[RoundResult]:
+    """Hold rounds side by side and return their results, each closed as soon as it is due.
+
+    A round of the same key is continued, or its result given, not held twice.
 
     Args:
-        wait: Called with the round's id until it is due: sleeps a moment, or lets a fleet do its next event.
-        private_random: See `close_round`.
+        wait: Called with the ids of the rounds that are open until one is due: sleeps a moment, or lets a fleet do its
+            next event.
+        private_random: Of each round, see `close_round`.
     """
-    round_id = open_round(store, blobs, plan, now())
-    while not is_due_or_closed(store, round_id, now()):
-        wait(round_id)
-    return close_round(store, blobs, round_id, now(), private_random)
+    ids = {open_round(store, blobs, plan, now()): plan for plan in plans}
+    results: dict[str, RoundResult] = {}
+    while len(results) < len(ids):
+        waiting = waiting_rounds(store, tuple(ids), now())
+        for round_id, plan in ids.items():
+            if round_id not in waiting and round_id not in results:
+                results[round_id] = close_round(store, blobs, round_id, now(), private_random(plan))
+        if waiting:
+            wait(waiting)
+    return [results[round_id] for round_id in ids]
 
 
 def open_round(store: Store, blobs: BlobFolder, plan: RoundPlan, now: float) -> str:
@@ -71,11 +80,11 @@ def _read_manifest(blobs: BlobFolder, plan: RoundPlan) -> Manifest | PackManifes
     return decode_record(Manifest, data)
 
 
-def is_due_or_closed(store: Store, round_id: str, now: float) -> bool:
-    """Whether `close_round` may be called; opens its own transaction."""
+def waiting_rounds(store: Store, round_ids: Collection[str], now: float) -> tuple[str, ...]:
+    """Those of the rounds that `close_round` would not close yet, oldest first; opens its own transaction."""
     with store.transaction():
-        round_ = load_round(store, round_id)
-    return round_.status != "open" or round_.is_due(now)
+        rounds = open_rounds(store)
+    return tuple(one.round_id for one in rounds if one.round_id in round_ids and not one.is_due(now))
 
 
 def closes_at(store: Store, round_id: str) -> float:

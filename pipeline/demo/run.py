@@ -78,7 +78,7 @@ def _run_one(name: str, folder: Path, watcher: Watcher) -> DemoRun:
     report = write_report(ReportRequest(folder, bundle=bundle)).file
     return DemoRun(
         name=name,
-        accuracy=run.result.accuracy.value,
+        accuracy=run.model.accuracy.value,
         exact_accuracy=exact,
         shipped_accuracies=found,
         epsilon=None if privacy is None else privacy.epsilon,

@@ -1,6 +1,6 @@
 """Load without a search: some rounds of a run file's smallest network, and what each of them took."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.choices import space_of
-from pipeline.searching.trials import MAX_ATTEMPTS, Part, Trainer
+from pipeline.searching.trials import MAX_ATTEMPTS, Job, Part, RoundFailedError, Trainer
 from search.candidate import Candidate, HyperParameters
 
 
@@ -89,8 +89,11 @@ class TimedRounds:
         self.store, self.blobs, self.run = self.rounds.store, self.rounds.blobs, self.rounds.run
         self.loads: list[RoundLoad] = []
 
-    def hold(self, plan: RoundPlan) -> RoundResult:
-        """Hold a round."""
+    def hold_all(self, plans: Sequence[RoundPlan]) -> list[RoundResult]:
+        """Hold rounds, one after the other."""
+        return [self._hold(plan) for plan in plans]
+
+    def _hold(self, plan: RoundPlan) -> RoundResult:
         number, before, virtual, began = len(self.loads), self._total(), self.rounds.clock.time, self.clock()
         result = self.rounds.hold(plan, lambda num_reports: self.watch(number, num_reports))
         wall_s, after = self.clock() - began, self._total()
@@ -136,8 +139,10 @@ def run_load(request: LoadRequest, folder: Path, clock: Callable[[], float], wat
     with EmulatedRounds(made.run, folder, made.terms, made.data, made.source) as rounds:
         timed = TimedRounds(rounds, clock, watch)
         cohort = run_file.round.cohort_size
-        trainer = Trainer(run_file, timed, artifacts, {}, made.terms.rotation, lambda *_: None)
-        trainer.train(Part("load"), trainer.start(trained), request.num_rounds)
+        trainer = Trainer(run_file, timed, artifacts, {}, {}, made.terms.rotation, lambda *_: None)
+        (done,) = trainer.train([Job(Part("load", 0), trainer.start(trained), request.num_rounds)])
+        if done.failed:
+            raise RoundFailedError(done.failed)
         names = [phone.profile.name for phone in rounds.fleet.phones]
     phones = {name: names.count(name) for name in sorted(set(names))}
     return Load(phones, cohort, num_parameters, made.terms.num_workers, compile_s, tuple(timed.loads))

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +14,7 @@ from pipeline.coordinator.discarding import last_round_number
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
-from pipeline.coordinator.worker import closes_at, run_round
+from pipeline.coordinator.worker import closes_at, run_rounds
 from pipeline.fleet.asgi import AsgiTransport
 from pipeline.fleet.fleet import Fleet, VirtualClock, World
 from pipeline.fleet.population import FleetTerms, make_phones
@@ -53,7 +53,13 @@ class EmulatedRounds:
             self.fleet.start()
 
     def hold(self, plan: RoundPlan, watch: Callable[[int], None] = lambda _: None) -> RoundResult:
-        """Hold a round; of one that was held before, its result.
+        """Hold one round; see `hold_all`."""
+        return self.hold_all([plan], watch)[0]
+
+    def hold_all(self, plans: Sequence[RoundPlan], watch: Callable[[int], None] = lambda _: None) -> list[RoundResult]:
+        """Hold rounds side by side; of those that were held before, their results.
+
+        The run is kept when all of them are over: killed before, it holds all of them again.
 
         Args:
             watch: Told how many reports the server took so far, each time one came.
@@ -63,19 +69,22 @@ class EmulatedRounds:
         """
         before, deadlines = self.fleet.num_reports, dict[str, float]()
 
-        def wait(round_id: str) -> None:
-            if round_id not in deadlines:
-                self.fleet.check_alive()
-                deadlines[round_id] = closes_at(self.store, round_id)
-            self.fleet.run_until_report(deadlines[round_id])
+        def wait(round_ids: tuple[str, ...]) -> None:
+            for round_id in round_ids:
+                if round_id not in deadlines:
+                    self.fleet.check_alive()
+                    deadlines[round_id] = closes_at(self.store, round_id)
+            self.fleet.run_until_report(min(deadlines[round_id] for round_id in round_ids))
             watch(self.fleet.num_reports - before)
 
-        private_random = PrivateRandom.derived(self._seed, f"round {plan.round_key}")
-        result = run_round(self.store, self.blobs, plan, self.clock.now, wait, private_random)
+        def private_random(plan: RoundPlan) -> PrivateRandom:
+            return PrivateRandom.derived(self._seed, f"round {plan.round_key}")
+
+        results = run_rounds(self.store, self.blobs, plans, self.clock.now, wait, private_random)
         newest = last_round_number(self.store, self.run.run_id)
         if self._saved is None or newest > self._saved.last_round:
             self._saved = save_fleet(self.store, self.run.run_id, self.fleet, self._saved, newest)
-        return result
+        return results
 
     def close(self) -> None:
         """Let everything go."""

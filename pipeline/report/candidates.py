@@ -86,7 +86,7 @@ def candidates_of(result: RunResult, fronts: tuple[Front, ...]) -> CandidateTabl
     columns.append(Column("network", "network", networks))
     columns += [_hyper_parameter(name, trials) for name in _varying(result)]
     columns += _other_costs(fronts, trials)
-    return CandidateTable(tuple(trial.index for trial in trials), result.winner, tuple(columns))
+    return CandidateTable(tuple(trial.index for trial in trials), result.main.trial, tuple(columns))
 
 
 def _scores(result: RunResult, trials: Sequence[TrialResult]) -> Iterator[Column]:

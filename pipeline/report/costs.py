@@ -50,10 +50,9 @@ def costs_of(result: RunResult) -> Costs:
     names = {cost.phase for cost in result.costs}
     ordered = [*(name for name in PHASES if name in names), *sorted(names.difference(PHASES))]
     phases = tuple(_sum(name, (cost for cost in result.costs if cost.phase == name)) for name in ordered)
-    indices = sorted({cost.trial for cost in result.costs if cost.trial is not None})
-    trials = tuple(
-        _sum(str(i), (cost for cost in result.costs if cost.trial == i), i == result.winner) for i in indices
-    )
+    search = [cost for cost in result.costs if cost.phase == "search"]
+    indices = sorted({cost.trial for cost in search if cost.trial is not None})
+    trials = tuple(_sum(str(i), (cost for cost in search if cost.trial == i), i == result.main.trial) for i in indices)
     return Costs(phases, trials, _sum("all", result.costs), _largest(trials))
 
 

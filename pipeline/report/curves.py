@@ -14,20 +14,16 @@ _FAINT = 0.6
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies after each round of one training.
-
-    Attributes:
-        trial: None outside the search.
-    """
+    """Accuracies after each round of one training."""
 
     phase: str
-    trial: int | None
+    trial: int
     points: tuple[CurvePoint, ...]
 
 
 def curves_of(result: RunResult) -> tuple[Curve, ...]:
     """All curves, in the order of the run, each by round."""
-    points: dict[tuple[str, int | None], list[CurvePoint]] = {}
+    points: dict[tuple[str, int], list[CurvePoint]] = {}
     for point in result.curves:
         points.setdefault((point.phase, point.trial), []).append(point)
     return tuple(Curve(*key, tuple(sorted(ones, key=lambda one: one.round))) for key, ones in points.items())
@@ -35,7 +31,7 @@ def curves_of(result: RunResult) -> tuple[Curve, ...]:
 
 def draw_search(curves: tuple[Curve, ...], winner: int) -> Plot | None:
     """Every trial's curve, the winner's on top; None where there is none."""
-    trials = [curve for curve in curves if curve.trial is not None]
+    trials = [curve for curve in curves if curve.phase == "search"]
     if not trials:
         return None
     others = [curve for curve in trials if curve.trial != winner]
@@ -54,7 +50,7 @@ def draw_search(curves: tuple[Curve, ...], winner: int) -> Plot | None:
 
 def draw_final(curves: tuple[Curve, ...]) -> Plot | None:
     """The winner's curve after the search; None where there is none."""
-    final = [curve for curve in curves if curve.trial is None]
+    final = [curve for curve in curves if curve.phase == "final"]
     if not final:
         return None
 

@@ -74,7 +74,7 @@ def _front(result: RunResult, device_class: str) -> Front:
         latency_ms,
         {trial.index: trial.accuracy for trial in trials},
         tuple(trials[i].index for i in on_front),
-        result.winner,
+        result.main.trial,
     )
 
 

@@ -72,10 +72,10 @@ def find_bundle(run_folder: Path, bundle_folder: Path | None, result: RunResult)
     from pipeline.ship.parity import Parity  # noqa: PLC0415
 
     bundle = read_bundle(folder)
-    if (bundle.artifact_id, bundle.parameters_sha256) != (result.artifact_id, result.parameters_sha256):
+    if (bundle.artifact_id, bundle.parameters_sha256) != (result.main.artifact_id, result.main.parameters_sha256):
         raise OtherBundleError(
             f"{folder} holds another model than {run_folder} ({bundle.run}, parameters "
-            f"{bundle.parameters_sha256[:12]} instead of {result.parameters_sha256[:12]}): ship this run, or name its "
+            f"{bundle.parameters_sha256[:12]} instead of {result.main.parameters_sha256[:12]}): ship this run, or name its "
             "own bundle with --bundle"
         )
     sizes = {name: entry.size_bytes for name, entry in bundle.files.items()}

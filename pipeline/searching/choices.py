@@ -1,11 +1,15 @@
 """From a run file's tables to the search's own records: space, limits, algorithm."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from device_runtime.specs import ExampleSpec
 from pipeline.run_sections import BudgetSection, RunFile
+from pipeline.search_sections import Problem
+from pipeline.searching.rounds import RunClient
 from profiles.schema import DeviceProfile
-from search import ALGORITHMS, Feasibility, Limits, SearchAlgorithm, SearchSpace
+from search import Feasibility, Limits, SearchAlgorithm, SearchSpace
+from search.clients import Client
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 
 
@@ -48,19 +52,14 @@ def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
     )
 
 
-def algorithm_of(run_file: RunFile, spec: ExampleSpec, profiles: tuple[DeviceProfile, ...]) -> SearchAlgorithm[Any]:
+def algorithm_of(
+    run_file: RunFile, spec: ExampleSpec, profiles: tuple[DeviceProfile, ...], clients: Iterable[RunClient]
+) -> SearchAlgorithm[Any]:
     """The algorithm that a run file names, with its settings."""
-    section = run_file.search
     budgets = {name: _limits(budget) for name, budget in run_file.budgets.items()}
     feasibility = Feasibility(profiles, budgets, run_file.training.artifact_batch_size)
-    own = {"population_size": section.population_size, "tournament_size": section.tournament_size}
-    return ALGORITHMS[section.algorithm](
-        space_of(run_file, spec),
-        feasibility,
-        section.trials,
-        section.rounds,
-        **{name: value for name, value in own.items() if value is not None},
-    )
+    known = tuple(Client(one.device_id, one.num_examples["train"], one.profile) for one in clients)
+    return run_file.search.make(Problem(space_of(run_file, spec), feasibility, known))
 
 
 def limits_as_plain(run_file: RunFile) -> dict[str, dict[str, float | None]]:

@@ -1,17 +1,36 @@
 """Where a search holds its rounds: with an emulated fleet, or at a running server with the devices that come."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from device_runtime.private_random import PrivateRandom
+from device_runtime.wire import SPLITS
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
-from pipeline.coordinator.worker import run_round
+from pipeline.coordinator.worker import run_rounds
+from profiles.records import from_plain
 
 POLL_S = 0.2
+_CLIENTS = "clients"  # key of the run's record
+
+
+@dataclass(frozen=True)
+class RunClient:
+    """A device of a run, as it was when the run began.
+
+    Attributes:
+        num_examples: By split, which are public.
+        profile: Name of its profile; empty where nobody knows.
+    """
+
+    device_id: str
+    num_examples: dict[str, int]
+    profile: str = ""
 
 
 class Rounds(Protocol):
@@ -21,8 +40,8 @@ class Rounds(Protocol):
     blobs: BlobFolder
     run: Run
 
-    def hold(self, plan: RoundPlan) -> RoundResult:
-        """Hold a round; of one that was held before, its result."""
+    def hold_all(self, plans: Sequence[RoundPlan]) -> list[RoundResult]:
+        """Hold rounds side by side; of those that were held before, their results."""
         ...
 
     def close(self) -> None:
@@ -56,11 +75,30 @@ class AttachedRounds:
         with self.store.transaction():
             self.store.add_run(run)
 
-    def hold(self, plan: RoundPlan) -> RoundResult:
-        """Hold a round; of one that was held before, its result."""
-        return run_round(
-            self.store, self.blobs, plan, time.time, lambda _: time.sleep(POLL_S), PrivateRandom.from_system()
+    def hold_all(self, plans: Sequence[RoundPlan]) -> list[RoundResult]:
+        """Hold rounds side by side; of those that were held before, their results."""
+        return run_rounds(
+            self.store,
+            self.blobs,
+            plans,
+            time.time,
+            lambda _: time.sleep(POLL_S),
+            lambda _: PrivateRandom.from_system(),
         )
+
+    def clients(self) -> tuple[RunClient, ...]:
+        """The devices of the run's kind and examples that had checked in when it began; a resumed run keeps them."""
+        with self.store.transaction():
+            found = self.store.get_record(self.run.run_id, _CLIENTS)
+            if found is not None:
+                return tuple(from_plain(RunClient, one) for one in found)
+            clients = tuple(
+                RunClient(device.device_id, {split: device.check_in.num_examples.get(split, 0) for split in SPLITS})
+                for device in self.store.list_devices()
+                if device.kind == self.run.kind and device.check_in and device.check_in.spec_id == self.run.spec_id
+            )
+            self.store.put_record(self.run.run_id, _CLIENTS, clients)
+        return clients
 
     def close(self) -> None:
         """Close the database; the run stays open for its resumption unless it was finished."""

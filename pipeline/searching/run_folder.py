@@ -2,13 +2,15 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.vectors import write_vector
 from pipeline.run_file import read_run_file
-from pipeline.run_result import ARTIFACT, MODEL, PARAMETERS, RESULT, RunResult
+from pipeline.run_result import ARTIFACT, MODELS, PARAMETERS, RESULT, RunResult
 from pipeline.run_sections import RunFile
+from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.trials import Model
 from profiles.records import encode_record
 
@@ -66,13 +68,14 @@ class RunFolder:
             partial.replace(kept)  # whole or not there: a search killed here begins anew
         return checked
 
-    def finish(self, model: Model, artifact_folder: Path, result: RunResult) -> None:
-        """Write the model, then the result: a folder with a result has its model."""
-        target = self.path / MODEL
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".model-") as temporary:
-            built = Path(temporary) / MODEL
-            shutil.copytree(artifact_folder, built / ARTIFACT)
-            (built / PARAMETERS).write_bytes(write_vector("parameters", model.parameters))
+    def finish(self, models: Mapping[int, Model], artifacts: Artifacts, result: RunResult) -> None:
+        """Write the models, each under its trial's index, then the result: a folder with a result has its models."""
+        target = self.path / MODELS
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".models-") as temporary:
+            built = Path(temporary) / MODELS
+            for trial, model in models.items():
+                shutil.copytree(artifacts.folder_of(model.artifact), built / str(trial) / ARTIFACT)
+                (built / str(trial) / PARAMETERS).write_bytes(write_vector("parameters", model.parameters))
             if target.exists():
                 shutil.rmtree(target)
             built.rename(target)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from device_runtime.accounting import ORDERS, Budget, Release, epsilon_of, planned_order, rdp_by_split
 from device_runtime.terms import NoiseAt, PrivacyTerms, Split
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
+from pipeline.search_sections import EvolutionSection, RandomSearchSection
 
 _NOISE_STEPS = 60
 
@@ -106,9 +107,12 @@ def _planned(run_file: RunFile, privacy: PrivacySection) -> tuple[PlannedRelease
     update = Release("update", "train", privacy.update.sample_rate, privacy.update.noise_multiplier, steps)
     metrics = Release("metrics", "validation", privacy.metrics.sample_rate, privacy.metrics.noise_multiplier)
     test = Release("metrics", "test", privacy.test.sample_rate, privacy.test.noise_multiplier)
-    trials = run_file.search.trials
+    search = run_file.search
+    if not isinstance(search, RandomSearchSection | EvolutionSection):
+        raise ScheduleError(f"what {search.algorithm} will release cannot be planned: remove [privacy]")
+    trials = search.trials
     return (
-        PlannedRelease("search", update, trials * run_file.search.rounds),
+        PlannedRelease("search", update, trials * search.rounds),
         PlannedRelease("search", metrics, trials),
         PlannedRelease("final", update, run_file.final.rounds),
         PlannedRelease("test", test, 1),

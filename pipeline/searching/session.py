@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 from device_runtime.console import versions_of
 from device_runtime.examples import SpecOverrides, open_source
@@ -20,23 +19,21 @@ from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.rounds import EmulatedRounds
-from pipeline.run_result import Accuracy, EmulatorOnly, PhaseCostResult, RunResult, accuracy_of
+from pipeline.run_result import Accuracy, EmulatorOnly, ModelResult, PhaseCostResult, RunResult, accuracy_of
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.choices import algorithm_of, limits_as_plain
 from pipeline.searching.exact import PooledExamples
-from pipeline.searching.loop import Curves, Progress, Search, Unwatched, Watcher, best_of, trial_result
+from pipeline.searching.loop import Curves, Progress, Search, Unwatched, Watcher, trial_result
 from pipeline.searching.privacy_result import privacy_result
-from pipeline.searching.rounds import AttachedRounds, Rounds
+from pipeline.searching.rounds import AttachedRounds, Rounds, RunClient
 from pipeline.searching.run_folder import RunFolder
 from pipeline.searching.schedule import budget_of
-from pipeline.searching.trials import Model, Part, Score, Trainer
+from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trainer
 from profiles.catalogue import load_profile
 from profiles.records import record_id
 from profiles.schema import DeviceProfile
-from search.algorithm import SearchAlgorithm
 
-FINAL, TEST = Part("final"), Part("test")
 VERSIONS = ("handheld", "torch", "onnx", "onnxruntime-training-cpu", "numpy")
 
 
@@ -47,7 +44,8 @@ class Scene:
     Attributes:
         profiles: Which the limits are checked against.
         rotation: Which fifth of the examples is the test split; 0 in a real run.
-        num_clients: Clients wanted in an evaluation, by split.
+        num_clients: Clients wanted in an evaluation with all, by split.
+        clients: Who takes part, as they were when the run began.
         pooled: All emulated clients' examples; None in a real run.
         fleet: Number of phones by profile name; empty in a real run.
     """
@@ -57,8 +55,17 @@ class Scene:
     profiles: tuple[DeviceProfile, ...]
     rotation: int
     num_clients: Mapping[Split, int]
+    clients: tuple[RunClient, ...]
     pooled: PooledExamples | None
     fleet: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Final:
+    """A winner after its final training, and its one test."""
+
+    model: Model
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,7 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     folder = RunFolder(request.output)
     run_file = folder.open(request.run_file, request.is_resumed)
     with open_scene(run_file, request) as scene:
-        algorithm = algorithm_of(run_file, scene.spec, scene.profiles)
-        return _run(run_file, folder, scene, algorithm, watcher)
+        return _run(run_file, folder, scene, watcher)
 
 
 @contextmanager
@@ -112,15 +118,10 @@ def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Mode
     with open_scene(run_file, request) as scene:
         if scene.pooled is None:
             raise ValueError(f"{request.output} is of a real run: nobody holds its clients' examples")
-        algorithm = algorithm_of(run_file, scene.spec, scene.profiles)
-        artifacts = Artifacts(RunFolder(request.output).artifacts, scene.spec, run_file.training.artifact_batch_size)
-        trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, scene.rotation, _ignore)
-        search = Search(algorithm, trainer, scene.rounds, run_file.run.seed, run_file.search.parallel, Unwatched())
-        models = tuple(search.trained(observation.trial) for observation in search.run().observations)
+        search = _search_of(run_file, RunFolder(request.output), scene, Unwatched())
+        progress = search.run()
+        models = tuple(search.model_of(progress, one.trial.index) for one in progress.observations)
         return models, scene.pooled.by_client(split)
-
-
-def _ignore(_part: Part, _num_rounds: int, _model: Model) -> None: ...
 
 
 def _emulated(run_file: RunFile, output: Path) -> Scene:
@@ -130,9 +131,12 @@ def _emulated(run_file: RunFile, output: Path) -> Scene:
     names = [phone.profile.name for phone in rounds.fleet.phones]
     pooled = PooledExamples(made.data, made.source, rotation)
     fleet = {name: names.count(name) for name in sorted(set(names))}
-    counts = [phone.check_in.num_examples for phone in rounds.fleet.phones]
-    num_clients = {split: sum(count[split] > 0 for count in counts) for split in SPLITS}
-    return Scene(rounds, made.source.spec, made.terms.profiles, rotation, num_clients, pooled, fleet)
+    clients = tuple(
+        RunClient(phone.key.key_id, dict(phone.check_in.num_examples), phone.profile.name)
+        for phone in rounds.fleet.phones
+    )
+    num_clients = {split: sum(client.num_examples[split] > 0 for client in clients) for split in SPLITS}
+    return Scene(rounds, made.source.spec, made.terms.profiles, rotation, num_clients, clients, pooled, fleet)
 
 
 def _attached(run_file: RunFile, state: Path) -> Scene:
@@ -142,12 +146,12 @@ def _attached(run_file: RunFile, state: Path) -> Scene:
     run = Run(run_file.run.name, "real", record_id(spec), run_file.run.seed, budget_of(run_file))
     profiles = tuple(load_profile(name) for name in run_file.run.targets or ())
     num_clients = dict.fromkeys(SPLITS, run_file.round.cohort_size)
-    return Scene(AttachedRounds(run, state), spec, profiles, 0, num_clients, None, {})
+    rounds = AttachedRounds(run, state)
+    return Scene(rounds, spec, profiles, 0, num_clients, rounds.clients(), None, {})
 
 
-def _run(
-    run_file: RunFile, folder: RunFolder, scene: Scene, algorithm: SearchAlgorithm[Any], watcher: Watcher
-) -> RunResult:
+def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> Search:
+    """The search with its trainer; nothing is trained yet."""
     pooled = scene.pooled
     exact = None if pooled is None else lambda model, split: pooled.accuracy(model.artifact, model.parameters, split)
     curves = Curves(exact)
@@ -156,28 +160,52 @@ def _run(
         curves.add(part, num_rounds, model)
         watcher.trained(part, num_rounds, model)
 
+    algorithm = algorithm_of(run_file, scene.spec, scene.profiles, scene.clients)
     artifacts = Artifacts(folder.artifacts, scene.spec, run_file.training.artifact_batch_size)
-    trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, scene.rotation, watch)
-    search = Search(algorithm, trainer, scene.rounds, run_file.run.seed, run_file.search.parallel, watcher)
+    clients = {client.device_id: client for client in scene.clients}
+    trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, clients, scene.rotation, watch)
+    return Search(algorithm, trainer, run_file.run.seed, run_file.search.parallel, watcher, curves)
+
+
+def _run(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> RunResult:
+    search = _search_of(run_file, folder, scene, watcher)
     progress = search.run()
-    winner = best_of(progress.observations).trial
-    # Held rounds are read again, not held again: the winner's weights after its trial, and a resumed run's curves.
-    models = {o.trial.index: search.trained(o.trial) for o in progress.observations}
-    watcher.began(FINAL, winner, run_file.final.rounds)
-    model = trainer.train(FINAL, models[winner.index], run_file.final.rounds)
-    score = trainer.evaluate(TEST, model, "test")
-    watcher.scored(TEST, "test", score)
-    result = _result(run_file, scene, progress, model, (score, curves))
-    folder.finish(model, artifacts.folder_of(model.artifact), result)
+    winners = search.winners(progress)
+    finals = _train_winners(search, progress, winners)
+    result = _result(run_file, scene, progress, winners, finals, search.curves)
+    models = {trial: final.model for trial, final in finals.items()}
+    folder.finish(models, search.trainer.artifacts, result)
     with scene.rounds.store.transaction():
         scene.rounds.store.finish_run(scene.rounds.run.run_id)
     return result
 
 
-def _result(
-    run_file: RunFile, scene: Scene, progress: Progress, model: Model, findings: tuple[Score, Curves]
+def _train_winners(search: Search, progress: Progress, winners: dict[str, int]) -> dict[int, Final]:
+    """Each winner's final training and its one test, side by side."""
+    trainer, rounds = search.trainer, search.trainer.run_file.final.rounds
+    trials = sorted(set(winners.values()))
+    jobs = [Job(Part("final", trial), search.model_of(progress, trial), rounds) for trial in trials]
+    for job in jobs:
+        search.watcher.began(job.part, None, rounds)
+    trained = trainer.train(jobs)
+    tests = [Job(Part("test", trial), one.model) for trial, one in zip(trials, trained, strict=True)]
+    finals = {}
+    for trial, one, score in zip(trials, trained, trainer.evaluate(tests, "test"), strict=True):
+        if one.failed or isinstance(score, str):
+            raise RoundFailedError(one.failed or str(score))
+        search.watcher.scored(Part("test", trial), "test", score)
+        finals[trial] = Final(one.model, score)
+    return finals
+
+
+def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
+    run_file: RunFile,
+    scene: Scene,
+    progress: Progress,
+    winners: dict[str, int],
+    finals: dict[int, Final],
+    curves: Curves,
 ) -> RunResult:
-    score, curves = findings
     batch_size = run_file.training.artifact_batch_size
     is_noisy = run_file.privacy is not None
     trials = tuple(trial_result(o, is_noisy, scene.profiles, batch_size) for o in progress.observations)
@@ -191,20 +219,31 @@ def _result(
         num_clients=max(scene.num_clients.values()),
         algorithm=run_file.search.algorithm,
         fleet=scene.fleet,
-        winner=best_of(progress.observations).trial.index,
-        num_parameters=len(model.parameters),
-        artifact_id=model.artifact.artifact_id,
-        parameters_sha256=_sha256(model),
+        models=_models(run_file, winners, finals),
         trials=trials,
-        accuracy=released_accuracy(run_file, score),
         costs=tuple(PhaseCostResult(**vars(cost)) for cost in costs),
         versions=versions_of(VERSIONS),
         privacy=privacy_result(run_file.privacy, scene.rounds),
         curves=curves.points,
-        emulator_only=_emulator_only(scene, model, curves),
+        emulator_only=_emulator_only(scene, finals, curves),
         budgets=limits_as_plain(run_file),
         warnings=_warnings(scene),
     )
+
+
+def _models(run_file: RunFile, winners: dict[str, int], finals: dict[int, Final]) -> tuple[ModelResult, ...]:
+    models = [
+        ModelResult(
+            trial=trial,
+            platforms=tuple(name for name, winner in winners.items() if winner == trial and name),
+            num_parameters=len(final.model.parameters),
+            artifact_id=final.model.artifact.artifact_id,
+            parameters_sha256=_sha256(final.model),
+            accuracy=released_accuracy(run_file, final.score),
+        )
+        for trial, final in finals.items()
+    ]
+    return tuple(sorted(models, key=lambda model: (-len(model.platforms), model.trial)))
 
 
 def released_accuracy(run_file: RunFile, score: Score) -> Accuracy:
@@ -219,11 +258,15 @@ def released_accuracy(run_file: RunFile, score: Score) -> Accuracy:
     return accuracy_of(score.accuracy, num_drawn, noise, f"released once, with noise {where}")
 
 
-def _emulator_only(scene: Scene, model: Model, curves: Curves) -> EmulatorOnly | None:
-    if scene.pooled is None or not isinstance(scene.rounds, EmulatedRounds):
+def _emulator_only(scene: Scene, finals: dict[int, Final], curves: Curves) -> EmulatorOnly | None:
+    pooled = scene.pooled
+    if pooled is None or not isinstance(scene.rounds, EmulatedRounds):
         return None
-    accuracy = scene.pooled.accuracy(model.artifact, model.parameters, "test")
-    return EmulatorOnly(accuracy, curves.last_of_trials(), scene.rounds.clock.time)
+    accuracies = {
+        str(trial): pooled.accuracy(final.model.artifact, final.model.parameters, "test")
+        for trial, final in finals.items()
+    }
+    return EmulatorOnly(accuracies, curves.last_of_trials(), scene.rounds.clock.time)
 
 
 def _warnings(scene: Scene) -> tuple[str, ...]:

@@ -89,19 +89,23 @@ class Shipped:
     parity: Parity
 
 
-def ship_run(run_folder: Path, folder: Path, progress: Progress = lambda _: None) -> Shipped:
+def ship_run(
+    run_folder: Path, folder: Path, progress: Progress = lambda _: None, platform: str | None = None
+) -> Shipped:
     """Write the bundle of a finished run into `folder`, made or, where it is an older bundle, replaced whole.
 
     Args:
         progress: Told in words what begins.
+        platform: Whose model, by the name of its profile; None for the only one.
 
     Raises:
         NoResultError: The run is not finished.
+        UnknownPlatformError: The run has no such platform, or several models and none was named.
         RecordError, ArtifactError, VectorError, ShipError: The run's folder was altered.
         BundleError: `folder` holds something that is no bundle.
         ParityError: A written file differs from the trained model.
     """
-    run = read_finished_run(run_folder)
+    run = read_finished_run(run_folder, platform)
     network = trained_network(run)
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +152,9 @@ def _build(run: FinishedRun, network: TrainedNetwork, folder: Path, progress: Pr
     (folder / CARD).write_text(write_card(run, parity, sizes), encoding="utf-8")
     bundle = Bundle(
         run=run.result.name,
-        artifact_id=run.result.artifact_id,
-        candidate_id=candidate_id(run.artifact.manifest.architecture_id, run.result.winning.candidate.hyper_parameters),
-        parameters_sha256=run.result.parameters_sha256,
+        artifact_id=run.model.artifact_id,
+        candidate_id=candidate_id(run.artifact.manifest.architecture_id, run.trial.candidate.hyper_parameters),
+        parameters_sha256=run.model.parameters_sha256,
         input=INPUT,
         outputs=OUTPUTS,
         files=_entries(folder),

@@ -36,9 +36,10 @@ def write_card(run: FinishedRun, parity: Parity, sizes: Mapping[str, int]) -> st
     )
     environment.filters.update(cell=_cell, percent=_percent, figure=_figure, epsilon=epsilon_text)
     template = environment.from_string((files("pipeline.ship") / f"{CARD}.j2").read_text(encoding="utf-8"))
-    result, winning = run.result, run.result.winning
+    result, winning = run.result, run.trial
     return template.render(
         result=result,
+        model=run.model,
         winning=winning,
         architecture=winning.candidate.architecture,
         hyper_parameters=to_plain(winning.candidate.hyper_parameters),

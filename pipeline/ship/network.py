@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from device_runtime.arrays import Inputs, Vector
 from device_runtime.specs import LayoutEntry
 from pipeline.network import build_module
-from pipeline.run_result import MODEL, PARAMETERS, FinishedRun
+from pipeline.run_result import PARAMETERS, FinishedRun, model_folder
 from profiles.records import to_plain
 from search.layers import layers_of
 
@@ -53,13 +53,13 @@ class TrainedNetwork(nn.Module):
 
 
 def trained_network(run: FinishedRun) -> TrainedNetwork:
-    """The winner of a run with its trained parameters.
+    """One of a run's models with its trained parameters.
 
     Raises:
         ShipError: The run's files do not belong together.
     """
     _check_belongs_together(run)
-    network = build_module(layers_of(run.result.winning.candidate.architecture))
+    network = build_module(layers_of(run.trial.candidate.architecture))
     _load_parameters(network, run.artifact.manifest.layout, run.parameters)
     return TrainedNetwork(network, run.result.spec.shape).eval()
 
@@ -88,13 +88,13 @@ def _load_parameters(network: nn.Module, layout: tuple[LayoutEntry, ...], parame
 
 def _check_belongs_together(run: FinishedRun) -> None:
     result, manifest, cure = run.result, run.artifact.manifest, "run the search again or restore the folder"
-    data = (run.folder / MODEL / PARAMETERS).read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != result.parameters_sha256:
+    data = (model_folder(run.folder, run.model.trial) / PARAMETERS).read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != run.model.parameters_sha256:
         raise ShipError(
-            f"{PARAMETERS} is not what the run trained: sha256 {result.parameters_sha256} expected, {found} found; "
+            f"{PARAMETERS} is not what the run trained: sha256 {run.model.parameters_sha256} expected, {found} found; "
             f"{cure}"
         )
-    if result.winner not in {trial.index for trial in result.trials}:
-        raise ShipError(f"result.json names trial {result.winner} the winner and does not list it; {cure}")
-    if manifest.architecture != to_plain(result.winning.candidate.architecture) or manifest.spec != result.spec:
+    if run.model.trial not in {trial.index for trial in result.trials}:
+        raise ShipError(f"result.json names trial {run.model.trial} a winner and does not list it; {cure}")
+    if manifest.architecture != to_plain(run.trial.candidate.architecture) or manifest.spec != result.spec:
         raise ShipError(f"the artifact in {run.folder} is of another architecture or data than the winner; {cure}")

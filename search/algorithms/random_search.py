@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from search.algorithm import next_index, sort_told
+from search.algorithm import most_accurate, next_index, sort_told
 from search.budget import Feasibility, draw_feasible
 from search.candidate import Candidate, Observation, Trial
 from search.choices import pick
@@ -76,6 +76,9 @@ class RandomSearch:
             num_told=next_index(told, state.num_told),
             seen=(*state.seen, *(observation.trial.candidate for observation in told)),
         )
+
+    def winners(self, state: RandomState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
+        return most_accurate(self.feasibility, observations)
 
     def _draw_unseen(self, seen: Set[Candidate], rng: np.random.Generator) -> Candidate | None:
         for _ in range(_DRAWS):

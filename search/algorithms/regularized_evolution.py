@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from search.algorithm import next_index, sort_told
+from search.algorithm import most_accurate, next_index, sort_told
 from search.budget import Feasibility, InfeasibleError, draw_feasible
 from search.candidate import Candidate, Observation, Trial
 from search.space import SearchSpace
@@ -70,6 +70,9 @@ class RegularizedEvolution:
         scored = (observation for observation in told if observation.is_scored)
         population = (*state.population, *scored)[-self.population_size :]
         return replace(state, step=state.step + 1, num_told=next_index(told, state.num_told), population=population)
+
+    def winners(self, state: EvolutionState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
+        return most_accurate(self.feasibility, observations)
 
     def _propose(self, state: EvolutionState, rng: np.random.Generator) -> Candidate:
         smallest = self.space.smallest()

@@ -2,7 +2,7 @@ import pytest
 
 from profiles.records import RecordError
 from search.algorithm import load_state, next_index, save_state, sort_told
-from search.algorithms import ALGORITHMS
+from search.algorithms import RandomSearch, RegularizedEvolution
 from search.architecture import Architecture, Stem
 from search.budget import Feasibility
 from search.candidate import Candidate, HyperParameters, Observation, Trial
@@ -31,7 +31,7 @@ def test_the_next_trial_comes_after_the_last_told_and_after_nothing_one_later(in
 
 
 def test_a_state_of_another_algorithm_is_refused(small_space):
-    search = ALGORITHMS["random_search"](small_space, FREE, num_trials=2, rounds=1)
-    evolution = ALGORITHMS["regularized_evolution"](small_space, FREE, num_trials=2, rounds=1)
+    search = RandomSearch(small_space, FREE, num_trials=2, rounds=1)
+    evolution = RegularizedEvolution(small_space, FREE, num_trials=2, rounds=1)
     with pytest.raises(RecordError, match="EvolutionState has an unknown key 'seen'"):
         load_state(evolution, save_state(search.init(0)))

@@ -6,12 +6,17 @@ from typing import Any
 import pytest
 
 from search.algorithm import SearchAlgorithm, load_state, save_state
-from search.algorithms import ALGORITHMS
+from search.algorithms import RandomSearch, RegularizedEvolution
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation, Trial
 
-OWN_SETTINGS = {"random_search": {}, "regularized_evolution": {"population_size": 5, "tournament_size": 2}}
 NUM_TRIALS = 14
+MAKERS = {
+    "random_search": lambda space, feasibility: RandomSearch(space, feasibility, NUM_TRIALS, rounds=3),
+    "regularized_evolution": lambda space, feasibility: RegularizedEvolution(
+        space, feasibility, NUM_TRIALS, rounds=3, population_size=5, tournament_size=2
+    ),
+}
 
 
 @pytest.fixture
@@ -19,10 +24,9 @@ def feasibility(make_profile) -> Feasibility:
     return Feasibility((make_profile("phone", "mid", 0.01),), {"mid": Limits(size_kib=3.0)}, 8)
 
 
-@pytest.fixture(params=sorted(ALGORITHMS))
+@pytest.fixture(params=sorted(MAKERS))
 def algorithm(request, small_space, feasibility) -> SearchAlgorithm[Any]:
-    settings = OWN_SETTINGS[request.param]
-    return ALGORITHMS[request.param](small_space, feasibility, num_trials=NUM_TRIALS, rounds=3, **settings)
+    return MAKERS[request.param](small_space, feasibility)
 
 
 def observe(trials: Sequence[Trial]) -> list[Observation]:
@@ -119,9 +123,9 @@ def test_a_trial_is_told_once(algorithm):
         algorithm.tell(state, observations)
 
 
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+@pytest.mark.parametrize("name", sorted(MAKERS))
 def test_an_impossible_budget_is_an_error_and_not_a_loop(name, small_space, make_profile):
     feasibility = Feasibility((make_profile("slow-phone", "mid", 0.01),), {"default": Limits(latency_ms=0.25)}, 8)
-    algorithm = ALGORITHMS[name](small_space, feasibility, num_trials=4, rounds=1, **OWN_SETTINGS[name])
+    algorithm = MAKERS[name](small_space, feasibility)
     with pytest.raises(InfeasibleError, match=r"no candidate met budget latency_ms=0.25 on slow-phone in 1000 draws"):
         algorithm.ask(algorithm.init(0), 1)

@@ -1,0 +1,108 @@
+"""Table [search]: one record for each algorithm, with the settings that it has and no other."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.section import PositiveInt, Section
+from search.algorithm import SearchAlgorithm
+from search.algorithms.fednas import FedNas, Schedule
+from search.algorithms.random_search import RandomSearch
+from search.algorithms.regularized_evolution import RegularizedEvolution
+from search.budget import Feasibility
+from search.clients import Client
+from search.space import SearchSpace
+
+Part = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every algorithm searches in."""
+
+    space: SearchSpace
+    feasibility: Feasibility
+    clients: tuple[Client, ...]
+
+
+class RandomSearchSection(Section):
+    """Table [search] of random search.
+
+    Attributes:
+        trials: Candidates trained in total.
+        rounds: Rounds that a trial trains.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["random_search"]
+    trials: PositiveInt
+    rounds: PositiveInt
+    parallel: PositiveInt = 1
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        return RandomSearch(problem.space, problem.feasibility, self.trials, self.rounds)
+
+
+class EvolutionSection(Section):
+    """Table [search] of regularised evolution.
+
+    Attributes:
+        trials: Candidates trained in total.
+        rounds: Rounds that a trial trains.
+        population_size, tournament_size: P and S.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["regularized_evolution"]
+    trials: PositiveInt
+    rounds: PositiveInt
+    population_size: PositiveInt
+    tournament_size: PositiveInt
+    parallel: PositiveInt = 1
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        sizes = self.population_size, self.tournament_size
+        return RegularizedEvolution(problem.space, problem.feasibility, self.trials, self.rounds, *sizes)
+
+
+class FedNasSection(Section):
+    """Table [search] of FedNAS, which prunes the space's largest network until all limits are met.
+
+    Attributes:
+        groups: G, groups of clients of nearly equal data; each candidate trains on one. 1 trains it on everybody.
+        pretrain_rounds: R_pre, rounds of every candidate of a step.
+        keep: k, candidates that go on; without it all.
+        rounds: R, further rounds of those, at most; 0 for none.
+        schedule: Of these rounds: `constant`; `growing` on the way to the limits; `adaptive` goes on until the leader
+            is two standard errors ahead.
+        first_reduction: What the first step takes away, a part of the largest network's load.
+        decay: Each step's reduction over the one before.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["fednas"]
+    groups: PositiveInt
+    pretrain_rounds: PositiveInt = 2
+    keep: PositiveInt | None = None
+    rounds: Annotated[int, Field(ge=0)] = 5
+    schedule: Schedule = "constant"
+    first_reduction: Part = 0.1
+    decay: Part = 0.96
+    parallel: PositiveInt = 64
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        settings = self.model_dump(exclude={"algorithm", "parallel"})
+        return FedNas(problem.space, problem.feasibility, problem.clients, **settings)
+
+
+SearchSection = RandomSearchSection | EvolutionSection | FedNasSection
+# By the names that run files give them.
+ALGORITHMS: dict[str, type[Section]] = {
+    "random_search": RandomSearchSection,
+    "regularized_evolution": EvolutionSection,
+    "fednas": FedNasSection,
+}

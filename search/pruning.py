@@ -1,0 +1,84 @@
+"""Prune a network block by block: narrower stems and stages, on the server, without a client.
+
+Widths are multiples of 8, and at last 4 ("NetAdapt", arXiv:1804.03230; FedNAS, arXiv:2002.06352). Stages tied by a skip
+are pruned together, since a sum needs equal widths. The output layer is never pruned.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from search.architecture import Architecture
+from search.layers import layers_of
+
+WIDTH_STEP, LEAST_WIDTH = 8, 4
+Block = tuple[int, ...]  # places that have one width: 0 is the stem, i + 1 stage i
+
+
+def blocks_of(network: Architecture) -> tuple[Block, ...]:
+    """The prunable blocks, in execution order."""
+    blocks: list[Block] = [(0,)]
+    tied = _stages_with_skip_from_before(network)
+    for stage in range(len(network.stages)):
+        place = stage + 1
+        if stage in tied:
+            blocks[-1] = (*blocks[-1], place)
+        else:
+            blocks.append((place,))
+    return tuple(blocks)
+
+
+def width_of(network: Architecture, block: Block) -> int:
+    """Output channels of a block."""
+    return network.stem.width if block[0] == 0 else network.stages[block[0] - 1].width
+
+
+def with_width(network: Architecture, block: Block, width: int) -> Architecture:
+    """The network with a block of another width."""
+    stem = replace(network.stem, width=width) if 0 in block else network.stem
+    stages = tuple(
+        replace(stage, width=width) if place in block else stage for place, stage in enumerate(network.stages, start=1)
+    )
+    return replace(network, stem=stem, stages=stages)
+
+
+def narrower(width: int) -> Iterator[int]:
+    """All smaller widths, the next one first."""
+    below = (width - 1) // WIDTH_STEP * WIDTH_STEP
+    yield from range(below, 0, -WIDTH_STEP)
+    if width > LEAST_WIDTH:
+        yield LEAST_WIDTH
+
+
+def prune(
+    network: Architecture, block: Block, load: Callable[[Architecture], float], target: float
+) -> Architecture | None:
+    """The network with this block as wide as brings its load to `target` or below; None where no width does.
+
+    Args:
+        load: What the whole network needs.
+    """
+    for width in narrower(width_of(network, block)):
+        pruned = with_width(network, block, width)
+        if load(pruned) <= target:
+            return pruned
+    return None
+
+
+def scale_widths(network: Architecture, factor: float) -> Architecture:
+    """Every block `factor` times as wide, rounded to the nearest width that there is; the usual way to a smaller net.
+
+    Raises:
+        ValueError: When factor is not > 0.
+    """
+    if not factor > 0:
+        raise ValueError(f"factor must be > 0, got {factor}")
+    for block in blocks_of(network):
+        width = width_of(network, block)
+        network = with_width(network, block, min((width, *narrower(width)), key=lambda w: abs(w - factor * width)))
+    return network
+
+
+def _stages_with_skip_from_before(network: Architecture) -> set[int]:
+    """Stages whose first block adds its input, so that stage and predecessor have one width."""
+    firsts = {f"stages.{stage}.0.add": stage for stage in range(len(network.stages))}
+    return {firsts[layer.name] for layer in layers_of(network) if layer.name in firsts}

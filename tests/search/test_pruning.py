@@ -1,0 +1,48 @@
+"""Pruning: which blocks there are, and how narrow they become."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.architecture import Architecture, Stage, Stem
+from search.layers import layers_of, num_parameters
+from search.pruning import blocks_of, narrower, prune, scale_widths, width_of, with_width
+
+PLAIN = Architecture((1, 8, 8), 10, Stem(24), (Stage("depthwise", 32), Stage("depthwise", 20, depth=2, stride=2)))
+TIED = replace(
+    PLAIN, stem=Stem(16), stages=(Stage("inverted", 16), Stage("inverted", 16, depth=2), Stage("inverted", 8))
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "smaller"), [(32, [24, 16, 8, 4]), (20, [16, 8, 4]), (9, [8, 4]), (8, [4]), (6, [4]), (4, []), (3, [])]
+)
+def test_widths_are_multiples_of_eight_and_at_last_four(width, smaller):
+    assert list(narrower(width)) == smaller
+
+
+def test_stages_joined_by_a_skip_are_one_block():
+    assert blocks_of(PLAIN) == ((0,), (1,), (2,))
+    assert blocks_of(TIED) == ((0, 1, 2), (3,))
+    narrow = with_width(TIED, (0, 1, 2), 8)
+    assert (narrow.stem.width, [stage.width for stage in narrow.stages]) == (8, [8, 8, 8])
+    skips = [layer.name for layer in layers_of(TIED) if layer.kind == "add"]
+    assert skips == [layer.name for layer in layers_of(narrow) if layer.kind == "add"][: len(skips)]
+
+
+def test_a_block_is_pruned_as_little_as_the_target_asks_for():
+    loads = {width: num_parameters(with_width(PLAIN, (1,), width)) for width in (24, 16, 8, 4)}
+    for target, expected in ((loads[24], 24), (loads[24] - 1, 16), (loads[4], 4)):
+        pruned = prune(PLAIN, (1,), num_parameters, target)
+        assert width_of(pruned, (1,)) == expected
+        assert with_width(pruned, (1,), 32) == PLAIN  # and nothing else
+    assert prune(PLAIN, (1,), num_parameters, loads[4] - 1) is None
+
+
+def test_uniform_scaling_takes_the_nearest_width_there_is():
+    scaled = scale_widths(PLAIN, 0.5)
+    assert (scaled.stem.width, [stage.width for stage in scaled.stages]) == (16, [16, 8])
+    assert scale_widths(PLAIN, 1.0) == PLAIN
+    assert {scale_widths(PLAIN, 0.01).stem.width} == {4}
+    with pytest.raises(ValueError, match="factor must be > 0, got 0"):
+        scale_widths(PLAIN, 0)
