@@ -87,9 +87,9 @@ def run_row(place: str, result: RunResult) -> dict[str, Any]:
         "seed": result.seed,
         "epsilon": result.privacy.epsilon,
         "delta": result.privacy.delta,
-        "test_accuracy": result.emulator_only.test_accuracy,
-        "released_accuracy": result.accuracy.value,
-        "winner": result.winner,
+        "test_accuracy": result.emulator_only.test_accuracies[str(result.main.trial)],
+        "released_accuracy": result.main.accuracy.value,
+        "winner": result.main.trial,
         "exact_search_accuracies": result.emulator_only.search_accuracies,
         "adversary": result.privacy.adversary,
     }

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from pipeline.run_checks import broken_rules
 from pipeline.run_sections import RunFile
 from pipeline.search_sections import ALGORITHMS
+from pipeline.section import Section
 
 Place = tuple[int | str, ...]
 
@@ -104,8 +105,8 @@ def _untagged(place: Place) -> Place:
 
 def _section_at(place: Place, algorithm: str = "") -> type[BaseModel] | None:
     """The record that describes the table at `place`; None where a plain value belongs."""
-    if place == ("search",) and algorithm in ALGORITHMS:
-        return ALGORITHMS[algorithm]
+    if place[:1] == ("search",):
+        return ALGORITHMS.get(algorithm, Section) if len(place) == 1 else None
     hint: Any = RunFile
     for part in place:
         if isinstance(hint, type) and issubclass(hint, BaseModel):

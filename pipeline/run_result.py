@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import ceil, sqrt
+from math import sqrt
 from pathlib import Path
 
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, read_artifact
 from device_runtime.specs import ExampleSpec
-from device_runtime.terms import Split
 from device_runtime.vectors import read_parameters
 from device_runtime.wire import RunKind
+from pipeline.privacy_spent import PrivacyResult
 from profiles.records import decode_record
 from search.candidate import Candidate
 
@@ -94,48 +94,12 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class PhaseSpent:
-    """Privacy that one phase spent on one split by one kind of release, on the client that spent most there.
-
-    Attributes:
-        epsilon: Of this row alone, at the run's delta and order; rows of a split add up in `rdp`, not in epsilon.
-    """
-
-    phase: str
-    split: Split
-    kind: str
-    num_releases: int
-    rdp: float
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class PrivacyResult:
-    """What the run spent.
-
-    Attributes:
-        epsilon: The total: the largest of `epsilon_by_split`, since an example is in one split.
-        adversary: Against whom it holds.
-    """
-
-    unit: str
-    neighbours: str
-    noise_at: str
-    adversary: str
-    delta: float
-    target_epsilon: float
-    order: int
-    epsilon: float
-    epsilon_by_split: dict[str, float]
-    phases: tuple[PhaseSpent, ...]
-
-
-@dataclass(frozen=True)
 class PhaseCostResult:
-    """What one trial cost the clients in one phase."""
+    """What one trial cost the clients in one phase by assignments of one kind: `train` or `evaluate`."""
 
     phase: str
     trial: int | None
+    kind: str
     num_assignments: int
     examples: int
     device_seconds: float
@@ -213,6 +177,11 @@ class RunResult:
     def winning(self) -> TrialResult:
         """The trial of the main model."""
         return self.trial(self.main.trial)
+
+    @property
+    def main_platform(self) -> str | None:
+        """One of the main model's platforms, to name it by; None in a run without profiles."""
+        return next(iter(self.main.platforms), None)
 
     def trial(self, index: int) -> TrialResult:
         """The trial of that index."""
@@ -305,15 +274,3 @@ def accuracy_of(value: float, num_examples: int, noise_deviation: float, how: st
     deviation = sqrt(shifted * (1 - shifted) / (num_examples + 4) + noise_deviation**2)
     low, high = min(value, shifted) - Z_95 * deviation, max(value, shifted) + Z_95 * deviation
     return Accuracy(value, max(0.0, low), min(1.0, high), num_examples, how)
-
-
-def epsilon_text(value: float) -> str:
-    """An epsilon to two digits, upwards: nothing we print promises more privacy than there is."""
-    return f"{ceil(value * 100 - 1e-7) / 100:.2f}"
-
-
-def adversary_of(noise_at: str) -> str:
-    """Against whom the epsilon of a run holds."""
-    if noise_at == "device":
-        return "everybody who sees what leaves a phone, the server included"
-    return "everybody but the server, which sees each phone's raw sums (against it epsilon is infinite)"

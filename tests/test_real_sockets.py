@@ -21,7 +21,7 @@ from pipeline.coordinator.closing import close_round
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
 from pipeline.coordinator.round_rows import load_round, reports_of_round
-from pipeline.coordinator.worker import is_due_or_closed, open_round
+from pipeline.coordinator.worker import open_round, waiting_rounds
 from pipeline.digits import SPEC
 from pipeline.server.state import open_state
 from profiles.records import record_id
@@ -119,7 +119,8 @@ class Search:
             return load_round(self.state.store, round_id).num_reported
 
     def close(self, round_id: str, processes):
-        wait_for(lambda: is_due_or_closed(self.state.store, round_id, time.time()), processes, f"round {round_id}")
+        store = self.state.store
+        wait_for(lambda: not waiting_rounds(store, (round_id,), time.time()), processes, f"round {round_id}")
         result = close_round(self.state.store, self.state.blobs, round_id, time.time(), PrivateRandom(bytes(32)))
         if result.aggregate_sha256 is not None:
             self.parameters = self.parameters + read_aggregate(

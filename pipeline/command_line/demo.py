@@ -40,7 +40,7 @@ def demo(
 
 
 def _view(runs: "tuple[DemoRun, ...]") -> Group:
-    from pipeline.run_result import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.privacy_spent import epsilon_text  # noqa: PLC0415  (help must not wait for it)
 
     table = Table(title="what the demo found, trained and shipped")
     for name in ("run", "epsilon", "accuracy as released", "exact (emulator only)", *runs[0].shipped_accuracies):

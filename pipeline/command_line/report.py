@@ -1,12 +1,17 @@
-"""`handheld report`: what a finished run found and what it cost, as one page."""
+"""`handheld report`: what a finished run found and what it cost, as one page; or the cost alone."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from pipeline.report.costs import CostRow, Costs
+    from pipeline.run_result import RunResult
 
 EXAMPLE = "handheld report runs/digits"
 
@@ -19,6 +24,9 @@ def report(
     bundle: Annotated[
         Path | None, typer.Option(help="Folder that `handheld ship` wrote; left out, RUN/bundle where it is there.")
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Tell what the clients paid, by phase, and write no page.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a run's report: one HTML file that opens offline.
@@ -26,9 +34,47 @@ def report(
     It shows the winner, the Pareto fronts, learning curves, what the clients paid, what was spent of their privacy, the
     network, and what was shipped. The same run gives the same bytes.
     """
+    if cost:
+        if output is not None or bundle is not None:
+            raise typer.BadParameter("--cost writes no page: leave --output and --bundle out")
+        _tell_cost(run, json)
+        return
     with Console(stderr=True).status("drawing"):
+        from pipeline.limits import limits_in_words  # noqa: PLC0415  (help must not wait for it)
         from pipeline.report.page import ReportRequest, write_report  # noqa: PLC0415  (matplotlib)
 
         written = write_report(ReportRequest(run, output, bundle))
+        limits = [limits_in_words(needs) for needs in written.platforms]
     told = "" if written.has_bundle else "; nothing was shipped yet, or --bundle does not say where"
-    print_result(written, json, f"report: {written.file} ({written.size_bytes / 1024:.0f} KiB){told}")
+    print_result(written, json, Group(f"report: {written.file} ({written.size_bytes / 1024:.0f} KiB){told}", *limits))
+
+
+def _tell_cost(folder: Path, json: bool) -> None:
+    from pipeline.report.costs import costs_of  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.run_result import read_result  # noqa: PLC0415
+
+    result = read_result(folder)
+    costs = costs_of(result)
+    print_result([*costs.stages, costs.total], json, _cost_table(result, costs))
+
+
+def _cost_table(result: "RunResult", costs: "Costs") -> Table:
+    table = Table(title=f"{result.name}: what its clients paid", title_justify="left")
+    for name in ("phase", "stage"):
+        table.add_column(name, no_wrap=True)
+    for name in ("client-rounds", "evaluations", "seconds", "bytes up", "bytes down"):
+        table.add_column(name, justify="right")
+    for row in costs.stages:
+        table.add_row(*_cost_cells(row))
+    table.add_section()
+    table.add_row(*_cost_cells(costs.total), style="bold")
+    source = "predicted from the profiles" if result.kind == "emulated" else "as the devices reported"
+    table.caption = f"client-rounds: of training; seconds of clients, {source}"
+    return table
+
+
+def _cost_cells(row: "CostRow") -> tuple[str, ...]:
+    from pipeline.report.formats import significant, size  # noqa: PLC0415  (help must not wait for it)
+
+    counts = f"{row.client_rounds:,}", f"{row.evaluations:,}"
+    return row.name, row.stage, *counts, significant(row.client_seconds), size(row.bytes_up), size(row.bytes_down)

@@ -13,11 +13,12 @@ from device_runtime.console import JsonOption, print_result
 
 if TYPE_CHECKING:
     from device_runtime.terms import Split
-    from pipeline.run_result import RunResult, TrialResult
+    from pipeline.run_result import ModelResult, RunResult, TrialResult
     from pipeline.searching.trials import Model, Part, Score
     from search.architecture import Architecture
     from search.candidate import Trial
 EXAMPLE = "handheld search run.toml -o runs/digits"
+MOST_SHOWN = 30  # candidates, and bars of what is under way
 
 
 def search(
@@ -32,7 +33,7 @@ def search(
     """Search a network and its hyper-parameters, train the winner, test it once.
 
     Without --attach the clients are an emulated fleet in this process: the real server application and the real client
-    on a virtual clock. The folder gets `result.json` and `model/`, for `handheld report` and `handheld ship`. A search
+    on a virtual clock. The folder gets `result.json` and `models/`, for `handheld report` and `handheld ship`. A search
     that was stopped at any moment goes on with --resume.
     """
     from pipeline.searching.session import SearchRequest, run_search  # noqa: PLC0415  (help must not wait for torch)
@@ -74,6 +75,10 @@ class SearchView:
 
     def began(self, part: "Part", trial: "Trial | None", num_rounds: int) -> None:
         """A trial or the final training begins."""
+        is_over = {task.id: task.finished for task in self._progress.tasks}
+        finished = [one for one, task in self._tasks.items() if is_over[task]]
+        for one in finished[: max(0, len(self._tasks) - MOST_SHOWN)]:
+            self._progress.remove_task(self._tasks.pop(one))
         if part not in self._tasks:
             name = f"trial {part.trial}" if part.phase == "search" else f"final training of trial {part.trial}"
             note = "" if trial is None else describe(trial.candidate.architecture)
@@ -100,7 +105,7 @@ def describe(network: "Architecture") -> str:
 
 def epsilon_in_words(noise_at: str) -> str:
     """Unit, neighbours, adversary and place of noise of every epsilon that a run prints."""
-    from pipeline.run_result import adversary_of  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.privacy_spent import adversary_of  # noqa: PLC0415  (help must not wait for it)
 
     place = "on each device" if noise_at == "device" else "on the sum, by the server"
     return f"unit: one example; neighbours: zero-out; noise {place}; against {adversary_of(noise_at)}"
@@ -108,35 +113,45 @@ def epsilon_in_words(noise_at: str) -> str:
 
 def result_view(result: "RunResult", folder: Path) -> Group:
     """What a search found, for a reader."""
-    from pipeline.run_result import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.privacy_spent import epsilon_text  # noqa: PLC0415  (help must not wait for it)
 
-    accuracy = result.main.accuracy
-    interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
-    lines = [
-        f"winner: trial {result.main.trial}, {result.main.num_parameters} parameters",
-        f"test accuracy {accuracy.value:.1%} ({interval}; {accuracy.how})",
-    ]
+    lines = [line for model in result.models for line in _model_lines(model)]
     if result.privacy is not None:
         privacy = result.privacy
         lines += [
             f"epsilon {epsilon_text(privacy.epsilon)} of {privacy.target_epsilon:g} at delta {privacy.delta:g}",
             epsilon_in_words(privacy.noise_at),
         ]
-    lines.append(f"next: handheld report {folder}; handheld ship {folder} -o bundle")
+    chosen = f" --platform {result.main_platform}" if len(result.models) > 1 else ""
+    lines.append(f"next: handheld report {folder}; handheld ship {folder} -o bundle{chosen}")
     return Group(_trial_table(result), *lines)
+
+
+def _model_lines(model: "ModelResult") -> tuple[str, str]:
+    accuracy, whose = model.accuracy, f" for {', '.join(model.platforms)}" if model.platforms else ""
+    interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+    return (
+        f"winner{whose}: trial {model.trial}, {model.num_parameters} parameters",
+        f"test accuracy {accuracy.value:.1%} ({interval}; {accuracy.how})",
+    )
 
 
 def _trial_table(result: "RunResult") -> Table:
     table = Table(title=f"{result.name}: {len(result.trials)} candidates")
+    winners = {model.trial for model in result.models}
+    ranked = sorted(result.trials, key=lambda trial: (bool(trial.failed), -trial.accuracy, trial.index))
+    shown = [trial for place, trial in enumerate(ranked) if place < MOST_SHOWN or trial.index in winners]
+    if len(shown) < len(ranked):
+        table.caption = f"{len(ranked) - len(shown)} more are in the report"
     for name in ("trial", "network", "parameters", "slowest latency ms", "accuracy (validation)"):
         table.add_column(name, justify="left" if name == "network" else "right")
-    for trial in sorted(result.trials, key=lambda trial: -trial.accuracy):
-        table.add_row(*_trial_cells(trial), style="bold" if trial.index == result.main.trial else "")
+    for trial in shown:
+        table.add_row(*_trial_cells(trial), style="bold" if trial.index in winners else "")
     return table
 
 
 def _trial_cells(trial: "TrialResult") -> tuple[str, ...]:
     latency = max((cost.latency_ms for cost in trial.costs), default=None)
     network = describe(trial.candidate.architecture)
-    accuracy = f"{trial.accuracy:.1%}" + (" ± noise" if trial.is_noisy else "")
+    accuracy = "none" if trial.failed else f"{trial.accuracy:.1%}" + (" ± noise" if trial.is_noisy else "")
     return str(trial.index), network, str(trial.num_parameters), "-" if latency is None else f"{latency:.2f}", accuracy

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
@@ -19,6 +19,9 @@ def ship(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `handheld search` wrote it.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a bundle there is replaced whole.")],
+    platform: Annotated[
+        str | None, typer.Option(help="Whose model, by its profile's name; needed when the run has several models.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write the trained model for ONNX Runtime and ExecuTorch, with model card, input specification, golden examples.
@@ -28,8 +31,14 @@ def ship(
     with Console(stderr=True).status("importing torch") as status:
         from pipeline.ship.bundle import ship_run  # noqa: PLC0415  (heavy)
 
-        shipped = ship_run(run, output, status.update)
-    print_result(shipped, json, _table(shipped))
+        shipped = ship_run(run, output, status.update, platform)
+    print_result(shipped, json, _view(shipped))
+
+
+def _view(shipped: "Shipped") -> Group:
+    from pipeline.limits import limits_in_words  # noqa: PLC0415  (help must not wait for it)
+
+    return Group(_table(shipped), f"model of trial {shipped.trial}", *map(limits_in_words, shipped.platforms))
 
 
 def _table(shipped: "Shipped") -> Table:

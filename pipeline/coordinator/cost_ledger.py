@@ -1,9 +1,13 @@
 """The run's cost ledger, append-only: examples, device-seconds and bytes of every assignment, by phase and trial."""
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import fsum
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, literal, select, update
+from sqlalchemy import Row, bindparam, func, insert, literal, select, update
 
 from pipeline.coordinator import tables
 from pipeline.coordinator.plans import RoundPlan
@@ -11,7 +15,7 @@ from pipeline.coordinator.round_rows import load_lease, load_round
 from pipeline.coordinator.rounds import Lease
 from pipeline.coordinator.store import Store
 
-_C, _A = tables.costs.c, tables.assignments.c
+_C, _A, _R = tables.costs.c, tables.assignments.c, tables.rounds.c
 _ADD_COST = insert(tables.costs)
 _BYTES = select(_A.bytes_up, _A.bytes_down).where(_A.assignment_id == bindparam("id"))
 _COUNT_UP = (
@@ -24,19 +28,33 @@ _COUNT_DOWN = (
     .where(_A.device_id == bindparam("device"), _A.status == "open")
     .values(bytes_down=_A.bytes_down + bindparam("size"))
 )
+_COSTS_BY_ROUND = (
+    select(
+        _C.phase,
+        _C.trial,
+        _R.plan,
+        func.count(_C.assignment_id.distinct()).label("num_assignments"),
+        *(func.sum(_C[name]).label(name) for name in ("examples", "device_seconds", "bytes_up", "bytes_down")),
+    )
+    .join(tables.rounds, _R.round_id == _C.round_id)
+    .where(_C.run_id == bindparam("run"))
+    .group_by(_C.phase, _C.trial, _R.round_id, _R.plan)
+)
 
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What one trial cost its clients in one phase.
+    """What one trial cost its clients in one phase by assignments of one kind.
 
     Attributes:
         trial: None for rounds of no trial.
+        kind: `train`, `evaluate` or `measure`.
         num_assignments: Given, whether or not a report came.
     """
 
     phase: str
     trial: int | None
+    kind: str
     num_assignments: int
     examples: int
     device_seconds: float
@@ -85,13 +103,26 @@ def add_device_seconds(store: Store, seconds: Mapping[str, float]) -> None:
 
 
 def costs_by_phase(store: Store, run_id: str) -> tuple[PhaseCost, ...]:
-    """Sums of the cost ledger by phase and trial; opens its own transaction."""
-    sums = [func.sum(_C[name]).label(name) for name in ("examples", "device_seconds", "bytes_up", "bytes_down")]
-    count = func.count(_C.assignment_id.distinct()).label("num_assignments")
-    query = select(_C.phase, _C.trial, count, *sums).where(_C.run_id == run_id)
+    """Sums of the cost ledger by phase, trial and kind, in this order; opens its own transaction."""
     with store.transaction():
-        rows = store.execute(query.group_by(_C.phase, _C.trial).order_by(_C.phase, _C.trial)).fetchall()
-    return tuple(PhaseCost(**row._asdict()) for row in rows)
+        rows = store.execute(_COSTS_BY_ROUND, {"run": run_id}).fetchall()
+    rounds: dict[tuple[str, int | None, str], list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        rounds[row.phase, row.trial, json.loads(row.plan)["kind"]].append(row)
+    ordered = sorted(
+        rounds.items(), key=lambda item: (item[0][0], -1 if item[0][1] is None else item[0][1], item[0][2])
+    )
+    return tuple(
+        PhaseCost(
+            *key,
+            sum(row.num_assignments for row in ones),
+            sum(row.examples for row in ones),
+            fsum(row.device_seconds for row in ones),  # the same in whatever order rounds were over
+            sum(row.bytes_up for row in ones),
+            sum(row.bytes_down for row in ones),
+        )
+        for key, ones in ordered
+    )
 
 
 def _row(plan: RoundPlan, lease: Lease, examples: int = 0, device_seconds: float = 0.0) -> dict[str, object]:

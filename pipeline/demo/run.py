@@ -12,7 +12,7 @@ from device_runtime.arrays import Inputs, Labels
 from device_runtime.session import StepSession
 from pipeline.report.page import ReportRequest, write_report
 from pipeline.run_file import read_run_file
-from pipeline.run_result import FinishedRun, read_finished_run
+from pipeline.run_result import FinishedRun, read_finished_run, read_result
 from pipeline.searching.loop import Watcher
 from pipeline.searching.session import SearchRequest, open_scene, run_search
 from pipeline.ship.bundle import ship_run
@@ -65,9 +65,10 @@ def _run_one(name: str, folder: Path, watcher: Watcher) -> DemoRun:
     with as_file(files("pipeline.demo") / f"{name}.toml") as run_file:
         _clear(folder, run_file)
         run_search(SearchRequest(run_file, folder), watcher)
-    run = read_finished_run(folder)
+    platform = read_result(folder).main_platform
+    run = read_finished_run(folder, platform)
     bundle = folder / "bundle"
-    ship_run(folder, bundle)
+    ship_run(folder, bundle, platform=platform)
     x, y = pooled_test_examples(folder)
     found = evaluate_bundle(bundle, x, y)
     exact = trained_accuracy(run, x, y)

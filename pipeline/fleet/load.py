@@ -117,7 +117,9 @@ class TimedRounds:
         self.rounds.close()
 
     def _total(self) -> PhaseCost:
-        return next(iter(costs_by_phase(self.store, self.run.run_id)), PhaseCost("load", None, 0, 0, 0.0, 0, 0))
+        return next(
+            iter(costs_by_phase(self.store, self.run.run_id)), PhaseCost("load", None, "train", 0, 0, 0.0, 0, 0)
+        )
 
 
 def run_load(request: LoadRequest, folder: Path, clock: Callable[[], float], watch: Watch) -> Load:

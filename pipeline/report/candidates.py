@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.report.formats import percent, significant
-from pipeline.report.fronts import Front
+from pipeline.report.fronts import Front, classes_of, slowest_ms
 from pipeline.report.networks import network_in_words
 from pipeline.run_result import ClassCost, RunResult, TrialResult
 from search.candidate import HyperParameters
@@ -31,7 +31,7 @@ _COSTS: dict[str, Callable[[ClassCost], float]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One hyper-parameter of the winner.
+    """One hyper-parameter of the main model.
 
     Attributes:
         was_searched: Whether candidates differ in it.
@@ -48,26 +48,26 @@ class Column:
     """One column of the table of candidates; `cells` are one a row."""
 
     head: str
-    kind: Literal["number", "text", "network"]
+    kind: Literal["number", "text", "words", "network"]
     cells: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class CandidateTable:
-    """All candidates, the best score first.
+    """All candidates, the best score first, those without one last.
 
     Attributes:
         trials: Their numbers, one a row.
-        winner: The trial that was chosen.
+        winners: The trials of the run's models.
     """
 
     trials: tuple[int, ...]
-    winner: int
+    winners: tuple[int, ...]
     columns: tuple[Column, ...]
 
 
 def settings_of(result: RunResult) -> tuple[Setting, ...]:
-    """The winner's hyper-parameters, those that are not set left out."""
+    """The main model's hyper-parameters, those that are not set left out."""
     searched = _varying(result)
     values = _values(result.winning.candidate.hyper_parameters)
     return tuple(
@@ -78,19 +78,22 @@ def settings_of(result: RunResult) -> tuple[Setting, ...]:
 
 
 def candidates_of(result: RunResult, fronts: tuple[Front, ...]) -> CandidateTable:
-    """The table; hyper-parameters in which all candidates agree have no column."""
-    trials = sorted(result.trials, key=lambda trial: (-trial.accuracy, trial.index))
-    columns = [*_scores(result, trials), *_latencies(fronts, trials)]
+    """The table; what all candidates agree in has no column."""
+    trials = sorted(result.trials, key=lambda trial: (bool(trial.failed), -trial.accuracy, trial.index))
+    columns = [*_scores(result, trials), *_winning(result, trials), *_courses(trials), *_latencies(result, trials)]
     columns.append(_column("parameters", trials, lambda trial: f"{trial.num_parameters:,}"))
     networks = tuple(network_in_words(trial.candidate.architecture) for trial in trials)
     columns.append(Column("network", "network", networks))
     columns += [_hyper_parameter(name, trials) for name in _varying(result)]
     columns += _other_costs(fronts, trials)
-    return CandidateTable(tuple(trial.index for trial in trials), result.main.trial, tuple(columns))
+    if any(trial.failed for trial in trials):
+        columns.append(Column("why it has no score", "words", tuple(trial.failed for trial in trials)))
+    winners = tuple(model.trial for model in result.models)
+    return CandidateTable(tuple(trial.index for trial in trials), winners, tuple(columns))
 
 
 def _scores(result: RunResult, trials: Sequence[TrialResult]) -> Iterator[Column]:
-    yield _column("accuracy (validation)", trials, lambda trial: percent(trial.accuracy))
+    yield _column("accuracy (validation)", trials, lambda trial: "none" if trial.failed else percent(trial.accuracy))
     exact = result.emulator_only.search_accuracies if result.emulator_only else {}
     if exact and any(trial.is_noisy for trial in trials):  # without noise it is the score once more
         known = [exact.get(str(trial.index)) for trial in trials]
@@ -98,11 +101,29 @@ def _scores(result: RunResult, trials: Sequence[TrialResult]) -> Iterator[Column
         yield Column("exact (emulator only)", "number", cells)
 
 
-def _latencies(fronts: tuple[Front, ...], trials: Sequence[TrialResult]) -> Iterator[Column]:
-    for front in fronts:
-        found = [front.latency_ms.get(trial.index) for trial in trials]
+def _winning(result: RunResult, trials: Sequence[TrialResult]) -> Iterator[Column]:
+    """Whose platforms get it, where there are several models."""
+    if len(result.models) > 1:
+        platforms = {model.trial: ", ".join(model.platforms) for model in result.models}
+        yield Column("its platforms", "text", tuple(platforms.get(trial.index, "") for trial in trials))
+
+
+def _courses(trials: Sequence[TrialResult]) -> Iterator[Column]:
+    """How trials were trained, where they differ."""
+    found = {
+        "rounds": [str(trial.rounds) for trial in trials],
+        "starts from trial": ["-" if trial.start_from is None else str(trial.start_from) for trial in trials],
+        "shared weights": ["yes" if trial.is_shared else "no" for trial in trials],
+        "clients": ["all" if trial.num_clients is None else str(trial.num_clients) for trial in trials],
+    }
+    return (Column(head, "number", tuple(cells)) for head, cells in found.items() if len(set(cells)) > 1)
+
+
+def _latencies(result: RunResult, trials: Sequence[TrialResult]) -> Iterator[Column]:
+    for device_class in classes_of(result.trials):
+        found = [slowest_ms(trial, device_class) for trial in trials]
         cells = tuple("-" if value is None else significant(value) for value in found)
-        yield Column(f"latency ms, {front.device_class}", "number", cells)
+        yield Column(f"latency ms, {device_class}", "number", cells)
 
 
 def _other_costs(fronts: tuple[Front, ...], trials: Sequence[TrialResult]) -> Iterator[Column]:

@@ -1,15 +1,12 @@
-"""What the run cost its clients: by phase, and the search by trial."""
+"""What the run cost its clients: by phase, the search by what its trials were for, and by trial."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-
-from pipeline.report.formats import significant
-from pipeline.report.plots import MARK, MUTED, Plot, draw_svg, whole_axis
 from pipeline.run_result import PhaseCostResult, RunResult
 
 PHASES = ("search", "final", "test")
+STAGES = ("training", "pretraining", "continued", "scoring")
 
 
 @dataclass(frozen=True)
@@ -18,11 +15,17 @@ class CostRow:
 
     Attributes:
         name: A phase, or a trial's number.
-        is_winner: Whether it is the chosen trial.
+        stage: Of the search: `training`, or where trials go on from others `pretraining` (their first rounds) and
+            `continued` (further ones), and `scoring`; empty elsewhere.
+        client_rounds: Of training: one is one client in one round, whether or not it reported.
+        evaluations: One is one client that scored one model.
+        is_winner: Whether it is the trial of a model.
     """
 
     name: str
-    num_assignments: int
+    stage: str
+    client_rounds: int
+    evaluations: int
     client_seconds: float
     bytes_up: int
     bytes_down: int
@@ -32,14 +35,15 @@ class CostRow:
 
 @dataclass(frozen=True)
 class Costs:
-    """Both tables of costs.
+    """The tables of costs.
 
     Attributes:
+        stages: By phase, the search's stages apart.
         total: Sums over all phases.
         dearest: The largest of the trials, column by column.
     """
 
-    phases: tuple[CostRow, ...]
+    stages: tuple[CostRow, ...]
     trials: tuple[CostRow, ...]
     total: CostRow
     dearest: CostRow
@@ -47,41 +51,47 @@ class Costs:
 
 def costs_of(result: RunResult) -> Costs:
     """Sum the cost ledger by phase, search first, and the search by trial."""
-    names = {cost.phase for cost in result.costs}
-    ordered = [*(name for name in PHASES if name in names), *sorted(names.difference(PHASES))]
-    phases = tuple(_sum(name, (cost for cost in result.costs if cost.phase == name)) for name in ordered)
+    by_stage: dict[tuple[str, str], list[PhaseCostResult]] = {}
+    goes_on = any(trial.start_from is not None for trial in result.trials)
+    networks = {trial.index: trial.candidate for trial in result.trials}
+    before = {trial.index: trial.start_from for trial in result.trials}
+
+    def stage_of(cost: PhaseCostResult) -> str:
+        if cost.phase != "search":
+            return ""
+        if cost.kind != "train":
+            return "scoring"
+        if not goes_on or cost.trial is None:
+            return "training"
+        start = before.get(cost.trial)
+        is_same = start is not None and networks.get(start) == networks[cost.trial]
+        return "continued" if is_same else "pretraining"
+
+    for cost in result.costs:
+        by_stage.setdefault((cost.phase, stage_of(cost)), []).append(cost)
+    stages = tuple(_sum(*key, by_stage[key]) for key in sorted(by_stage, key=_place))
     search = [cost for cost in result.costs if cost.phase == "search"]
     indices = sorted({cost.trial for cost in search if cost.trial is not None})
-    trials = tuple(_sum(str(i), (cost for cost in search if cost.trial == i), i == result.main.trial) for i in indices)
-    return Costs(phases, trials, _sum("all", result.costs), _largest(trials))
+    winners = {model.trial for model in result.models}
+    trials = tuple(_sum(str(i), "", [cost for cost in search if cost.trial == i], i in winners) for i in indices)
+    return Costs(stages, trials, _sum("all", "", result.costs), _largest(trials))
 
 
-def draw_trials(costs: Costs) -> Plot | None:
-    """Client-seconds of each trial; None where there is one trial or none."""
-    if len(costs.trials) < 2:
-        return None
-    x = [int(row.name) for row in costs.trials]
-    seconds = [row.client_seconds for row in costs.trials]
-    colours = [MARK if row.is_winner else MUTED for row in costs.trials]
-
-    def draw(axes: Axes) -> None:
-        axes.bar(x, seconds, width=0.8, color=colours, linewidth=0)
-        whole_axis(axes)
-        axes.grid(visible=False, axis="x")
-        axes.set_xlabel("trial")
-        axes.set_ylabel("client-seconds")
-
-    alt = (
-        f"Client-seconds of {len(x)} trials of the search: from {significant(min(seconds))} to "
-        f"{significant(max(seconds))}, {significant(sum(seconds))} together."
+def _place(key: tuple[str, str]) -> tuple[int, str, int]:
+    phase, stage = key
+    return (
+        PHASES.index(phase) if phase in PHASES else len(PHASES),
+        phase,
+        STAGES.index(stage) if stage in STAGES else 0,
     )
-    return Plot(draw_svg("trialcosts", draw, 2.1), alt)
 
 
 def _largest(rows: tuple[CostRow, ...]) -> CostRow:
     return CostRow(
         "dearest",
-        max((row.num_assignments for row in rows), default=0),
+        "",
+        max((row.client_rounds for row in rows), default=0),
+        max((row.evaluations for row in rows), default=0),
         max((row.client_seconds for row in rows), default=0.0),
         max((row.bytes_up for row in rows), default=0),
         max((row.bytes_down for row in rows), default=0),
@@ -89,11 +99,13 @@ def _largest(rows: tuple[CostRow, ...]) -> CostRow:
     )
 
 
-def _sum(name: str, costs: Iterable[PhaseCostResult], is_winner: bool = False) -> CostRow:
+def _sum(name: str, stage: str, costs: Iterable[PhaseCostResult], is_winner: bool = False) -> CostRow:
     rows = tuple(costs)
     return CostRow(
         name,
-        sum(row.num_assignments for row in rows),
+        stage,
+        sum(row.num_assignments for row in rows if row.kind == "train"),
+        sum(row.num_assignments for row in rows if row.kind == "evaluate"),
         sum(row.device_seconds for row in rows),
         sum(row.bytes_up for row in rows),
         sum(row.bytes_down for row in rows),

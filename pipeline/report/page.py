@@ -7,15 +7,19 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.limits import PlatformNeeds
+from pipeline.privacy_spent import epsilon_text
 from pipeline.report import formats
 from pipeline.report.candidates import candidates_of, settings_of
-from pipeline.report.costs import costs_of, draw_trials
+from pipeline.report.cost_plots import draw_stages, draw_trials
+from pipeline.report.costs import costs_of
 from pipeline.report.curves import curves_of, draw_final, draw_search
 from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
+from pipeline.report.platforms import beside_its_limit, platforms_of
 from pipeline.report.shipped import ShippedBundle, find_bundle
 from pipeline.report.spending import splits_of
-from pipeline.run_result import Z_95, FinishedRun, TrialResult, epsilon_text, read_finished_run
+from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run, read_result
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
@@ -45,12 +49,14 @@ class WrittenReport:
 
     Attributes:
         has_bundle: Whether the page tells what was shipped.
+        platforms: Whether each platform's model meets its limits.
     """
 
     file: str
     sha256: str
     size_bytes: int
     has_bundle: bool
+    platforms: tuple[PlatformNeeds, ...]
 
 
 def write_report(request: ReportRequest) -> WrittenReport:
@@ -65,20 +71,21 @@ def write_report(request: ReportRequest) -> WrittenReport:
     output = request.run / REPORT if request.output is None else request.output
     if output.is_dir():
         raise ReportFileError(f"{output} is a folder; name a file, for example {output / REPORT}")
-    run = read_finished_run(request.run)
+    run = read_finished_run(request.run, read_result(request.run).main_platform)
     bundle = find_bundle(request.run, request.bundle, run.result)
     page = render_report(run, bundle).encode()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     partial.write_bytes(page)
     partial.replace(output)
-    return WrittenReport(str(output), hashlib.sha256(page).hexdigest(), len(page), bundle is not None)
+    needs = tuple(row.needs for row in platforms_of(run.result))
+    return WrittenReport(str(output), hashlib.sha256(page).hexdigest(), len(page), bundle is not None, needs)
 
 
 def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     """The page: HTML with all styles and pictures inside, the same text for the same run."""
     result, fronts, costs = run.result, fronts_of(run.result), costs_of(run.result)
-    curves = curves_of(result)
+    curves, platforms = curves_of(result), platforms_of(result)
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -88,11 +95,13 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             manifest=run.artifact.manifest,
             winner=result.winning,
             winner_in_words=network_in_words(result.winning.candidate.architecture),
+            platforms=platforms,
             chance=_chance(result.winning),
             fronts=[(front, draw_front(front, f"front{i}")) for i, front in enumerate(fronts)],
-            search_curves=draw_search(curves, result.main.trial),
+            search_curves=draw_search(curves, tuple(model.trial for model in result.models)),
             final_curve=draw_final(curves),
             costs=costs,
+            stage_costs=draw_stages(costs),
             trial_costs=draw_trials(costs),
             splits=splits_of(result.privacy) if result.privacy else (),
             picture=picture_of(result.winning.candidate.architecture),
@@ -120,6 +129,7 @@ def _environment() -> Environment:
         duration=formats.duration,
         shape=formats.shape,
         span=formats.span,
+        need=beside_its_limit,
         operation=operation_of,
     )
     return environment

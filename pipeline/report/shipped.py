@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.run_result import RunResult
+from pipeline.run_result import ModelResult, RunResult
 from profiles.records import decode_record
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ class ShippedBundle:
     """A bundle whose files were checked.
 
     Attributes:
+        model: Which of the run's it holds.
         sizes: Bytes of every file by name, `bundle.json` included.
         roles: What each of them is for, by name; empty for one that this version does not know.
     """
 
+    model: ModelResult
     bundle: "Bundle"
     parity: "Parity"
     sizes: dict[str, int]
@@ -72,13 +74,15 @@ def find_bundle(run_folder: Path, bundle_folder: Path | None, result: RunResult)
     from pipeline.ship.parity import Parity  # noqa: PLC0415
 
     bundle = read_bundle(folder)
-    if (bundle.artifact_id, bundle.parameters_sha256) != (result.main.artifact_id, result.main.parameters_sha256):
+    shipped = (bundle.artifact_id, bundle.parameters_sha256)
+    model = next((one for one in result.models if (one.artifact_id, one.parameters_sha256) == shipped), None)
+    if model is None:
+        known = " or ".join(one.parameters_sha256[:12] for one in result.models)
         raise OtherBundleError(
             f"{folder} holds another model than {run_folder} ({bundle.run}, parameters "
-            f"{bundle.parameters_sha256[:12]} instead of {result.main.parameters_sha256[:12]}): ship this run, or name its "
-            "own bundle with --bundle"
+            f"{bundle.parameters_sha256[:12]} instead of {known}): ship this run, or name its own bundle with --bundle"
         )
     sizes = {name: entry.size_bytes for name, entry in bundle.files.items()}
     sizes[BUNDLE] = (folder / BUNDLE).stat().st_size
     roles = {name: _ROLES.get(name, _GOLDEN if name.startswith("golden-") else "") for name in sizes}
-    return ShippedBundle(bundle, decode_record(Parity, (folder / PARITY).read_bytes()), sizes, roles)
+    return ShippedBundle(model, bundle, decode_record(Parity, (folder / PARITY).read_bytes()), sizes, roles)

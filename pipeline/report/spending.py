@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from pipeline.privacy_spent import PhaseSpent, PrivacyResult
 from pipeline.report.costs import PHASES
-from pipeline.run_result import PhaseSpent, PrivacyResult
 
 
 @dataclass(frozen=True)

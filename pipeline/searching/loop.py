@@ -194,13 +194,13 @@ class Search:
         scoring = [replace(jobs[i], model=trained[i].model) for i in asked]
         scores = dict(zip(asked, self.trainer.evaluate(scoring, "validation"), strict=True))
         ledger = costs_by_phase(self._rounds.store, self._rounds.run.run_id)
-        costs = {cost.trial: cost for cost in ledger if cost.phase == "search"}
+        costs = [cost for cost in ledger if cost.phase == "search"]
         observations = []
         for i, trial in enumerate(trials):
             score = scores.get(i, trained[i].failed or NOT_ASKED)
             if isinstance(score, Score):
                 self.watcher.scored(jobs[i].part, "validation", score)
-            observations.append(_observation(trial, score, costs.get(trial.index)))
+            observations.append(_observation(trial, score, [cost for cost in costs if cost.trial == trial.index]))
         return tuple(observations)
 
     @property
@@ -223,14 +223,14 @@ class Search:
             self._rounds.store.put_record(self._rounds.run.run_id, _STATE, progress)
 
 
-def _observation(trial: Trial, score: Score | str, cost: PhaseCost | None) -> Observation:
+def _observation(trial: Trial, score: Score | str, costs: Sequence[PhaseCost]) -> Observation:
     return Observation(
         trial=trial,
         accuracy=score.accuracy if isinstance(score, Score) else 0.0,
         num_examples=score.num_examples if isinstance(score, Score) else 0,
-        client_seconds=cost.device_seconds if cost else 0.0,
-        bytes_up=cost.bytes_up if cost else 0,
-        bytes_down=cost.bytes_down if cost else 0,
+        client_seconds=sum(cost.device_seconds for cost in costs),
+        bytes_up=sum(cost.bytes_up for cost in costs),
+        bytes_down=sum(cost.bytes_down for cost in costs),
         failed="" if isinstance(score, Score) else score,
     )
 

@@ -1,7 +1,7 @@
 """What a run spent, read from the server's privacy ledger."""
 
 from pipeline.coordinator.privacy_ledger import epsilon_spent, spending_by_phase
-from pipeline.run_result import PhaseSpent, PrivacyResult, adversary_of
+from pipeline.privacy_spent import PhaseSpent, PrivacyResult, adversary_of
 from pipeline.run_sections import PrivacySection
 from pipeline.searching.rounds import Rounds
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.rounds import EmulatedRounds
+from pipeline.limits import broken_limits
 from pipeline.run_result import Accuracy, EmulatorOnly, ModelResult, PhaseCostResult, RunResult, accuracy_of
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
@@ -210,7 +211,7 @@ def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
     is_noisy = run_file.privacy is not None
     trials = tuple(trial_result(o, is_noisy, scene.profiles, batch_size) for o in progress.observations)
     costs = costs_by_phase(scene.rounds.store, scene.rounds.run.run_id)
-    return RunResult(
+    result = RunResult(
         name=run_file.run.name,
         kind=run_file.run.kind,
         seed=run_file.run.seed,
@@ -229,6 +230,7 @@ def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
         budgets=limits_as_plain(run_file),
         warnings=_warnings(scene),
     )
+    return replace(result, warnings=(*result.warnings, *broken_limits(result)))
 
 
 def _models(run_file: RunFile, winners: dict[str, int], finals: dict[int, Final]) -> tuple[ModelResult, ...]:

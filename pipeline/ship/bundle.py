@@ -8,6 +8,7 @@ from pathlib import Path
 
 from device_runtime.arrays import Inputs
 from device_runtime.examples.source import normalize
+from pipeline.limits import PlatformNeeds, needs_of
 from pipeline.run_result import FinishedRun, read_finished_run
 from pipeline.ship.card import CARD, write_card
 from pipeline.ship.exporters import EXPORTERS
@@ -82,11 +83,18 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What `handheld ship` made."""
+    """What `handheld ship` made.
+
+    Attributes:
+        trial: Whose model it is.
+        platforms: That it is for, each with what it is predicted to need there.
+    """
 
     folder: str
     bundle: Bundle
     parity: Parity
+    trial: int
+    platforms: tuple[PlatformNeeds, ...]
 
 
 def ship_run(
@@ -116,7 +124,7 @@ def ship_run(
         if folder.exists():
             folder.rename(Path(temporary) / "replaced")
         built.rename(folder)
-    return Shipped(str(folder), bundle, parity)
+    return Shipped(str(folder), bundle, parity, run.model.trial, needs_of(run.result, run.model))
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -8,7 +8,9 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.run_result import FinishedRun, epsilon_text
+from pipeline.limits import limits_in_words, needs_of
+from pipeline.privacy_spent import epsilon_text
+from pipeline.run_result import FinishedRun
 from pipeline.ship.parity import Parity
 from profiles.catalogue.reading import UnknownProfileError, load_profile
 from profiles.predict import predict_kernels
@@ -37,13 +39,15 @@ def write_card(run: FinishedRun, parity: Parity, sizes: Mapping[str, int]) -> st
     environment.filters.update(cell=_cell, percent=_percent, figure=_figure, epsilon=epsilon_text)
     template = environment.from_string((files("pipeline.ship") / f"{CARD}.j2").read_text(encoding="utf-8"))
     result, winning = run.result, run.trial
+    costs = [cost for cost in winning.costs if not run.model.platforms or cost.profile in run.model.platforms]
     return template.render(
         result=result,
         model=run.model,
         winning=winning,
         architecture=winning.candidate.architecture,
         hyper_parameters=to_plain(winning.candidate.hyper_parameters),
-        latencies=[(c, latency_method(c.profile, winning.candidate.architecture)) for c in winning.costs],
+        latencies=[(cost, latency_method(cost.profile, winning.candidate.architecture)) for cost in costs],
+        limits=[limits_in_words(platform) for platform in needs_of(result, run.model)],
         parity=parity,
         sizes=sizes,
     )

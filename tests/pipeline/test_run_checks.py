@@ -70,9 +70,6 @@ def test_the_starting_points_break_no_rule(start):
         ("space", {"kernels": [3, 4]}, "[space] kernels must be odd, got [4]"),
         ("space", {"widths": [8, 16, 8]}, "[space] widths must list each option once, got [8, 16, 8]"),
         ("space", {"expansions": [4]}, "expansions = [4] needs 'inverted' in kinds"),
-        ("search", {"population_size": 2}, "random_search has no population_size; remove it"),
-        ("search", {"algorithm": "regularized_evolution", "population_size": 2}, "needs tournament_size"),
-        ("search", {"algorithm": "regularized_evolution", "tournament_size": 2}, "needs population_size"),
         ("fleet", {"mean_spell_s": 60.0}, "mean_spell_s = 60 has no meaning for phones that are always there; remove"),
         ("round", {"min_reports": 6}, "[round] min_reports must be <= cohort_size = 5, got 6"),
         ("training", {"local_steps": 1}, "exactly one of local_steps and local_epochs"),
@@ -101,6 +98,13 @@ def test_evolution_needs_sizes_that_fit_each_other(population, tournament, line)
         tournament_size=tournament,
     )
     assert line in told
+
+
+def test_a_search_whose_releases_cannot_be_planned_is_not_private():
+    assert lines(ORDINARY, "search", algorithm="fednas", groups=2, trials=None, rounds=0) == []
+    (told,) = lines(PRIVATE, "search", algorithm="fednas", groups=2, trials=None, rounds=0)
+    assert "[privacy] what fednas will release cannot be planned" in told
+    assert "choose 'random_search' or 'regularized_evolution'" in told
 
 
 def test_a_real_run_has_no_fleet():

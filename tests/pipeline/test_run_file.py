@@ -3,7 +3,9 @@ import re
 import pytest
 
 from pipeline.run_file import RunFileError, parse_run_file, read_run_file
+from pipeline.search_sections import ALGORITHMS
 
+KNOWN = ", ".join(map(repr, ALGORITHMS))
 ORDINARY = """
 [run]
 name = "digits"
@@ -123,6 +125,24 @@ def test_a_run_file_cannot_be_changed_after_reading():
     ("old", "new", "line"),
     [
         ("trials = 12", "trails = 12", "run.toml: [search] has an unknown key 'trails'; did you mean 'trials'?"),
+        ("population_size = 6\n", "", "run.toml: [search] lacks population_size"),
+        ("tournament_size = 3\n", "", "run.toml: [search] lacks tournament_size"),
+        (
+            "regularized_evolution",
+            "random_search",
+            "run.toml: [search] has an unknown key 'population_size'; known: algorithm, trials, rounds, parallel",
+        ),
+        (
+            "regularized_evolution",
+            "fednass",
+            f"run.toml: [search] algorithm must be one of {KNOWN}, got 'fednass'",
+        ),
+        (
+            'algorithm = "regularized_evolution"\n',
+            "",
+            f"run.toml: [search] algorithm must be one of {KNOWN}",
+        ),
+        ('[search]\nalgorithm = "regularized_evolution"', "[other]", "run.toml: lacks the table [search]"),
         ("[final]", "[finale]", "run.toml: unknown table [finale]; did you mean [final]?"),
         (
             "size_kib",

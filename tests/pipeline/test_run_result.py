@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.run_result import accuracy_of, epsilon_text
+from pipeline.privacy_spent import epsilon_text
+from pipeline.run_result import accuracy_of
 
 
 @pytest.mark.parametrize(("value", "text"), [(7.251, "7.26"), (7.25, "7.25"), (8.0, "8.00"), (7.99875, "8.00")])

@@ -5,7 +5,7 @@ import pytest
 
 from device_runtime.console import run_program
 from pipeline.command_line import PROGRAM
-from tests.pipeline.searching.conftest import ORDINARY, PRIVATE
+from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE
 
 
 @pytest.fixture
@@ -67,3 +67,12 @@ def test_a_plan_says_what_its_epsilon_is_of(command):
     code, _, err = command(ORDINARY, "privacy", "plan", "FILE")
     assert code == 2
     assert "no table [privacy]" in " ".join(err.split())
+
+
+def test_a_search_for_several_platforms_tells_each_models_platforms_and_how_to_ship_one(command, tmp_path):
+    code, out, _ = command(FEDNAS, "search", "FILE", "-o", str(tmp_path / "run"))
+    words = " ".join(out.split())
+    assert code == 0
+    for platform in ("pixel-4", "redmi-8"):
+        assert re.search(rf"winner for {platform}: trial \d+, \d+ parameters test accuracy", words)
+    assert "--platform " in words.split("next: ")[1]

@@ -87,3 +87,16 @@ def test_phases_and_trials_are_apart(opened):
     costs = costs_by_phase(opened.store, "run")
     assert [(cost.phase, cost.trial, cost.num_assignments) for cost in costs] == [("final", None, 1), ("search", 4, 1)]
     assert costs_by_phase(opened.store, "other") == ()
+
+
+def test_training_and_evaluation_of_a_trial_are_apart(opened):
+    opened.serve(1)
+    opened.now = 100.0
+    opened.open(round_key="score", trial=4, **opened.evaluation())
+    assignment = opened.assignment(2)
+    opened.send_report(2, Report(assignment.assignment_id, 6, metric_sums={"loss": 3.0, "accuracy": 4.0}))
+    costs = costs_by_phase(opened.store, "run")
+    assert [(cost.kind, cost.trial, cost.num_assignments, cost.examples) for cost in costs] == [
+        ("evaluate", 4, 1, 6),
+        ("train", 4, 1, 20),
+    ]

@@ -4,7 +4,7 @@ import pytest
 from device_runtime.private_random import PrivateRandom
 from pipeline.coordinator.blobs import UnknownBlobError
 from pipeline.coordinator.store import StoreError
-from pipeline.coordinator.worker import OtherPlanError, closes_at, is_due_or_closed, open_round, run_round
+from pipeline.coordinator.worker import OtherPlanError, closes_at, open_round, run_rounds, waiting_rounds
 
 
 @pytest.fixture
@@ -15,18 +15,22 @@ def running(world):
 
 
 def hold(world, wait, **changes):
-    return run_round(world.store, world.blobs, world.plan(**changes), lambda: world.now, wait, PrivateRandom(bytes(32)))
+    return hold_all(world, wait, [world.plan(**changes)])[0]
+
+
+def hold_all(world, wait, plans):
+    return run_rounds(world.store, world.blobs, plans, lambda: world.now, wait, lambda _: PrivateRandom(bytes(32)))
 
 
 def test_a_round_is_waited_for_until_it_is_due(running):
     numbers = iter((1, 2, 3))
-    result = hold(running, lambda round_id: running.serve(next(numbers)))
+    result = hold(running, lambda round_ids: running.serve(next(numbers)))
     assert (result.round_id, result.status, result.num_reports) == ("run-0", "closed", 3)
     assert next(numbers, None) is None
 
 
 def test_time_alone_ends_a_round(running):
-    def wait(round_id):
+    def wait(round_ids):
         running.now += 10.0
 
     assert hold(running, wait).status == "failed"
@@ -37,7 +41,7 @@ def test_a_killed_search_continues_the_round_that_is_open(running, open_world):
     class KilledError(Exception):
         pass
 
-    def be_killed(round_id):
+    def be_killed(round_ids):
         running.serve(1)
         raise KilledError
 
@@ -46,14 +50,14 @@ def test_a_killed_search_continues_the_round_that_is_open(running, open_world):
     running.store.close()
     resumed = open_world()
     numbers = iter((2, 3))
-    result = hold(resumed, lambda round_id: resumed.serve(next(numbers)))
+    result = hold(resumed, lambda round_ids: resumed.serve(next(numbers)))
     assert (result.round_id, result.num_reports) == ("run-0", 3)
 
 
 def test_a_closed_round_is_not_held_again(running):
     numbers = iter((1, 2, 3))
-    first = hold(running, lambda round_id: running.serve(next(numbers)))
-    assert hold(running, lambda round_id: pytest.fail("nothing is waited for")) == first
+    first = hold(running, lambda round_ids: running.serve(next(numbers)))
+    assert hold(running, lambda round_ids: pytest.fail("nothing is waited for")) == first
 
 
 def test_the_same_key_with_another_plan_is_refused(running):
@@ -77,11 +81,11 @@ def test_a_round_tells_when_it_closes_and_whether_it_may(running):
     running.now = 7.0
     round_id = open_round(running.store, running.blobs, running.plan(), running.now)
     assert closes_at(running.store, round_id) == 107.0
-    assert not is_due_or_closed(running.store, round_id, 106.9)
-    assert is_due_or_closed(running.store, round_id, 107.0)
+    assert waiting_rounds(running.store, (round_id,), 106.9) == (round_id,)
+    assert waiting_rounds(running.store, (round_id,), 107.0) == ()
     running.now = 107.0
     running.close(round_id)
-    assert is_due_or_closed(running.store, round_id, 0.0)
+    assert waiting_rounds(running.store, (round_id,), 0.0) == ()
 
 
 def test_fedavg_over_rounds_moves_the_parameters_by_the_mean_updates(running):
@@ -90,10 +94,53 @@ def test_fedavg_over_rounds_moves_the_parameters_by_the_mean_updates(running):
     for step in range(8):
         numbers = iter((1, 2, 3))
 
-        def pull(round_id, numbers=numbers, start=parameters):
+        def pull(round_ids, numbers=numbers, start=parameters):
             number = next(numbers)
             running.serve(number, 0.5 * (number - start))
 
         result = hold(running, pull, round_key=str(step))
         parameters += running.read(result.aggregate_sha256)
     assert np.allclose(parameters, 2.0, atol=0.02)
+
+
+def side_by_side(world):
+    """A round that waits for the third client alone, and one for the first two."""
+    third, others = world.device_id(3), (world.device_id(1), world.device_id(2))
+    slow = world.plan(round_key="slow", eligible=(third,), cohort_size=1)
+    return [slow, world.plan(round_key="quick", eligible=others, cohort_size=2)]
+
+
+def test_rounds_side_by_side_give_their_results_in_the_order_of_their_plans(running):
+    waited, numbers = [], iter((1, 2, 3))
+
+    def wait(round_ids):
+        waited.append(round_ids)
+        running.serve(next(numbers))
+
+    slow, quick = hold_all(running, wait, side_by_side(running))
+    assert (slow.round_id, slow.num_reports) == ("run-0", 1)
+    assert (quick.round_id, quick.num_reports) == ("run-1", 2)
+    assert waited == [("run-0", "run-1")] * 2 + [("run-0",)]  # the quick one was closed when it was due
+
+
+def test_rounds_side_by_side_are_continued_and_a_closed_one_is_read(running, open_world):
+    class KilledError(Exception):
+        pass
+
+    def be_killed(round_ids):
+        if len(round_ids) == 1:
+            raise KilledError
+        running.serve(next(numbers))
+
+    numbers = iter((1, 2, 3))
+    with pytest.raises(KilledError):
+        hold_all(running, be_killed, side_by_side(running))
+    running.store.close()
+    resumed = open_world()
+    slow, quick = hold_all(resumed, lambda round_ids: resumed.serve(next(numbers)), side_by_side(resumed))
+    assert (slow.num_reports, quick.num_reports) == (1, 2)
+    assert next(numbers, None) is None
+
+
+def test_no_rounds_are_no_results(running):
+    assert hold_all(running, lambda round_ids: pytest.fail("nothing is waited for"), []) == []

@@ -92,5 +92,5 @@ def test_a_private_load_is_private_and_as_long_as_was_asked_for(hold):
 
 
 def test_a_load_that_gets_too_few_reports_says_so(hold):
-    with pytest.raises(RoundFailedError, match="round load/train/0 failed 3 times: 0 of at least 2 reports"):
+    with pytest.raises(RoundFailedError, match="round load/0/train/0 failed 3 times: 0 of at least 2 reports"):
         hold(FILE.replace("deadline_s = 60", "deadline_s = 0.1"))

@@ -79,6 +79,47 @@ def test_a_round_that_was_held_is_read_and_takes_no_time(emulate):
     assert again.rounds.clock.time == time
 
 
+def test_rounds_side_by_side_share_the_fleet_and_come_in_order(emulate):
+    run = emulate(num_phones=6)
+    ids = [phone.key.key_id for phone in run.rounds.fleet.phones]
+    halves = {"slow": tuple(ids[1::2]), "fast": tuple(ids[::2])}  # the phones take turns through the profiles
+    plans = [run.plan(name, eligible=one) for name, one in halves.items()]
+    slow, fast = run.rounds.hold_all(plans)
+    names = run.rows("SELECT round_id, device_id FROM assignments WHERE status = 'reported'")
+    assert {device for round_id, device in names if round_id == slow.round_id} == set(halves["slow"])
+    assert {device for round_id, device in names if round_id == fast.round_id} == set(halves["fast"])
+    alone = emulate("alone", num_phones=6)
+    alone.rounds.hold(alone.plan("slow", eligible=halves["slow"]))
+    assert run.rounds.clock.time == pytest.approx(alone.rounds.clock.time, abs=1)  # the fast one cost no time beside it
+
+
+@pytest.mark.parametrize("num_reports", [1, 3, 4])
+def test_rounds_side_by_side_that_were_killed_are_held_again_to_the_same_bytes(emulate, num_reports):
+    class KilledError(BaseException):
+        pass
+
+    def kill(told):
+        if told == num_reports:
+            raise KilledError
+
+    def plans(run):
+        return [run.plan(name, cohort_size=2) for name in ("first", "second")]
+
+    unbroken, killed = emulate("unbroken"), emulate("killed")
+    for run in (unbroken, killed):
+        run.train(1)
+    wanted = unbroken.rounds.hold_all(plans(unbroken))
+    with pytest.raises(KilledError):
+        killed.rounds.hold_all(plans(killed), kill)
+    killed.rounds.close()
+    resumed = emulate("killed")
+    resumed.train(1)
+    assert resumed.rounds.hold_all(plans(resumed)) == wanted
+    for run in (unbroken, resumed):
+        run.train(1)
+    assert resumed.everything() == unbroken.everything()
+
+
 def test_reports_are_told_as_they_come(emulate):
     run, told = emulate(), []
     run.rounds.hold(run.plan("round 0"), told.append)

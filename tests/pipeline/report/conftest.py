@@ -10,18 +10,17 @@ import pytest
 from device_runtime.artifact import Artifact
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
 from device_runtime.vectors import write_vector
+from pipeline.privacy_spent import PhaseSpent, PrivacyResult, adversary_of
 from pipeline.run_result import (
     Accuracy,
     ClassCost,
     CurvePoint,
     EmulatorOnly,
     FinishedRun,
+    ModelResult,
     PhaseCostResult,
-    PhaseSpent,
-    PrivacyResult,
     RunResult,
     TrialResult,
-    adversary_of,
 )
 from profiles.records import encode_record
 from search.architecture import Architecture, Stage, Stem
@@ -48,8 +47,8 @@ def make_trial(index: int, accuracy: float, latency_ms: float, **changes) -> Tri
     return replace(trial, **changes)
 
 
-def make_cost(phase: str, trial: int | None, seconds: float) -> PhaseCostResult:
-    return PhaseCostResult(phase, trial, 10, 100, seconds, 2048, 4096)
+def make_cost(phase: str, trial: int | None, seconds: float, kind: str = "train") -> PhaseCostResult:
+    return PhaseCostResult(phase, trial, kind, 10, 100, seconds, 2048, 4096)
 
 
 def make_privacy(noise_at: str = "device", **changes) -> PrivacyResult:
@@ -73,6 +72,12 @@ def make_privacy(noise_at: str = "device", **changes) -> PrivacyResult:
     return replace(privacy, **changes)
 
 
+def make_model(**changes) -> ModelResult:
+    accuracy = Accuracy(0.8125, 0.76, 0.86, 240, "the clients' plain sums")
+    platforms = tuple(name for name, _, _ in PHONES)
+    return replace(ModelResult(1, platforms, num_parameters(LARGE), "a" * 64, "b" * 64, accuracy), **changes)
+
+
 def make_result(**changes) -> RunResult:
     """A run without privacy: trial 1 of three won."""
     result = RunResult(
@@ -84,24 +89,20 @@ def make_result(**changes) -> RunResult:
         num_clients=12,
         algorithm="random_search",
         fleet={"cheap": 6, "dear": 4, "middling": 2},
-        winner=1,
-        num_parameters=num_parameters(LARGE),
-        artifact_id="a" * 64,
-        parameters_sha256="b" * 64,
+        models=(make_model(),),
         trials=(make_trial(0, 0.5, 0.5), make_trial(1, 0.75, 1.0), make_trial(2, 0.6, 2.0)),
-        accuracy=Accuracy(0.8125, 0.76, 0.86, 240, "the clients' plain sums"),
         costs=(
-            make_cost("final", None, 30.0),
+            make_cost("final", 1, 30.0),
             *(make_cost("search", i, 1.0 + i) for i in range(3)),
-            make_cost("test", None, 0.5),
+            make_cost("test", 1, 0.5, "evaluate"),
         ),
         versions={"handheld": "0.1.0", "torch": "2.13.0"},
         curves=(
             *(CurvePoint("search", i, k, 0.1 * (i + k)) for i in range(3) for k in (1, 2)),
-            CurvePoint("final", None, 1, 0.7),
-            CurvePoint("final", None, 2, 0.8),
+            CurvePoint("final", 1, 1, 0.7),
+            CurvePoint("final", 1, 2, 0.8),
         ),
-        emulator_only=EmulatorOnly(0.8333, {"0": 0.41, "1": 0.72, "2": 0.63}, 3725.0),
+        emulator_only=EmulatorOnly({"1": 0.8333}, {"0": 0.41, "1": 0.72, "2": 0.63}, 3725.0),
         budgets={"entry": {"latency_ms": 6.0}, "default": {"latency_ms": 900.0, "size_kib": 48.0}},
         warnings=("cheap: its clock was not stable",),
     )
@@ -111,7 +112,8 @@ def make_result(**changes) -> RunResult:
 def make_private_result(noise_at: str = "device", **changes) -> RunResult:
     result = make_result(privacy=make_privacy(noise_at), **changes)
     noisy = tuple(replace(trial, is_noisy=True) for trial in result.trials)
-    return replace(result, trials=noisy, accuracy=replace(result.accuracy, how="released once, with noise"))
+    accuracy = replace(result.main.accuracy, how="released once, with noise")
+    return replace(result, trials=noisy, models=(replace(result.main, accuracy=accuracy),))
 
 
 def make_run(result: RunResult, folder: Path = Path("run")) -> FinishedRun:
@@ -120,10 +122,10 @@ def make_run(result: RunResult, folder: Path = Path("run")) -> FinishedRun:
         architecture_id="c" * 64,
         spec=SPEC,
         loss="cross_entropy",
-        layout=(LayoutEntry("weight", (result.num_parameters,), 0, "weights"),),
+        layout=(LayoutEntry("weight", (result.main.num_parameters,), 0, "weights"),),
         segments=("weights",),
         batch_size=4,
-        num_parameters=result.num_parameters,
+        num_parameters=result.main.num_parameters,
         metrics=("accuracy",),
         operators=("Add", "Conv"),
         opset=17,
@@ -132,8 +134,8 @@ def make_run(result: RunResult, folder: Path = Path("run")) -> FinishedRun:
         evaluate_sha256="e" * 64,
         compiler={},
     )
-    artifact = Artifact(manifest, result.artifact_id, b"", b"")
-    return FinishedRun(folder, result, artifact, np.zeros(result.num_parameters, np.float32))
+    artifact = Artifact(manifest, result.main.artifact_id, b"", b"")
+    return FinishedRun(folder, result, result.main, artifact, np.zeros(result.main.num_parameters, np.float32))
 
 
 def write_run(folder: Path, result: RunResult) -> RunResult:
@@ -143,12 +145,13 @@ def write_run(folder: Path, result: RunResult) -> RunResult:
     hashes = {f"{name.removesuffix('.onnx')}_sha256": sha256(data).hexdigest() for name, data in graphs.items()}
     manifest = encode_record(replace(run.artifact.manifest, **hashes))
     parameters = write_vector("parameters", run.parameters)
-    (folder / "model" / "artifact").mkdir(parents=True)
+    where = folder / "models" / str(result.main.trial)
+    (where / "artifact").mkdir(parents=True)
     for name, data in {"manifest.json": manifest, **graphs}.items():
-        (folder / "model" / "artifact" / name).write_bytes(data)
-    (folder / "model" / "parameters.safetensors").write_bytes(parameters)
+        (where / "artifact" / name).write_bytes(data)
+    (where / "parameters.safetensors").write_bytes(parameters)
     identities = {"artifact_id": sha256(manifest).hexdigest(), "parameters_sha256": sha256(parameters).hexdigest()}
-    result = replace(result, **identities)
+    result = replace(result, models=(replace(result.main, **identities), *result.models[1:]))
     (folder / "result.json").write_bytes(encode_record(result))
     return result
 
@@ -170,9 +173,9 @@ def write_bundle(folder: Path, result: RunResult) -> Path:
         (folder / name).write_bytes(data)
     bundle = Bundle(
         run=result.name,
-        artifact_id=result.artifact_id,
+        artifact_id=result.main.artifact_id,
         candidate_id="f" * 64,
-        parameters_sha256=result.parameters_sha256,
+        parameters_sha256=result.main.parameters_sha256,
         input="x",
         outputs=("logits",),
         files={name: FileEntry(sha256(data).hexdigest(), len(data)) for name, data in contents.items()},
@@ -182,9 +185,25 @@ def write_bundle(folder: Path, result: RunResult) -> Path:
     return folder
 
 
+def make_two_models(**changes) -> RunResult:
+    """A run of three platforms: trial 1 is for two of them, trial 2 for the cheap one; trial 0 was never scored."""
+    accuracy = Accuracy(0.7, 0.64, 0.75, 240, "the clients' plain sums")
+    second = make_model(
+        trial=2, platforms=("cheap",), accuracy=accuracy, artifact_id="1" * 64, parameters_sha256="2" * 64
+    )
+    result = make_result(models=(make_model(platforms=("middling", "dear")), second), **changes)
+    first, *others = result.trials
+    trials = (replace(first, failed="1 of at least 3 reports came", accuracy=0.0), *others)
+    exact = EmulatorOnly({"1": 0.8333, "2": 0.7083}, {"1": 0.72, "2": 0.63}, 3725.0)
+    more = (CurvePoint("final", 2, 1, 0.6), CurvePoint("final", 2, 2, 0.71))
+    return replace(result, trials=trials, emulator_only=exact, curves=(*result.curves, *more))
+
+
 class Made:
     """What the tests build, under one fixture."""
 
+    model = staticmethod(make_model)
+    two_models = staticmethod(make_two_models)
     trial = staticmethod(make_trial)
     cost = staticmethod(make_cost)
     privacy = staticmethod(make_privacy)

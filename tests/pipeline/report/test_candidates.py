@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from pipeline.report.candidates import candidates_of, settings_of
 from pipeline.report.fronts import fronts_of
 
@@ -46,3 +48,28 @@ def test_the_winners_settings_tell_what_was_searched_and_leave_out_what_is_not_s
     assert settings["local steps"] == ("2", False)
     assert "max grad norm" not in settings
     assert all(setting.meaning for setting in settings_of(made.result()))
+
+
+def test_candidates_without_a_score_come_last_and_say_why(made):
+    table = table_of(made.two_models())
+    assert table["trial"] == (1, 2, 0)
+    assert table["accuracy (validation)"] == ("75.0%", "60.0%", "none")
+    assert table["why it has no score"] == ("", "", "1 of at least 3 reports came")
+    assert "why it has no score" not in table_of(made.result())
+
+
+def test_all_winners_are_marked_with_their_platforms(made):
+    result = made.two_models()
+    assert candidates_of(result, fronts_of(result)).winners == (1, 2)
+    assert table_of(result)["its platforms"] == ("middling, dear", "cheap", "")
+    assert "its platforms" not in table_of(made.result())
+
+
+def test_how_trials_were_trained_has_columns_where_it_varies(made):
+    first, *others = made.result().trials
+    trials = (first, *(replace(one, rounds=2, start_from=0, num_clients=3) for one in others))
+    table = table_of(made.result(trials=trials))
+    assert table["rounds"] == ("2", "2", "0")
+    assert table["starts from trial"] == ("0", "0", "-")
+    assert table["clients"] == ("3", "3", "all")
+    assert not {"rounds", "starts from trial", "clients", "shared weights"} & set(table_of(made.result()))

@@ -6,6 +6,9 @@ from typer.testing import CliRunner
 
 from device_runtime.console import build_app, run_program
 from pipeline.command_line import PROGRAM
+from pipeline.limits import needs_of
+from pipeline.report.costs import costs_of
+from profiles.records import to_plain
 
 
 def run(*arguments: object):
@@ -31,7 +34,7 @@ def test_it_tells_where_the_page_is_and_what_it_lacks(made, tmp_path):
 
 
 def test_json_agrees_with_the_file(made, tmp_path):
-    made.write_run(tmp_path / "run", made.result())
+    result = made.write_run(tmp_path / "run", made.result())
     written = json.loads(run(tmp_path / "run", "-o", tmp_path / "page.html", "--json"))
     page = (tmp_path / "page.html").read_bytes()
     assert written == {
@@ -39,6 +42,7 @@ def test_json_agrees_with_the_file(made, tmp_path):
         "sha256": hashlib.sha256(page).hexdigest(),
         "size_bytes": len(page),
         "has_bundle": False,
+        "platforms": [to_plain(needs) for needs in needs_of(result, result.main)],
     }
 
 
@@ -56,3 +60,36 @@ def test_a_bundle_that_is_not_there_is_wrong_usage(made, tmp_path, capsys):
     assert code == 2
     assert "ship the run with `handheld ship" in told
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_cost_alone_is_a_table_by_phase_and_no_page(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    told = [
+        [cell.strip() for cell in line.strip("│ ").split("│")] for line in run(tmp_path / "run", "--cost").split("\n")
+    ]
+    assert ["search", "training", "30", "0", "6.00", "6.00 KiB", "12.0 KiB"] in told
+    assert ["test", "", "0", "10", "0.500", "2.00 KiB", "4.00 KiB"] in told
+    assert ["all", "", "40", "10", "36.5", "10.0 KiB", "20.0 KiB"] in told
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_rows_of_the_cost_are_json(made, tmp_path):
+    result = made.write_run(tmp_path / "run", made.result())
+    costs = costs_of(result)
+    rows = json.loads(run(tmp_path / "run", "--cost", "--json"))
+    assert rows == [to_plain(row) for row in (*costs.stages, costs.total)]
+
+
+def test_the_cost_alone_goes_into_no_file(made, tmp_path, capsys):
+    made.write_run(tmp_path / "run", made.result())
+    code, told = fail(capsys, tmp_path / "run", "--cost", "-o", tmp_path / "page.html")
+    assert code == 2
+    assert "--cost writes no page: leave --output and --bundle out" in told
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_it_tells_whether_the_limits_are_met(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    told = " ".join(run(tmp_path / "run").split())
+    assert "meets its limits on cheap: yes (predicted latency 4 of 6 ms)" in told
+    assert "meets its limits on dear: yes (predicted latency 1 of 900 ms, size 1.5 of 48 KiB)" in told

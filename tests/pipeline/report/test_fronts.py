@@ -18,7 +18,7 @@ def test_a_candidate_counts_with_the_slowest_phone_of_the_class(made):
 
 def test_the_front_is_what_nothing_beats_by_trial_number(made):
     trials = (made.trial(5, 0.4, 3.0), made.trial(8, 0.9, 2.0), made.trial(9, 0.2, 1.0), made.trial(3, 0.1, 1.5))
-    (front, _) = fronts_of(made.result(trials=trials, winner=8))
+    (front, _) = fronts_of(made.result(trials=trials, models=(made.model(trial=8),)))
     assert front.trials == (9, 8)
     points = list(zip(front.latency_ms.values(), front.accuracy.values(), strict=True))
     assert [trials[i].index for i in pareto_front(points)] == [9, 8]
@@ -60,3 +60,20 @@ def test_a_near_limit_is_a_line_and_a_far_one_an_arrow(made):
 def test_scores_that_noise_moved_out_of_range_are_drawn(made):
     trials = (made.trial(0, -0.1, 1.0), made.trial(1, 1.2, 2.0))
     assert "120%</text>" in draw_front(fronts_of(made.result(trials=trials))[0], "front0").svg
+
+
+def test_trials_without_a_score_are_on_no_front_and_each_class_has_its_own_winners(made):
+    entry, mid = fronts_of(made.two_models())
+    assert set(entry.accuracy) == set(mid.accuracy) == {1, 2}
+    assert (entry.winners, mid.winners) == ((2,), (1,))
+    failed = tuple(made.trial(i, 0.0, 1.0, failed="nobody came") for i in range(3))
+    assert fronts_of(made.result(trials=failed)) == ()
+
+
+def test_several_winners_of_a_class_are_told_one_by_one(made):
+    models = (made.model(platforms=("cheap", "middling")), made.model(trial=2, platforms=("dear",)))
+    _, mid = fronts_of(made.result(models=models))
+    assert (
+        "The model of trial 1 has 75.0% at 2.00 ms. The model of trial 2 has 60.0% at 4.00 ms."
+        in draw_front(mid, "front0").alt
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from device_runtime.specs import ExampleSpec
 from pipeline.report.page import ReportFileError, ReportRequest, render_report, write_report
-from pipeline.run_result import CurvePoint, NoResultError
+from pipeline.run_result import CurvePoint, NoResultError, read_result
 
 SECTIONS = ("front", "curves", "cost", "privacy", "network", "candidates", "shipped", "data", "warnings")
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -156,8 +156,9 @@ def test_a_real_run_has_no_exact_figures(pages):
 def test_costs_candidates_network_fleet_and_versions_are_told(pages):
     text = Outline(pages["plain"]).text
     for part in (
-        "search 6.00 6.00 KiB 12.0 KiB 300 30",
-        "all 36.5 10.0 KiB 20.0 KiB 500 50",
+        "search, training 6.00 6.00 KiB 12.0 KiB 300 30 0",
+        "final 30.0 2.00 KiB 4.00 KiB 100 10 0 test 0.500 2.00 KiB 4.00 KiB 100 0 10",
+        "all 36.5 10.0 KiB 20.0 KiB 500 40 10",
         "1 (winner) 75.0% 4.00 2.00",
         "stage 2, block 2: inverted",
         "cheap entry 6",
@@ -181,10 +182,10 @@ def test_names_with_html_in_them_are_told_and_not_run(made):
     result = replace(
         made.result(name=EVIL, data=EVIL, fleet={EVIL: 1}, warnings=(EVIL,), versions={EVIL: EVIL}, algorithm=EVIL),
         trials=(trial,),
-        winner=0,
+        models=(made.model(trial=0, platforms=(EVIL,)),),
         spec=ExampleSpec((1, 8, 8), (EVIL, "yes")),
         costs=(made.cost(EVIL, None, 1.0),),
-        curves=(CurvePoint(EVIL, None, 1, 0.5),),
+        curves=(CurvePoint(EVIL, 0, 1, 0.5),),
         privacy=made.privacy(unit=EVIL, neighbours=EVIL, adversary=EVIL, epsilon_by_split={"train": 1.0}),
         budgets={EVIL: {"latency_ms": 1.0}},
     )
@@ -199,7 +200,9 @@ def test_a_search_of_300_candidates_is_still_a_page(made):
     trials = tuple(made.trial(i, 0.3 + i / 1000, 0.1 * (1 + i % 50)) for i in range(300))
     curves = tuple(CurvePoint("search", i, k, 0.01 * k) for i in range(300) for k in range(1, 11))
     costs = tuple(made.cost("search", i, 1.0 + i) for i in range(300))
-    page = render_report(made.run(made.result(trials=trials, winner=299, curves=curves, costs=costs)))
+    page = render_report(
+        made.run(made.result(trials=trials, models=(made.model(trial=299),), curves=curves, costs=costs))
+    )
     text = Outline(page).text
     assert len(page) < 2_000_000
     assert "Trial 299 won among 300" in text
@@ -209,7 +212,7 @@ def test_a_search_of_300_candidates_is_still_a_page(made):
 
 
 def test_a_run_whose_profiles_are_unknown_says_so(made):
-    result = made.result(trials=(made.trial(0, 0.5, 1.0, costs=()),), winner=0)
+    result = made.result(trials=(made.trial(0, 0.5, 1.0, costs=()),), models=(made.model(trial=0, platforms=()),))
     text = Outline(render_report(made.run(result))).text
     assert "No latency was predicted: the run names no profile." in text
     assert "not predicted" in text
@@ -236,3 +239,35 @@ def test_a_folder_is_no_place_for_a_report(made, tmp_path):
     made.write_run(tmp_path / "run", made.result())
     with pytest.raises(ReportFileError, match=r"is a folder; name a file, for example .*report.html"):
         write_report(ReportRequest(tmp_path / "run", tmp_path))
+
+
+def test_several_models_are_told_by_platform_beside_their_limits(made):
+    result = made.two_models(budgets={"entry": {"latency_ms": 6.0}, "mid": {"latency_ms": 6.0, "size_kib": 48.0}})
+    outline = Outline(render_report(made.run(result)))
+    assert outline.open == []
+    for part in (
+        "2 models for 3 platforms came of 3 candidates. The one for most platforms, of trial 1:",
+        "middling mid 81.2% 76.0% to 86.0% 1 stem 4",
+        "2.00 of 6 6.00 0.250 1.50 of 48 met",
+        "cheap entry 70.0% 64.0% to 75.0% 2 stem 4",
+        "8.00 of 6 24.0 0.250 1.50 BROKEN",
+        "83.3% (model of trial 1), 70.8% (model of trial 2); the run took",
+        "models of trials 1, 2",
+        "RUN/bundle --platform NAME",
+        "artifact of trial 2 " + "1" * 64,
+    ):
+        assert part in outline.text
+
+
+def test_the_report_of_several_models_is_written_and_knows_any_of_their_bundles(made, tmp_path):
+    made.write_run(tmp_path / "run", made.two_models())
+    result = read_result(tmp_path / "run")
+    second = replace(result, models=result.models[1:])
+    made.write_bundle(tmp_path / "run" / "bundle", second)
+    written = write_report(ReportRequest(tmp_path / "run"))
+    assert [(needs.platform, needs.is_met) for needs in written.platforms] == [
+        ("middling", True),
+        ("dear", True),
+        ("cheap", False),
+    ]
+    assert "The model of trial 2, for cheap." in Outline((tmp_path / "run" / "report.html").read_text()).text

@@ -47,7 +47,10 @@ def test_a_bundle_that_is_not_there_is_told_with_the_cure(run, tmp_path):
 
 
 def test_another_runs_bundle_is_refused(made, run, tmp_path):
-    made.write_bundle(tmp_path / "other", replace(run.result, name="pears", parameters_sha256="9" * 64))
+    made.write_bundle(
+        tmp_path / "other",
+        replace(run.result, name="pears", models=(replace(run.result.main, parameters_sha256="9" * 64),)),
+    )
     with pytest.raises(OtherBundleError, match=r"holds another model .*pears, parameters 999999999999 instead of"):
         find_bundle(run.folder, tmp_path / "other", run.result)
 

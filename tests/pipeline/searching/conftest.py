@@ -66,6 +66,60 @@ test = { sample_rate = 0.9, noise_multiplier = 1.2 }
 
 PRIVATE = ORDINARY.replace("local_epochs = 1\nbatch_size = 16", "local_steps = 1\nmax_grad_norm = 0.5") + PRIVACY
 
+# Two platforms, one of which may have half as large a network: each ships its own.
+FEDNAS = """
+[run]
+name = "pruned"
+kind = "emulated"
+seed = 3
+
+[data]
+source = "digits"
+partition = "iid"
+clients = 4
+
+[fleet]
+profiles = ["pixel-4", "redmi-8"]
+
+[space]
+kinds = ["depthwise"]
+widths = [8]
+depths = [1]
+kernels = [3]
+strides = [2]
+max_stages = 2
+heads = ["global_average"]
+
+[budgets.entry]
+size_kib = 1.1
+
+[budgets.default]
+size_kib = 1.5
+
+[search]
+algorithm = "fednas"
+groups = 2
+pretrain_rounds = 2
+keep = 1
+rounds = 1
+first_reduction = 0.3
+
+[training]
+learning_rate = 0.1
+local_epochs = 1
+batch_size = 32
+artifact_batch_size = 32
+
+[final]
+rounds = 1
+
+[round]
+cohort_size = 4
+min_reports = 3
+deadline_s = 300
+weighting = "examples"
+"""
+
 
 @pytest.fixture
 def write_run_file(tmp_path: Path) -> Callable[[str], Path]:

@@ -1,20 +1,21 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from sqlalchemy import select
 
 from pipeline.coordinator import tables
 from pipeline.coordinator.store import Store
 from pipeline.fleet.fleet import Fleet
-from pipeline.run_result import NoResultError, read_finished_run
+from pipeline.limits import needs_of
+from pipeline.report.costs import costs_of
+from pipeline.run_result import PARAMETERS, NoResultError, model_folder, read_finished_run, read_result
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.run_folder import RunFolderError
 from pipeline.searching.schedule import ScheduleError
 from pipeline.searching.session import SearchRequest, run_search
 from search.budget import InfeasibleError
-from tests.pipeline.searching.conftest import ORDINARY, PRIVATE
+from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE
 
 
 class KilledError(BaseException):
@@ -23,24 +24,35 @@ class KilledError(BaseException):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished ordinary and a finished private search, by name."""
+    """Folders of a finished ordinary search, a private one and one of FedNAS, by name, with their numbers of events."""
     runs = {}
-    for name, text in (("ordinary", ORDINARY), ("private", PRIVATE)):
+    for name, text in (("ordinary", ORDINARY), ("private", PRIVATE), ("fednas", FEDNAS)):
         folder = tmp_path_factory.mktemp(name)
         run_file = folder / "run.toml"
         run_file.write_text(text, encoding="utf-8")
-        run_search(SearchRequest(run_file, folder / "run"), Unwatched())
+        step, seen = Fleet._step, [0]
+
+        def counted(fleet, step=step, seen=seen):
+            seen[0] += 1
+            step(fleet)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Fleet, "_step", counted)
+            run_search(SearchRequest(run_file, folder / "run"), Unwatched())
+        (folder / "num_events").write_text(str(seen[0]), encoding="utf-8")
         runs[name] = folder
     return runs
 
 
 def test_a_finished_search_leaves_a_result_and_a_model_that_belong_together(finished):
     run = read_finished_run(finished["ordinary"] / "run")
-    assert run.artifact.artifact_id == run.result.artifact_id
-    assert len(run.parameters) == run.result.num_parameters == run.artifact.manifest.num_parameters
+    assert run.artifact.artifact_id == run.result.main.artifact_id
+    assert len(run.parameters) == run.result.main.num_parameters == run.artifact.manifest.num_parameters
     assert [trial.index for trial in run.result.trials] == [0, 1]
-    assert run.result.winner == max(run.result.trials, key=lambda trial: trial.accuracy).index
-    assert run.result.accuracy.low <= run.result.accuracy.value <= run.result.accuracy.high
+    assert run.result.main.trial == max(run.result.trials, key=lambda trial: trial.accuracy).index
+    accuracy = run.result.main.accuracy
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    assert sorted(run.result.main.platforms) == ["pixel-4", "redmi-8"]
     assert run.result.privacy is None
 
 
@@ -71,6 +83,34 @@ def test_a_private_search_spends_what_was_planned_and_says_to_whom_it_is_private
     }
 
 
+def test_fednas_gives_each_platform_its_own_network_within_its_limits(finished):
+    result = read_result(finished["fednas"] / "run")
+    models = {name: model for model in result.models for name in model.platforms}
+    assert set(models) == {"pixel-4", "redmi-8"}
+    assert models["redmi-8"].num_parameters < models["pixel-4"].num_parameters
+    for model in result.models:
+        run = read_finished_run(finished["fednas"] / "run", model.platforms[0])
+        assert run.trial.index == model.trial
+        assert len(run.parameters) == model.num_parameters == run.artifact.manifest.num_parameters
+        assert all(needs.is_met for needs in needs_of(result, model))
+    assert not [warning for warning in result.warnings if "limits" in warning]
+
+
+def test_the_ledger_of_fednas_has_as_many_client_rounds_as_were_to_be_expected(finished):
+    result = read_result(finished["fednas"] / "run")
+    first, *others = result.trials
+    assert (first.rounds, first.num_clients) == (0, None)
+    kept = [one for one in others if result.trial(one.start_from).candidate == one.candidate]
+    fresh = [one for one in others if one not in kept]
+    assert len(fresh) > len(kept) > 1  # several steps, some with several candidates
+    groups_of = 2  # clients: 4 in 2 groups
+    stages = {(row.name, row.stage): row for row in costs_of(result).stages}
+    assert stages["search", "pretraining"].client_rounds == len(fresh) * 2 * groups_of  # R_pre rounds
+    assert stages["search", "continued"].client_rounds == len(kept) * 1 * groups_of  # R rounds
+    assert stages["search", "scoring"].evaluations == 4 + (len(fresh) + len(kept)) * groups_of
+    assert stages["final", ""].client_rounds == stages["test", ""].evaluations == 4 * len(result.models)
+
+
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished, tmp_path):
     before = read_finished_run(finished["ordinary"] / "run")
     run_file = tmp_path / "run.toml"
@@ -79,15 +119,19 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished, 
     assert again == before.result
     run_file.write_text(ORDINARY.replace("seed = 3", "seed = 4"), encoding="utf-8")
     other = run_search(SearchRequest(run_file, tmp_path / "other"), Unwatched())
-    assert other.parameters_sha256 != again.parameters_sha256
+    assert other.main.parameters_sha256 != again.main.parameters_sha256
 
 
-@pytest.mark.parametrize("name", ["ordinary", "private"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.55, 0.8, 0.97])
+KILLS = [(name, share) for name in ("ordinary", "private", "fednas") for share in (0.02, 0.3, 0.55, 0.8, 0.97)]
+QUICK = [kill for kill in KILLS if kill[0] != "fednas" or kill[1] == 0.55]
+SLOW = [pytest.param(*kill, marks=pytest.mark.slow) for kill in KILLS if kill not in QUICK]
+
+
+@pytest.mark.parametrize(("name", "share"), [*QUICK, *SLOW])
 def test_a_search_killed_at_any_event_resumes_to_the_same_result(finished, tmp_path, monkeypatch, name, share):
-    unbroken = read_finished_run(finished[name] / "run")
+    unbroken = read_result(finished[name] / "run")
     run_file = finished[name] / "run.toml"
-    kill_after = int(share * count_events(finished[name], tmp_path, monkeypatch))
+    kill_after = int(share * int((finished[name] / "num_events").read_text(encoding="utf-8")))
     request = SearchRequest(run_file, tmp_path / "run")
     step, seen = Fleet._step, [0]
 
@@ -104,25 +148,10 @@ def test_a_search_killed_at_any_event_resumes_to_the_same_result(finished, tmp_p
     with pytest.raises(NoResultError, match="handheld search --resume"):
         read_finished_run(tmp_path / "run")
     resumed = run_search(replace(request, is_resumed=True), Unwatched())
-    assert resumed == unbroken.result
-    assert np.array_equal(read_finished_run(tmp_path / "run").parameters, unbroken.parameters)
-
-
-def count_events(folder, tmp_path, monkeypatch):
-    """Events of an unbroken run, counted once a folder."""
-    kept = folder / "num_events"
-    if not kept.exists():
-        step, seen = Fleet._step, [0]
-
-        def counted(fleet):
-            seen[0] += 1
-            step(fleet)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Fleet, "_step", counted)
-            run_search(SearchRequest(folder / "run.toml", tmp_path / "counted"), Unwatched())
-        kept.write_text(str(seen[0]), encoding="utf-8")
-    return int(kept.read_text(encoding="utf-8"))
+    assert resumed == unbroken
+    for model in unbroken.models:
+        again, before = (model_folder(run, model.trial) for run in (tmp_path / "run", finished[name] / "run"))
+        assert (again / PARAMETERS).read_bytes() == (before / PARAMETERS).read_bytes()
 
 
 def test_a_folder_with_a_search_is_not_begun_again_and_not_mixed_with_another(finished, tmp_path, write_run_file):

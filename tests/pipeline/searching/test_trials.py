@@ -1,10 +1,14 @@
 """One trainer over rounds that are made up: what it asks for, and what it makes of the answers."""
 
+import re
 import tomllib
+from dataclasses import replace
 from math import sqrt
 
+import numpy as np
 import pytest
 
+from device_runtime.vectors import write_vector
 from device_runtime.wire import SPLITS
 from pipeline.coordinator.plans import Run
 from pipeline.coordinator.rounds import RoundResult
@@ -13,8 +17,9 @@ from pipeline.digits import SPEC
 from pipeline.run_result import Z_95
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
+from pipeline.searching.rounds import RunClient
 from pipeline.searching.session import released_accuracy
-from pipeline.searching.trials import Part, RoundFailedError, Score, Trainer
+from pipeline.searching.trials import Job, Part, Score, Trainer
 from search.architecture import Architecture, Stem
 from search.candidate import Candidate, HyperParameters
 from tests.pipeline.searching.conftest import ORDINARY, PRIVATE
@@ -22,6 +27,10 @@ from tests.pipeline.searching.conftest import ORDINARY, PRIVATE
 CANDIDATE = Candidate(
     Architecture((1, 8, 8), 10, Stem(2, 3, 3)), HyperParameters(0.1, local_steps=1, max_grad_norm=0.5)
 )
+ORDINARY_CANDIDATE = replace(CANDIDATE, hyper_parameters=HyperParameters(0.1, local_steps=1, batch_size=4))
+CLIENTS = {  # the last holds nothing to test with
+    name: RunClient(name, {"train": 12, "validation": 4, "test": 0 if name == "d" else 4}) for name in "abcd"
+}
 
 
 class ScriptedRounds:
@@ -31,9 +40,9 @@ class ScriptedRounds:
         self.store, self.blobs, self.run = Store("sqlite://"), blobs, Run("run", "emulated", "spec", 0)
         self.plans, self._results = [], iter(results)
 
-    def hold(self, plan):
-        self.plans.append(plan)
-        return next(self._results)
+    def hold_all(self, plans):
+        self.plans += plans
+        return [next(self._results) for _ in plans]
 
     def close(self):
         self.store.close()
@@ -47,7 +56,7 @@ def make_trainer(tmp_path):
         run_file = RunFile.model_validate(tomllib.loads(text))
         rounds = ScriptedRounds(BlobFolder(tmp_path / "blobs"), results)
         artifacts = Artifacts(tmp_path / "artifacts", SPEC, 16)
-        return Trainer(run_file, rounds, artifacts, dict.fromkeys(SPLITS, 6), 0, lambda *_: None)
+        return Trainer(run_file, rounds, artifacts, dict.fromkeys(SPLITS, 6), CLIENTS, 0, lambda *_: None)
 
     return make
 
@@ -55,7 +64,7 @@ def make_trainer(tmp_path):
 @pytest.mark.parametrize(("split", "rate", "noise"), [("validation", 0.8, 1.1), ("test", 0.9, 1.2)])
 def test_each_split_is_scored_by_its_own_terms_over_the_examples_that_were_drawn(make_trainer, split, rate, noise):
     trainer = make_trainer(PRIVATE, [RoundResult("r", "closed", 6, 100, metric_sums={"accuracy": 36.0})])
-    score = trainer.evaluate(Part("test"), trainer.start(CANDIDATE), split)
+    (score,) = trainer.evaluate([Job(Part("test", 0), trainer.start(CANDIDATE))], split)
     terms = trainer.rounds.plans[0].evaluate
     assert (terms.split, terms.privacy.sample_rate, terms.privacy.noise_multiplier) == (split, rate, noise)
     assert score.accuracy == pytest.approx(36 / (rate * 100))
@@ -66,11 +75,12 @@ def test_a_round_that_fails_is_held_again_and_given_up_after_three_times(make_tr
     closed = RoundResult("r", "closed", 6, 100, metric_sums={"accuracy": 50.0})
     trainer = make_trainer(ORDINARY, [failed, closed, failed, failed, failed])
     model = trainer.start(CANDIDATE)
-    assert trainer.evaluate(Part("search", 0), model, "validation").accuracy == 0.5
+    (score,) = trainer.evaluate([Job(Part("search", 0), model)], "validation")
+    assert score.accuracy == 0.5
     keys = [plan.round_key for plan in trainer.rounds.plans]
     assert keys == ["search/0/evaluate/validation", "search/0/evaluate/validation/attempt 2"]
-    with pytest.raises(RoundFailedError, match=r"failed 3 times: 1 of at least 3 .*bring more clients and resume"):
-        trainer.evaluate(Part("search", 1), model, "validation")
+    (why,) = trainer.evaluate([Job(Part("search", 1), model)], "validation")
+    assert re.search(r"failed 3 times: 1 of at least 3 .*bring more clients and resume", why)
 
 
 def test_the_interval_of_a_released_accuracy_knows_how_often_noise_was_added():
@@ -83,3 +93,77 @@ def test_the_interval_of_a_released_accuracy_knows_how_often_noise_was_added():
         sampling = sqrt(0.25 / 9_000_004)
         assert accuracy.high - accuracy.value == pytest.approx(Z_95 * sqrt(deviation**2 + sampling**2), rel=1e-3)
     assert released_accuracy(private, Score(0.5, 10, 9)).high > released_accuracy(on_sum, Score(0.5, 10, 9)).high
+
+
+class TrainedRounds(ScriptedRounds):
+    """Closes every round of training with an update of ones, but those of some trials, which fail."""
+
+    def __init__(self, blobs, num_parameters, failing):
+        super().__init__(blobs, ())
+        self._update = blobs.put(write_vector("parameter_update", np.ones(num_parameters, np.float32)))
+        self._failing = failing
+
+    def hold_all(self, plans):
+        self.plans += plans
+        return [self._hold(plan) for plan in plans]
+
+    def _hold(self, plan):
+        if plan.trial in self._failing:
+            return RoundResult("r", "failed", reason="nobody came")
+        return RoundResult("r", "closed", 5, 70, aggregate_sha256=self._update)
+
+
+def train_three(make_trainer, text):
+    """Trials of 2, 1 and 2 rounds side by side, the second of which fails."""
+    trainer = make_trainer(text, [])
+    model = trainer.start(ORDINARY_CANDIDATE)
+    trainer = replace(trainer, rounds=TrainedRounds(trainer.rounds.blobs, len(model.parameters), failing={1}))
+    jobs = [Job(Part("search", i), model, rounds) for i, rounds in enumerate((2, 1, 2))]
+    return trainer, model, trainer.train(jobs)
+
+
+def test_of_jobs_side_by_side_one_fails_and_the_others_go_on(make_trainer):
+    trainer, model, (first, failed, last) = train_three(make_trainer, ORDINARY)
+    for one in (first, last):
+        assert np.array_equal(one.model.parameters, model.parameters + 1 + 1)
+        assert (one.weight, one.failed) == (70.0, "")
+    assert np.array_equal(failed.model.parameters, model.parameters)
+    assert failed.weight == 0
+    assert failed.failed.startswith("round search/1/train/0 failed 3 times: nobody came; then: nobody came; then:")
+    keys = [plan.round_key for plan in trainer.rounds.plans]
+    assert keys == [
+        *(f"search/{i}/train/0" for i in range(3)),
+        "search/1/train/0/attempt 2",
+        "search/1/train/0/attempt 3",
+        "search/0/train/1",
+        "search/2/train/1",
+    ]
+
+
+def test_a_trained_jobs_weight_is_its_reports_where_all_clients_weigh_alike(make_trainer):
+    _, _, (first, _, _) = train_three(make_trainer, ORDINARY.replace('"examples"', '"uniform"'))
+    assert first.weight == 5.0
+
+
+def test_a_jobs_clients_are_asked_and_nobody_else(make_trainer):
+    trainer = make_trainer(ORDINARY, [RoundResult("r", "closed", 3, 8, metric_sums={"accuracy": 4.0})] * 3)
+    model = trainer.start(ORDINARY_CANDIDATE)
+    trainer.evaluate([Job(Part("search", 0), model, clients=("a", "b", "d"))], "validation")
+    trainer.evaluate([Job(Part("test", 0), model, clients=("a", "b", "d"))], "test")
+    trainer.evaluate([Job(Part("test", 1), model)], "test")
+    some, tested, everybody = trainer.rounds.plans
+    assert some.eligible == ("a", "b", "d")
+    # The share of [round] min_reports of cohort_size, 3 of 5, rounded up.
+    assert (some.cohort_size, some.min_reports) == (3, 2)
+    assert (tested.cohort_size, tested.min_reports) == (2, 2)  # d holds nothing of the test split
+    assert (everybody.eligible, everybody.cohort_size, everybody.min_reports) == (None, 6, 4)
+
+
+def test_a_jobs_clients_train_without_over_selection(make_trainer):
+    trainer = make_trainer(ORDINARY, [RoundResult("r", "failed", reason="nobody came")] * 6)
+    model = trainer.start(ORDINARY_CANDIDATE)
+    trainer.train([Job(Part("search", 0), model, 1, ("a", "b"))])
+    trainer.train([Job(Part("search", 1), model, 1)])
+    own, everybody = trainer.rounds.plans[0], trainer.rounds.plans[-1]
+    assert (own.eligible, own.cohort_size, own.min_reports, own.over_selection) == (("a", "b"), 2, 2, 1.0)
+    assert (everybody.eligible, everybody.cohort_size, everybody.over_selection) == (None, 5, 1.2)

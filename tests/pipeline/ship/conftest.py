@@ -19,16 +19,15 @@ from device_runtime.vectors import write_vector
 from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import SPEC, open_digits
 from pipeline.network import build_module
+from pipeline.privacy_spent import PhaseSpent, PrivacyResult, adversary_of
 from pipeline.run_result import (
     ClassCost,
     EmulatorOnly,
-    PhaseSpent,
-    PrivacyResult,
+    ModelResult,
     RunResult,
     TrialResult,
     accuracy_of,
-    adversary_of,
-    read_finished_run,
+    read_result,
 )
 from pipeline.ship.bundle import Shipped, ship_run
 from pipeline.ship.executorch_export import PTE
@@ -69,7 +68,7 @@ def digits(tmp_path_factory) -> Digits:
     folder = tmp_path_factory.mktemp("run")
     source = open_digits()
     splits = {name: Examples(*source.get(ids)) for name, ids in split_ids(source, bytes(32)).items()}
-    artifact = compile_architecture(CompileRequest(SMALL, source.spec, 16), folder / "model" / "artifact")
+    artifact = compile_architecture(CompileRequest(SMALL, source.spec, 16), folder / "models" / "1" / "artifact")
     session, start = StepSession(artifact), initial_parameters(SMALL, seed=0)
     terms = TrainTerms(learning_rate=0.1, local_epochs=4, batch_size=16, momentum=0.9)
     trained = start + train(LoadedAssignment(session, start, terms), splits["train"], PrivateRandom(bytes(32))).vector
@@ -80,7 +79,7 @@ def digits(tmp_path_factory) -> Digits:
 
 def finish(folder: Path, artifact_id: str, parameters: np.ndarray, accuracy: float) -> None:
     data = write_vector("parameters", parameters)
-    (folder / "model" / "parameters.safetensors").write_bytes(data)
+    (folder / "models" / "1" / "parameters.safetensors").write_bytes(data)
     candidate = Candidate(SMALL, HyperParameters(learning_rate=0.125, local_steps=3, batch_size=16, momentum=0.9))
     costs = (ClassCost("pixel-4", "high", 0.75, 9.0, 1.0, 20.0), ClassCost("my-phone", "entry", 3.25, 60.0, 1.0, 20.0))
     result = RunResult(
@@ -92,15 +91,20 @@ def finish(folder: Path, artifact_id: str, parameters: np.ndarray, accuracy: flo
         num_clients=30,
         algorithm="random_search",
         fleet={"pixel-4": 20, "my-phone": 10},
-        winner=1,
-        num_parameters=len(parameters),
-        artifact_id=artifact_id,
-        parameters_sha256=hashlib.sha256(data).hexdigest(),
+        models=(
+            ModelResult(
+                trial=1,
+                platforms=("pixel-4", "my-phone"),
+                num_parameters=len(parameters),
+                artifact_id=artifact_id,
+                parameters_sha256=hashlib.sha256(data).hexdigest(),
+                accuracy=accuracy_of(accuracy, 360, 0.0, "the clients' plain sums"),
+            ),
+        ),
         trials=(TrialResult(1, candidate, len(parameters), 0.875, False, 300, costs),),
-        accuracy=accuracy_of(accuracy, 360, 0.0, "the clients' plain sums"),
         costs=(),
         versions={"torch": "2.13.0"},
-        emulator_only=EmulatorOnly(0.13579, {"1": 0.2468}, 99.5),
+        emulator_only=EmulatorOnly({"1": 0.13579}, {"1": 0.2468}, 99.5),
     )
     (folder / "result.json").write_bytes(encode_record(result))
 
@@ -116,7 +120,7 @@ def change_result(run_folder) -> Callable[..., Path]:
     """Write the copied run's result with some fields changed."""
 
     def change(**changes) -> Path:
-        result = replace(read_finished_run(run_folder).result, **changes)
+        result = replace(read_result(run_folder), **changes)
         (run_folder / "result.json").write_bytes(encode_record(result))
         return run_folder
 

@@ -33,7 +33,7 @@ def test_the_manifest_holds_every_other_file_with_its_hash_and_size(shipped):
 def test_the_manifest_names_what_was_shipped(shipped, digits):
     run, bundle = read_finished_run(digits.folder), shipped.bundle
     assert bundle.artifact_id == run.artifact.artifact_id
-    data = (digits.folder / "model" / "parameters.safetensors").read_bytes()
+    data = (digits.folder / "models" / "1" / "parameters.safetensors").read_bytes()
     assert bundle.parameters_sha256 == hashlib.sha256(data).hexdigest()
     (variant,) = bundle.variants
     assert variant.name == "float32"
@@ -145,7 +145,7 @@ def test_a_label_that_breaks_its_line_is_refused(digits, tmp_path, monkeypatch):
     run = read_finished_run(digits.folder)
     labels = ("ze\nro", *run.result.spec.labels[1:])
     object.__setattr__(run.result.spec, "labels", labels)
-    monkeypatch.setattr("pipeline.ship.bundle.read_finished_run", lambda _: run)
+    monkeypatch.setattr("pipeline.ship.bundle.read_finished_run", lambda *_: run)
     monkeypatch.setattr("pipeline.ship.network._check_belongs_together", lambda _: None)
     with pytest.raises(ShipError, match=r"one label a line, got the label 'ze\\nro'; rename the class"):
         ship_run(digits.folder, tmp_path / "bundle")

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_result import adversary_of, read_finished_run
+from pipeline.privacy_spent import adversary_of
+from pipeline.run_result import read_finished_run
 from pipeline.ship.card import latency_method, write_card
 from search.architecture import Stage
 
@@ -15,14 +16,21 @@ def write(digits, shipped):
     def write_changed(**changes) -> str:
         run = read_finished_run(digits.folder)
         sizes = {name: entry.size_bytes for name, entry in shipped.bundle.files.items()}
-        return write_card(replace(run, result=replace(run.result, **changes)), shipped.parity, sizes)
+        result = replace(run.result, **changes)
+        return write_card(replace(run, result=result, model=result.main), shipped.parity, sizes)
 
     return write_changed
 
 
 def test_a_card_tells_where_the_model_comes_from_and_what_ships(shipped, digits):
     card, result = (Path(shipped.folder) / "MODEL_CARD.md").read_text(), read_finished_run(digits.folder).result
-    for text in (result.artifact_id, result.parameters_sha256, "`digits`", "30 emulated clients", "0, 1, 2, 3"):
+    for text in (
+        result.main.artifact_id,
+        result.main.parameters_sha256,
+        "`digits`",
+        "30 emulated clients",
+        "0, 1, 2, 3",
+    ):
         assert text in card
     for name, entry in shipped.bundle.files.items():
         assert name == "MODEL_CARD.md" or f"| `{name}` | {entry.size_bytes:,} |" in card
@@ -32,7 +40,7 @@ def test_a_card_tells_where_the_model_comes_from_and_what_ships(shipped, digits)
 
 
 def test_accuracy_comes_with_its_interval_and_how_it_was_obtained(write, digits):
-    accuracy = read_finished_run(digits.folder).result.accuracy
+    accuracy = read_finished_run(digits.folder).result.main.accuracy
     card = write()
     assert f"{100 * accuracy.value:.1f}% on the clients' test splits; 95% interval {100 * accuracy.low:.1f}%" in card
     assert "over 360 examples (the clients' plain sums)" in card
@@ -96,7 +104,8 @@ def test_warnings_come_first_and_names_cannot_break_a_table(write, digits):
     result = read_finished_run(digits.folder).result
     trial = result.winning
     cost = replace(trial.costs[0], profile="a|b\nc")
-    card = write(trials=(replace(trial, costs=(cost,)),), warnings=("few clients",))
+    model = replace(result.main, platforms=(cost.profile,))
+    card = write(trials=(replace(trial, costs=(cost,)),), models=(model,), warnings=("few clients",))
     assert card.index("- few clients") < card.index("## Data")
     assert "| a\\|b c | high |" in card
 

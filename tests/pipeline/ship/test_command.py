@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from typer.testing import CliRunner
 from device_runtime.console import build_app, run_program
 from device_runtime.vectors import write_vector
 from pipeline.command_line import PROGRAM
+from pipeline.run_result import read_result
 from pipeline.ship.bundle import read_bundle
 
 pytestmark = pytest.mark.usefixtures("onnx_only")
@@ -60,9 +63,13 @@ def test_a_folder_without_a_finished_run_is_wrong_usage(tmp_path, capsys):
     [
         ("result.json", b"{}", "RunResult lacks"),
         ("result.json", b'{"schema": 2}', "this version reads up to 1: update handheld"),
-        ("model/artifact/manifest.json", b"{}", "manifest.json is corrupt"),
-        ("model/parameters.safetensors", b"no", "no safetensors file"),
-        ("model/parameters.safetensors", write_vector("parameters", np.zeros(3, np.float32)), "is it of another arch"),
+        ("models/1/artifact/manifest.json", b"{}", "manifest.json is corrupt"),
+        ("models/1/parameters.safetensors", b"no", "no safetensors file"),
+        (
+            "models/1/parameters.safetensors",
+            write_vector("parameters", np.zeros(3, np.float32)),
+            "is it of another arch",
+        ),
     ],
 )
 def test_an_altered_run_is_told(run_folder, capsys, file, data, message):
@@ -91,3 +98,26 @@ def test_an_output_folder_that_holds_something_else_is_wrong_usage(digits, tmp_p
 
 def test_the_output_must_be_named(digits, capsys):
     assert fail(capsys, digits.folder)[0] == 2
+
+
+def test_it_tells_whether_the_model_meets_its_limits(run_folder, change_result, tmp_path):
+    change_result(budgets={"high": {"latency_ms": 1.0}})
+    told = " ".join(run(run_folder, "-o", tmp_path / "bundle").split())
+    assert "model of trial 1" in told
+    assert "meets its limits on pixel-4: yes (predicted latency 0.75 of 1 ms)" in told
+    assert "meets its limits on my-phone: it has none" in told
+
+
+def test_of_several_models_one_is_named_by_its_platform(digits, run_folder, change_result, tmp_path, capsys):
+    result = read_result(digits.folder)
+    shutil.copytree(run_folder / "models" / "1", run_folder / "models" / "2")
+    models = (replace(result.main, platforms=("pixel-4",)), replace(result.main, trial=2, platforms=("my-phone",)))
+    change_result(models=models, trials=(*result.trials, replace(result.trials[0], index=2)))
+    code, told = fail(capsys, run_folder, "-o", tmp_path / "bundle")
+    assert code == 2
+    assert "this run has 2 models: name a platform, my-phone, pixel-4" in told
+    shipped = json.loads(run(run_folder, "-o", tmp_path / "bundle", "--platform", "my-phone", "--json"))
+    assert (shipped["trial"], [one["platform"] for one in shipped["platforms"]]) == (2, ["my-phone"])
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| my-phone | entry | 3.25 ms" in card
+    assert "pixel-4" not in card

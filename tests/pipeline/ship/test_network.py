@@ -28,14 +28,16 @@ def test_exact_outputs_leave_the_network_in_single_precision(digits):
 
 def test_parameters_of_another_run_are_refused(run_folder):
     run = read_finished_run(run_folder)
-    (run_folder / "model" / "parameters.safetensors").write_bytes(write_vector("parameters", 2 * run.parameters))
+    (run_folder / "models" / "1" / "parameters.safetensors").write_bytes(write_vector("parameters", 2 * run.parameters))
     with pytest.raises(ShipError, match=r"parameters.safetensors is not what the run trained: sha256 .* search"):
         trained_network(read_finished_run(run_folder))
 
 
-def test_a_winner_that_never_ran_is_refused(change_result):
-    with pytest.raises(ShipError, match=r"result.json names trial 7 the winner and does not list it"):
-        trained_network(read_finished_run(change_result(winner=7)))
+def test_a_winner_that_never_ran_is_refused(digits, run_folder, change_result):
+    (run_folder / "models" / "1").rename(run_folder / "models" / "7")
+    main = read_finished_run(digits.folder).result.main
+    with pytest.raises(ShipError, match=r"result.json names trial 7 a winner and does not list it"):
+        trained_network(read_finished_run(change_result(models=(replace(main, trial=7),))))
 
 
 def test_an_artifact_of_another_architecture_is_refused(digits):

@@ -1,0 +1,83 @@
+"""Pictures of what the run cost its clients."""
+
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+
+from pipeline.report.costs import CostRow, Costs
+from pipeline.report.formats import percent, significant
+from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, whole_axis
+
+_COLOURS = {  # of (phase, stage), with how strong
+    ("search", "training"): (SERIES, 0.9),
+    ("search", "pretraining"): (SERIES, 0.9),
+    ("search", "continued"): (SERIES, 0.55),
+    ("search", "scoring"): (SERIES, 0.25),
+    ("final", ""): (MARK, 0.85),
+    ("test", ""): (LIMIT, 0.85),
+}
+_SHARES: dict[str, Callable[[CostRow], float]] = {
+    "client-rounds": lambda row: row.client_rounds,
+    "evaluations": lambda row: row.evaluations,
+    "client-seconds": lambda row: row.client_seconds,
+    "bytes up": lambda row: row.bytes_up,
+    "bytes down": lambda row: row.bytes_down,
+}
+
+
+def draw_stages(costs: Costs) -> Plot | None:
+    """Shares of each phase and stage in every measure, stacked; None where nothing was counted."""
+    measures = [(name, of_row) for name, of_row in _SHARES.items() if of_row(costs.total)]
+    if not measures:
+        return None
+
+    def draw(axes: Axes) -> None:
+        ends = [0.0] * len(measures)
+        for row in costs.stages:
+            widths = [of_row(row) / of_row(costs.total) for _, of_row in measures]
+            colour, alpha = _COLOURS.get((row.name, row.stage), (MUTED, 0.5))
+            axes.barh(
+                range(len(measures)), widths, left=ends, height=0.66, color=colour, alpha=alpha, label=name_of(row)
+            )
+            ends = [end + width for end, width in zip(ends, widths, strict=True)]
+        axes.set_yticks(range(len(measures)), [name for name, _ in measures])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+        axes.grid(visible=False, axis="y")
+        axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
+
+    seconds = (f"{name_of(row)} {percent(_part(row, costs.total))}" for row in costs.stages)
+    alt = f"Shares of the clients' cost by phase, stacked; of client-seconds: {', '.join(seconds)}."
+    return Plot(draw_svg("stagecosts", draw, 2.6), alt)
+
+
+def draw_trials(costs: Costs) -> Plot | None:
+    """Client-seconds of each trial; None where there is one trial or none."""
+    if len(costs.trials) < 2:
+        return None
+    x = [int(row.name) for row in costs.trials]
+    seconds = [row.client_seconds for row in costs.trials]
+    colours = [MARK if row.is_winner else MUTED for row in costs.trials]
+
+    def draw(axes: Axes) -> None:
+        axes.bar(x, seconds, width=0.8, color=colours, linewidth=0)
+        whole_axis(axes)
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel("trial")
+        axes.set_ylabel("client-seconds")
+
+    alt = (
+        f"Client-seconds of {len(x)} trials of the search: from {significant(min(seconds))} to "
+        f"{significant(max(seconds))}, {significant(sum(seconds))} together."
+    )
+    return Plot(draw_svg("trialcosts", draw, 2.1), alt)
+
+
+def name_of(row: CostRow) -> str:
+    """A phase with its stage, as in `search, scoring`."""
+    return f"{row.name}, {row.stage}" if row.stage else row.name
+
+
+def _part(row: CostRow, total: CostRow) -> float:
+    return row.client_seconds / total.client_seconds if total.client_seconds else 0.0
