@@ -6,7 +6,7 @@ from device_runtime.accounting import ORDERS, Budget, Release, epsilon_of, plann
 from device_runtime.terms import NoiseAt, PrivacyTerms, Split
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
 
-_NOISE_STEPS = 60
+_NOISE_STEPS = 30
 
 
 class ScheduleError(ValueError):
