@@ -38,7 +38,7 @@ test-slow: env
 
 # The device extra alone, from the installed wheel, in an environment of its own.
 test-device: env
-	$(BIN)/python -m pytest tests/test_device_extra.py
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_device_extra.py
 
 # The graphs on other ONNX Runtimes, from PyPI and npm; needs Node.js besides.
 test-elsewhere: env

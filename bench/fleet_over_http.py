@@ -91,6 +91,6 @@ def _clients(folder: Path, url: str, shares: Shares) -> Iterator[None]:
 
 
 def _take_part(folder: Path, url: str, share: tuple[str, ...], index: int, stop: StopFlag) -> None:
-    terms = ClientTerms(url, ClientSource(SOURCE, share), "digits", emulated_seed=index)
+    terms = ClientTerms(url, ClientSource(SOURCE, share), "digits", None, emulated_seed=index)
     with StateFolder(folder) as state:
         run_client(state, terms, Limits(), stop)

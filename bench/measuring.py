@@ -18,6 +18,8 @@ from rich.table import Table
 from device_runtime.console import versions_of
 from profiles.records import to_plain
 
+_FILE_COLUMNS = 240  # of a table that goes to no terminal; 80, the default there, would cut its figures off
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -105,7 +107,7 @@ def print_result(result: Result, columns: Sequence[str], output: Path | None = N
         table.add_column(column)
     for row in result.rows:
         table.add_row(*(_cell(row[name]) for name in columns))
-    Console(stderr=True).print(table)
+    Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_COLUMNS).print(table)
     line = json.dumps(to_plain(result), ensure_ascii=False, allow_nan=False)
     if output is not None:
         # What is kept says when and how it came about; what is printed is of this moment anyway.

@@ -5,15 +5,17 @@ batch in chunks, and their accumulation. No way draws noise or moves parameters;
 its own. Times are processor time, which on a machine that does nothing else is the time that passes. Memory is of
 the same chunks, each way in a process of its own (`bench/private_memory.py`).
 
-Every row is kept in FILE.rows as soon as it is measured (`-o FILE`): what was stopped goes on from there.
+Every row is kept in FILE.rows as soon as it is measured (`-o FILE`): what was stopped goes on from there, unless the
+machine, a package, our sources or the number of rounds are others by then.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
+import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,28 +25,41 @@ import numpy as np
 import onnxruntime
 import torch
 
-from bench.measuring import Bar, new_result, print_result, spread_of, time_interleaved
+from bench.measuring import Bar, Result, new_result, print_result, spread_of, time_interleaved
 from bench.private_memory import measure_peak_mib
 from bench.private_networks import NETWORKS, BenchNetwork
-from bench.private_ways import MAX_GRAD_NORM, ORDINARY, OURS, PRIVATE, WAYS, Scene, Way, prepare
+from bench.private_ways import (
+    MAX_GRAD_NORM,
+    ORDINARY,
+    ORT_TRAINING,
+    ORT_TRAINING_CHUNKS,
+    OURS,
+    PRIVATE,
+    WAYS,
+    Scene,
+    Way,
+    ignore_torch_warnings,
+    prepare,
+)
 from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.private_random import PrivateRandom, Purpose
-from pipeline.compile.versions import DEFAULT_BATCH_SIZE
 
 BATCH_SIZES = (1, 8, 32)
 ROUNDS, QUICK_ROUNDS = 40, 8
 PACKAGES = ("onnxruntime-training-cpu", "onnxruntime", "torch", "opacus", "onnx", "numpy")
-COLUMNS = ("network", "batch_size", *WAYS, "host", "vs_ort_training", "vs_torch", "memory_vs_ort_training")
+SOURCES = ("bench", "device_runtime", "pipeline")
+RATIOS = ("vs_ort_training", "vs_ort_training_chunks", "vs_torch")
+MEMORY_RATIOS = ("memory_vs_ort_training", "memory_vs_ort_training_chunks")
+COLUMNS = ("network", "batch_size", *WAYS, "host", *RATIOS, *MEMORY_RATIOS)
 MEMORY_BAR, SPEEDUP_BARS = 1.5, {1: 2.0, 8: 2.0, 32: 1.3}
 Row = dict[str, Any]
 
 
 def measure_row(name: str, network: BenchNetwork, batch_size: int, rounds: int) -> Row:
     """One network and batch; raises RuntimeError when the ways do not do the same work."""
-    chunk_size = min(batch_size, DEFAULT_BATCH_SIZE)
     with tempfile.TemporaryDirectory() as temporary:
         scene = Scene(network, batch_size, Path(temporary))
-        prepare(scene, chunk_size)
+        prepare(scene)
         memory = {way: measure_peak_mib(name, way, batch_size, scene.folder) for way in WAYS}
         ways = {way: open_(scene) for way, open_ in WAYS.items()}
         check_same_work(ways)
@@ -54,7 +69,7 @@ def measure_row(name: str, network: BenchNetwork, batch_size: int, rounds: int) 
     return {
         "network": name,
         "batch_size": batch_size,
-        "chunk_size": chunk_size,
+        "chunk_size": scene.chunk_size,
         "parameters": len(ways[OURS].gradient()),
         "threads": 1,
         "bar": network.bar,
@@ -81,14 +96,15 @@ def check_same_work(ways: dict[str, Way]) -> None:
 
 
 def bars_of(rows: Sequence[Row]) -> list[Bar]:
-    """The claims that these rows can judge."""
-    bars = []
+    """The claims that these rows can judge, and that they can judge all of them."""
+    whole = {(row["network"], row["batch_size"]) for row in rows if row["memory_vs_ort_training"] is not None}
+    bars = [_at_least("rows measured, memory included", len(whole), len(NETWORKS) * len(BATCH_SIZES))]
     for row in rows:
         where = f"{row['network']}, batch {row['batch_size']}"
         if row["batch_size"] == max(BATCH_SIZES):
             bars.append(_at_most(f"{where}: time over ORT Training's", row["vs_ort_training"], row["bar"]))
-            if row["memory_vs_ort_training"] is not None:
-                bars.append(_at_most(f"{where}: memory over ORT Training's", row["memory_vs_ort_training"], MEMORY_BAR))
+        if row["memory_vs_ort_training"] is not None:
+            bars.append(_at_most(f"{where}: memory over ORT Training's", row["memory_vs_ort_training"], MEMORY_BAR))
         bars.append(_at_least(f"{where}: faster than torch's fastest private way", row["vs_torch"], 1.0))
     for batch_size, bar in SPEEDUP_BARS.items():
         own = [row["vs_torch"] for row in rows if row["batch_size"] == batch_size]
@@ -100,12 +116,13 @@ def bars_of(rows: Sequence[Row]) -> list[Bar]:
 
 
 def _ratios(medians: dict[str, float], memory: dict[str, float | None]) -> Row:
-    ours, ordinary = memory[OURS], memory[ORDINARY[0]]
-    return {
-        "vs_ort_training": round(medians[OURS] / medians[ORDINARY[0]], 3),
-        "vs_torch": round(min(medians[way] for way in PRIVATE) / medians[OURS], 3),
-        "memory_vs_ort_training": round(ours / ordinary, 3) if ours and ordinary else None,
-    }
+    mib = memory[OURS]
+    ratios: Row = {"vs_torch": min(medians[way] for way in PRIVATE) / medians[OURS]}
+    for way in (ORT_TRAINING, ORT_TRAINING_CHUNKS):
+        ordinary = memory[way]
+        ratios[f"vs_{way}"] = medians[OURS] / medians[way]
+        ratios[f"memory_vs_{way}"] = mib / ordinary if mib and ordinary else None
+    return ratios
 
 
 def _host_step(way: Way) -> Any:
@@ -129,10 +146,34 @@ def _at_least(name: str, value: float, bar: float) -> Bar:
     return Bar(name, round(value, 3), bar, value >= bar)
 
 
-def _kept(path: Path | None) -> list[Row]:
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def run_of(result: Result, rounds: int) -> Row:
+    """What rows of one run have in common: rounds, packages, the processor and a hash of our sources."""
+    root, sources = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py")):
+        sources.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    machine = {name: result.machine[name] for name in ("processor", "system", "python")}
+    return {"rounds": rounds, "versions": result.versions, **machine, "sources": sources.hexdigest()}
+
+
+def kept_rows(path: Path, run: Row) -> list[Row]:
+    """The rows of `run` that an earlier start left; the others are taken out of the file, with a message."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            sys.stderr.write(f"{path}: dropped a row that was not written to its end\n")
+            continue
+        old = row.get("run", {})
+        if changed := [name for name in run if old.get(name) != run[name]]:
+            where = f"{row['network']}, batch {row['batch_size']}"
+            sys.stderr.write(f"{path}: dropped {where}: measured with other {', '.join(changed)}\n")
+            continue
+        rows.append(row)
+    if len(rows) < len(lines):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
 
 
 def main() -> None:
@@ -143,19 +184,20 @@ def main() -> None:
     parser.add_argument("--batch", choices=BATCH_SIZES, type=int, action="append", help="only this batch (repeatable)")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file too")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # Opacus' hooks read no input gradient
-    warnings.filterwarnings("ignore", message="Secure RNG turned off")  # no noise is drawn
+    ignore_torch_warnings()
     onnxruntime.set_default_logger_severity(3)
     torch.set_num_threads(1)
     result = new_result("private_step", PACKAGES)
+    rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
+    run = run_of(result, rounds)
     path = arguments.output and arguments.output.with_suffix(".rows")
-    rows = _kept(path)
+    rows = kept_rows(path, run) if path else []
     done = {(row["network"], row["batch_size"]) for row in rows}
     wanted = [(net, size) for net in arguments.net or NETWORKS for size in arguments.batch or BATCH_SIZES]
     for name, batch_size in wanted:
         if (name, batch_size) in done:
             continue
-        rows.append(measure_row(name, NETWORKS[name], batch_size, QUICK_ROUNDS if arguments.quick else ROUNDS))
+        rows.append({**measure_row(name, NETWORKS[name], batch_size, rounds), "run": run})
         if path:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[-1]) + "\n")

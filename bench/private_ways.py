@@ -1,9 +1,10 @@
-"""The ways of one gradient that `bench/private_step.py` compares: ours, two ordinary ones and three of torch's private.
+"""The ways of one gradient that `bench/private_step.py` compares: ours, ordinary ones and torch's private ones.
 
 Each way takes one batch to the gradient of its examples: the clipped sum (`Way.is_private`), or the ordinary mean. None
 draws noise or moves the parameters.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +29,30 @@ from device_runtime.session import StepSession
 from pipeline.compile.artifact import compile_artifact
 from pipeline.compile.losses import Loss
 from pipeline.compile.ort_training import WRITTEN, write_ort_training
+from pipeline.compile.versions import DEFAULT_BATCH_SIZE
 from pipeline.compile.writing import flatten_parameters
 from pipeline.network import GroupNorm
 
 MAX_GRAD_NORM = 1.0
-ARTIFACT, ORT_TRAINING = "artifact", "ort_training"
+ARTIFACT, ORT_TRAINING, ORT_TRAINING_CHUNKS = "artifact", "ort_training", "ort_training_chunks"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One network and one batch, the same for every way; files that take long to make are in `folder`."""
+    """One network and one batch, the same for every way; files that take long to make are in `folder`.
+
+    Attributes:
+        batch_size: One that `chunk_size` divides.
+    """
 
     network: BenchNetwork
     batch_size: int
     folder: Path
+
+    @property
+    def chunk_size(self) -> int:
+        """Examples that our graph takes at a time, which is what artifacts are compiled for."""
+        return min(self.batch_size, DEFAULT_BATCH_SIZE)
 
     def module(self) -> nn.Module:
         """The network with its initial parameters."""
@@ -76,14 +87,22 @@ class Way:
     gradient: Callable[[], Vector]
 
 
-def prepare(scene: Scene, chunk_size: int) -> None:
+def prepare(scene: Scene) -> None:
     """Compile our artifact, and ORT Training's files of the same network in operators that it differentiates."""
-    example = torch.from_numpy(scene.examples()[0][0])
-    compile_artifact(scene.module(), example, scene.network.num_classes, scene.folder / ARTIFACT, batch_size=chunk_size)
-    plain = _decomposed(scene.module())
-    told = write_ort_training(plain, {"x": scene.tensors()[0]}, Loss(), scene.folder / ORT_TRAINING)
-    if told != WRITTEN:
-        raise RuntimeError(f"there is no ordinary step to compare with: ort_training {told}")
+    (x, _), size = scene.tensors(), scene.chunk_size
+    if scene.batch_size % size:
+        raise ValueError(f"batch_size must be a multiple of the chunk size {size}, got {scene.batch_size}")
+    compile_artifact(scene.module(), x[0], scene.network.num_classes, scene.folder / ARTIFACT, batch_size=size)
+    for name, examples in ((ORT_TRAINING, x), (ORT_TRAINING_CHUNKS, x[:size])):
+        told = write_ort_training(_decomposed(scene.module()), {"x": examples}, Loss(), scene.folder / name)
+        if told != WRITTEN:
+            raise RuntimeError(f"there is no ordinary step to compare with: ort_training {told}")
+
+
+def ignore_torch_warnings() -> None:
+    """Silence, by name, what Opacus warns of and is meant here."""
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")  # its hooks read no input gradient
+    warnings.filterwarnings("ignore", message="Secure RNG turned off")  # no noise is drawn
 
 
 def handheld(scene: Scene) -> Way:
@@ -99,21 +118,35 @@ def handheld(scene: Scene) -> Way:
 
 
 def ort_training(scene: Scene) -> Way:
-    """ONNX Runtime Training's own module: forward, loss and backward."""
+    """ONNX Runtime Training's own module over the whole batch: forward, loss and backward."""
+    return _ort_training(scene, ORT_TRAINING, scene.batch_size)
+
+
+def ort_training_chunks(scene: Scene) -> Way:
+    """The same over chunks as large as ours; it adds up their gradients itself."""
+    return _ort_training(scene, ORT_TRAINING_CHUNKS, scene.chunk_size)
+
+
+def _ort_training(scene: Scene, name: str, size: int) -> Way:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    files = scene.folder / ORT_TRAINING
+    files = scene.folder / name
     state = api.CheckpointState.load_checkpoint(str(files / "checkpoint"))
     module = api.Module(str(files / "training_model.onnx"), state, session_options=options)
     module.train()
     names, (x, y) = [name for name, _ in scene.module().named_parameters()], scene.examples()
+    chunks = [(x[start : start + size], y[start : start + size]) for start in range(0, len(x), size)]
 
     def step() -> float:
         module.lazy_reset_grad()
-        return float(module(x, y))
+        return sum(float(module(*chunk)) for chunk in chunks) / len(chunks)
 
-    return Way(step, lambda: np.concatenate([state.parameters[name].grad.ravel() for name in names]))
+    def gradient() -> Vector:
+        total: Vector = np.concatenate([state.parameters[name].grad.ravel() for name in names])
+        return total / len(chunks)
+
+    return Way(step, gradient)
 
 
 def pytorch(scene: Scene) -> Way:
@@ -179,10 +212,11 @@ def torch_vmap(scene: Scene) -> Way:
     return Way(step, lambda: _flat(last["sums"]))
 
 
-OURS, ORDINARY, PRIVATE = "handheld", ("ort_training", "pytorch"), ("opacus_hooks", "opacus_ghost", "torch_vmap")
+OURS, PRIVATE = "handheld", ("opacus_hooks", "opacus_ghost", "torch_vmap")
+ORDINARY = (ORT_TRAINING, ORT_TRAINING_CHUNKS, "pytorch")
 WAYS: dict[str, Callable[[Scene], Way]] = {
     OURS: handheld,
-    **dict(zip(ORDINARY, (ort_training, pytorch), strict=True)),
+    **dict(zip(ORDINARY, (ort_training, ort_training_chunks, pytorch), strict=True)),
     **dict(zip(PRIVATE, (opacus_hooks, opacus_ghost, torch_vmap), strict=True)),
 }
 

@@ -74,7 +74,7 @@ class ClientTerms:
     server_url: str
     source: ExampleSource = field(repr=False)
     source_name: str
-    budget: Budget | None = None
+    budget: Budget | None
     conditions: Conditions = field(default_factory=Conditions)
     emulated_seed: int | None = None
     trusts_sums: bool = False

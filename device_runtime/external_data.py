@@ -22,10 +22,8 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _LONGEST_VARINT = 10
 _TAGS_END = 2**32
-_ORT_FORMAT, _AT = (
-    b"ORTM",
-    4,
-)  # ONNX Runtime takes bytes with this mark there for its own format, whatever else they are
+# ONNX Runtime takes bytes with this mark there for its own format, whatever else they are.
+_ORT_FORMAT, _AT = b"ORTM", 4
 
 
 def has_external_data(model: bytes) -> bool:

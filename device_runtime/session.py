@@ -20,9 +20,14 @@ Run = Callable[[Inputs, Labels, Vector], tuple[Outputs, Flags]]
 class StepSession:
     """Owns the sessions of one artifact; it holds no trained parameters, so one serves all clients of the artifact.
 
-    Examples come in any number n and go through the graphs in ceil(n / B) chunks, the last one filled up with masked
-    zeros; n = 0 runs nothing and sums to zero. An example whose result is not finite counts as zero: it is masked, its
-    x and y zeroed (a factor of 0 alone would leave 0 * inf), and its chunk run again without it.
+    Examples come in any number n and go through the graphs in ceil(n / B) chunks; n = 0 runs nothing and sums to zero.
+    An example whose result is not finite counts as zero: it is masked, and its chunk run again without it. A masked
+    row and a place that no example takes hold a copy of a row that counts, since a factor of 0 alone would leave
+    0 * inf. Zeros would not do: with parameters that overflow at zero, who sent them would learn from a step that fails
+    whether some row was masked.
+
+    Attributes:
+        gradient_graph, evaluate_graph: The artifact's graphs as they are, one thread each.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -31,8 +36,8 @@ class StepSession:
         x = example_inputs(np.zeros(0, self.manifest.spec.row_dtype()))
         inputs = ("parameters", *x, "y", "mask", *self._frozen)
         terms = ("max_grad_norm", "segment_weight")
-        self._gradient = _open(artifact.gradient, "gradient.onnx", (*inputs, *terms), GRADIENT_OUTPUTS)
-        self._evaluate = _open(artifact.evaluate, "evaluate.onnx", inputs, EVALUATE_OUTPUTS)
+        self.gradient_graph = _open(artifact.gradient, "gradient.onnx", (*inputs, *terms), GRADIENT_OUTPUTS)
+        self.evaluate_graph = _open(artifact.evaluate, "evaluate.onnx", inputs, EVALUATE_OUTPUTS)
 
     def num_chunks(self, num_examples: int) -> int:
         """How many times a graph runs for this many examples."""
@@ -53,7 +58,8 @@ class StepSession:
             parameters: f32[P].
             x: [n, *shape] in the manifest's dtype, or [n] rows with a field an input (`ExampleSpec.row_dtype`).
             y: i64[n], indices into the manifest's labels, or f32[n, K] where the target is values.
-            mask: [n], 0 for an example to leave out; None for all ones.
+            mask: [n], 0 for an example to leave out, whatever it holds. The caller has seen to it that the network can
+                take the others (`is_valid_row`). None for all ones; then `check_examples` is done here.
             max_grad_norm: L2 norm above which an example's gradient is scaled down; infinity for no clipping. Holds
                 up to float32 rounding (the certificate refuses a graph that exceeds it by more than 1e-4).
             segment_weight: f32[S] of 0/1, None for ones: which parts of the layout take part.
@@ -73,7 +79,7 @@ class StepSession:
         loss, norms = 0.0, [np.zeros(0, np.float32)]
 
         def run(x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-            outputs = self._gradient.run(GRADIENT_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
+            outputs = self.gradient_graph.run(GRADIENT_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[2])
 
         for size, (gradient_sum, loss_sum, chunk_norms), _ in self._chunks(run, x, y, mask):
@@ -97,7 +103,7 @@ class StepSession:
         fixed = {**self._frozen, "parameters": parameters}
 
         def run(x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-            outputs = self._evaluate.run(EVALUATE_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
+            outputs = self.evaluate_graph.run(EVALUATE_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[0]) & np.isfinite(outputs[1]).all(axis=1)
 
         for size, (chunk_losses, chunk_metrics), is_finite in self._chunks(run, x, y, mask):
@@ -109,7 +115,8 @@ class StepSession:
         self, run: Run, x: Inputs, y: Labels, mask: Flags | Vector | None
     ) -> Iterator[tuple[int, Outputs, Flags]]:
         """Per chunk: number of its examples, outputs, and which rows were finite at first."""
-        check_examples(self.manifest, x, y)
+        check = check_examples if mask is None else check_form
+        check(self.manifest, x, y)
         batch = self.manifest.batch_size
         wanted = np.ones(len(x), np.float32) if mask is None else np.asarray(mask).astype(np.float32)
         if wanted.shape != (len(x),):
@@ -230,13 +237,24 @@ def _add(total: Vector, gradient_sum: Vector) -> Vector:
 
 
 def _run_finite(run: Run, x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
-    x[mask == 0], y[mask == 0] = 0, 0
+    _fill(x, y, mask)
     outputs, is_finite = run(x, y, mask)
-    if is_finite.all():
-        return outputs, is_finite
-    x[~is_finite], y[~is_finite] = 0, 0
-    again, _ = run(x, y, np.where(is_finite, mask, np.float32(0)))
-    return again, is_finite
+    is_finite |= mask == 0
+    mask = np.where(is_finite, mask, np.float32(0))
+    if not mask.any():
+        return [np.zeros_like(output) for output in outputs], is_finite
+    if not is_finite.all():
+        _fill(x, y, mask)
+        outputs, _ = run(x, y, mask)
+    return outputs, is_finite
+
+
+def _fill(x: Inputs, y: Labels, mask: Vector) -> None:
+    """Put the first row that counts in the place of those that do not; zeros, which ids may be, where none counts."""
+    is_masked = mask == 0
+    first = int(is_masked.argmin())
+    for array in (x, y):
+        array[is_masked] = 0 if is_masked[first] else array[first]
 
 
 def _pad(array: Inputs, length: int) -> Inputs:
@@ -251,6 +269,7 @@ def _open(graph: bytes, name: str, inputs: tuple[str, ...], outputs: tuple[str, 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # planned after the first run, it would make the second take memory anew
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     found = {value.name for value in session.get_inputs()}, {value.name for value in session.get_outputs()}
     if found != (set(inputs), set(outputs)):

@@ -164,11 +164,9 @@ def check_trainable(assignment: LoadedAssignment[Terms], examples: Examples) -> 
 
 
 def _take_records(manifest: Manifest, examples: Examples, rows: Indices | Flags) -> tuple[Inputs, Labels, Flags]:
-    """Copies of some examples' x and y, and which are valid, bool[m]; the others are null records, all zeros."""
+    """Some examples' x and y, and which are valid, bool[m]; the others are null records."""
     x, y = examples.x[rows], examples.y[rows]
-    is_valid = is_valid_row(manifest, x, y)
-    x[~is_valid], y[~is_valid] = 0, 0
-    return x, y, is_valid
+    return x, y, is_valid_row(manifest, x, y)
 
 
 class _Descent:

@@ -56,6 +56,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel):
     assert inside == in_tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_handheld_device_runs_in_an_empty_folder(environment, tmp_path, option):
     done = run([environment / "handheld-device", option], tmp_path)
@@ -63,6 +64,7 @@ def test_handheld_device_runs_in_an_empty_folder(environment, tmp_path, option):
     assert "handheld" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_module_of_profiles_and_device_runtime_imports(environment, tmp_path):
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -74,12 +76,14 @@ def test_every_module_of_profiles_and_device_runtime_imports(environment, tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["torch", "onnx", "sklearn", "fastapi", "sqlalchemy"])
 def test_a_servers_libraries_are_absent(environment, tmp_path, library):
     done = run([environment / "python", "-c", f"import {library}"], tmp_path)
     assert f"No module named '{library}'" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["python", "-c", "import pipeline"], ["handheld", "--help"]])
 def test_the_pipeline_says_which_package_it_misses(environment, tmp_path, command):
     done = run([environment / command[0], *command[1:]], tmp_path)

@@ -23,7 +23,7 @@ class ExampleSource(Protocol):
         ...
 
     def ids(self) -> tuple[str, ...]:
-        """Every example's id, always in the same order."""
+        """Every example's id, each once and always in the same order."""
         ...
 
     def get(self, ids: Sequence[str]) -> tuple[Inputs, Labels]:

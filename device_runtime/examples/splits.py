@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 
-from device_runtime.examples.source import ExampleSource, given_test_ids
+from device_runtime.examples.source import ExampleSource, SourceError, given_test_ids
 from device_runtime.terms import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -26,10 +26,17 @@ def split_ids(source: ExampleSource, key: bytes, rotation: int = 0) -> dict[Spli
 
     Where the data's author set examples apart for testing these are the test split in every rotation, and a quarter of
     the others is for validation: 60 to 20 as well.
+
+    Raises:
+        SourceError: An id comes twice. Its example would move a sum by twice the clip norm, for which no noise is.
     """
-    tests = given_test_ids(source)
+    tests, ids = given_test_ids(source), source.ids()
+    if len(set(ids)) != len(ids):
+        raise SourceError(
+            f"ids must be distinct, got {len(ids) - len(set(ids))} more than once; name each example once"
+        )
     split: dict[Split, list[str]] = {name: [] for name in SPLITS}
-    for example_id in source.ids():
+    for example_id in ids:
         split[_split_in(tests, key, example_id, rotation)].append(example_id)
     return {name: tuple(ids) for name, ids in split.items()}
 

@@ -1,5 +1,7 @@
 """`handheld compile`: an architecture file, or any torch module, becomes a training artifact."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -23,55 +25,67 @@ EXAMPLE = (
 )
 
 
+ArchitectureFile = Annotated[
+    Path | None, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an artifact there is replaced.")]
+ModuleOption = Annotated[
+    str | None,
+    typer.Option(
+        help="package.file:factory instead of an architecture: a function or class to call without arguments, or a "
+        "torch.nn.Module. The current directory is importable."
+    ),
+]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Shape of one example, without the batch: 3x32x32, or 64:int64. Of several inputs each: ids=64:int64.",
+    ),
+]
+ClassesOption = Annotated[
+    int | None, typer.Option(min=1, help="Classes, or values for bce_with_logits and mse.", show_default=False)
+]
+LossOption = Annotated[str, typer.Option(help="cross_entropy, bce_with_logits or mse.")]
+LabelSmoothingOption = Annotated[float, typer.Option(help="Of cross_entropy, from 0 to below 1.")]
+SegmentsOption = Annotated[
+    list[str] | None,
+    typer.Option("--segment", help="NAME=PATTERN of parameters that can be trained alone, as head=classifier.*"),
+]
+FreezeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="PATTERN of parameters that are not trained, as features.*; a BatchNorm among them is folded."),
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="Safetensors file of the module's state_dict, to start from.")]
+ReplaceBatchnormOption = Annotated[
+    bool, typer.Option("--replace-batchnorm", help="Put GroupNorm in the place of BatchNorm, which mixes examples.")
+]
+SpecOption = Annotated[
+    Path | None,
+    typer.Option(help="JSON of an ExampleSpec; left out, it is derived. With it, --input and --classes may go."),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="B, the examples that a graph takes at a time: a matter of memory.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the initial parameters; no part of the artifact's id.")]
+
+
 def compile_network(  # noqa: PLR0913  (the command's own options)
-    architecture: Annotated[
-        Path | None, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")
-    ] = None,
+    architecture: ArchitectureFile = None,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an artifact there is replaced.")],
-    module: Annotated[
-        str | None,
-        typer.Option(
-            help="package.file:factory instead of an architecture: a function or class to call without arguments, or a "
-            "torch.nn.Module. The current directory is importable."
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="Shape of one example, without the batch: 3x32x32, or 64:int64. Of several inputs each: ids=64:int64.",
-        ),
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="Classes, or values for bce_with_logits and mse.", show_default=False)
-    ] = None,
-    loss: Annotated[str, typer.Option(help="cross_entropy, bce_with_logits or mse.")] = "cross_entropy",
-    label_smoothing: Annotated[float, typer.Option(help="Of cross_entropy, from 0 to below 1.")] = 0.0,
-    segments: Annotated[
-        list[str] | None,
-        typer.Option("--segment", help="NAME=PATTERN of parameters that can be trained alone, as head=classifier.*"),
-    ] = None,
-    freeze: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="PATTERN of parameters that are not trained, as features.*; a BatchNorm among them is folded."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Safetensors file of the module's state_dict, to start from.")
-    ] = None,
-    replace_batchnorm: Annotated[
-        bool, typer.Option("--replace-batchnorm", help="Put GroupNorm in the place of BatchNorm, which mixes examples.")
-    ] = False,
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="JSON of an ExampleSpec; left out, it is derived. With it, --input and --classes may go."),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="B, the examples that a graph takes at a time: a matter of memory.")
-    ] = DEFAULT_BATCH_SIZE,
-    seed: Annotated[int, typer.Option(min=0, help="Of the initial parameters; no part of the artifact's id.")] = 0,
+    output: OutputOption,
+    module: ModuleOption = None,
+    inputs: InputsOption = None,
+    classes: ClassesOption = None,
+    loss: LossOption = "cross_entropy",
+    label_smoothing: LabelSmoothingOption = 0.0,
+    segments: SegmentsOption = None,
+    freeze: FreezeOption = None,
+    weights: WeightsOption = None,
+    replace_batchnorm: ReplaceBatchnormOption = False,
+    spec: SpecOption = None,
+    batch_size: BatchSizeOption = DEFAULT_BATCH_SIZE,
+    seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Compile an architecture or a torch module into a training artifact, and certify it against torch."""
@@ -86,15 +100,9 @@ def compile_network(  # noqa: PLR0913  (the command's own options)
         replace_batchnorm=replace_batchnorm,
     )
     job = Job(output, read_record(ExampleSpec, spec) if spec else None, batch_size, seed)
-    if architecture is not None and module is None:
-        if options != ModuleOptions():
-            raise ValueError("an architecture takes --spec, --batch-size and --seed only; the rest is for --module")
-        _compile_architecture(read_record(Architecture, architecture), job)
-    elif module is not None and architecture is None:
-        with Console(stderr=True).status("compiling"):
-            compile_module(module, options, job)
-    else:
-        raise ValueError("compile takes either an architecture's JSON file or --module package.file:factory")
+    # Standard output is for the result: what a user's file prints goes beside the progress.
+    with redirect_stdout(sys.stderr):
+        _compile(architecture, module, options, job)
     result = describe(output, is_spec_derived=spec is None)
     print_result(result, json, table_of(result))
 
@@ -107,6 +115,18 @@ def read_record(cls: type[T], path: Path) -> T:
         raise RecordError(f"{path} cannot be read: {error.strerror}; name a JSON file of {cls.__name__}") from error
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
+
+
+def _compile(architecture: Path | None, module: str | None, options: ModuleOptions, job: Job) -> None:
+    if (architecture is None) == (module is None):
+        raise ValueError("compile takes either an architecture's JSON file or --module package.file:factory")
+    if architecture is not None:
+        if options != ModuleOptions():
+            raise ValueError("an architecture takes --spec, --batch-size and --seed only; the rest is for --module")
+        _compile_architecture(read_record(Architecture, architecture), job)
+    elif module is not None:
+        with Console(stderr=True).status("compiling"):
+            compile_module(module, options, job)
 
 
 def _compile_architecture(architecture: Architecture, job: Job) -> None:

@@ -72,10 +72,10 @@ def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author
     module: torch.nn.Module,
     example_inputs: ExampleInputs,
     num_classes: int,
-    folder: Path,
+    folder: Path | str,
     *,
     batch_size: int = DEFAULT_BATCH_SIZE,
-    loss: Loss = Loss(),  # noqa: B008  (frozen)
+    loss: Loss | str = Loss(),  # noqa: B008  (frozen)
     segments: Mapping[str, str] = _NO_SEGMENTS,
     spec: ExampleSpec | None = None,
     name: str | None = None,
@@ -87,10 +87,11 @@ def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author
     is left as it is.
 
     Args:
-        example_inputs: ONE example, without the batch: a tensor, several in the order of `forward`, or by the names of
-            its arguments. float32 or int64. Of an id that no embedding bounds, the example spans the range.
+        example_inputs: ONE example, without the batch: a tensor or array, several in the order of `forward`, or by the
+            names of its arguments. float32 or int64. Of an id that no embedding bounds, the example spans the range.
         num_classes: Outputs of the network: classes, or values for `bce_with_logits` and `mse`.
         batch_size: B, the examples a graph takes at a time: a memory choice, not a hyper-parameter.
+        loss: Or its name alone, as in `Loss`.
         segments: Name patterns (`classifier.*`) of parts of the parameters by segment; the rest is `weights`.
         spec: What the inputs and labels mean; None for raw inputs and labels "0", "1" and so on.
         name: Of the network in the manifest, `package.file:factory`; None for its class.
@@ -99,11 +100,14 @@ def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author
     Raises:
         CompileError: The module cannot become a certified private step, with the layer and the cure; or `folder` holds
             something that is no artifact, and is then untouched.
+        ValueError: There is no such loss, or no such batch size.
     """
     _check_batch_size(batch_size)
-    with replaced_folder(folder) as built, one_thread():
+    loss = Loss(loss) if isinstance(loss, str) else loss
+    _check_kinds(module, loss)
+    with replaced_folder(Path(folder)) as built, one_thread():
         prepared = prepare_module(module, replace_batchnorm=replace_batchnorm)
-        _check_tensors(prepared)
+        _check_tensors(module)
         inputs = name_inputs(prepared, example_inputs)
         batch = batch_of(inputs, batch_size)
         check_forward(prepared, batch, num_classes)
@@ -179,12 +183,25 @@ def _module_id(forward: Forward, layout: Layout, spec: ExampleSpec, loss: Loss) 
     )
 
 
+def _check_kinds(module: torch.nn.Module, loss: Loss) -> None:
+    if not isinstance(module, torch.nn.Module):
+        raise CompileError(f"the network must be a torch.nn.Module, got {module!r:.80}; call what makes it")
+    if not isinstance(loss, Loss):
+        raise CompileError(f"the loss must be a Loss, or the name of one, got {loss!r:.80}")
+
+
 def _check_tensors(module: torch.nn.Module) -> None:
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+    buffers = dict(module.named_buffers())
+    for name, value in [*module.named_parameters(), *buffers.items()]:
         if (value.is_floating_point() or value.is_complex()) and value.dtype != torch.float32:
             raise CompileError(f"{name!r} is {value.dtype}; a step is float32 throughout: call module.float() first")
+        if name not in buffers and value.numel() == 0:
+            raise CompileError(f"{name!r} is a parameter of shape {list(value.shape)}, which has no value; remove it")
         if value.device.type != "cpu":
             raise CompileError(f"{name!r} is on {value.device}; call module.cpu() first")
+        # A mask may be infinite.
+        if not (~value.isnan() if name in buffers else value.isfinite()).all():
+            raise CompileError(f"{name!r} holds a value that is no finite number; give it its values before compiling")
     if not any(value.requires_grad for value in module.parameters()):
         raise CompileError("nothing is trained: no parameter has requires_grad=True; leave the last layers unfrozen")
 

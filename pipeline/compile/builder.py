@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 OPSET = 17
 IR_VERSION = 8  # the one of opset 17; newer writers default to one that ONNX Runtime 1.19 refuses
+_GROWTH_LIMIT = 1 << 12  # bytes; a runtime folds what is left when it opens the graph
 _FOLD_LIMIT = 1 << 16  # elements; a larger folded constant would cost more in the file than it saves at run time
 
 
@@ -96,12 +97,13 @@ class GraphBuilder:
         known = [tensor for tensor in inputs if tensor is not None]
         if any(tensor.constant is None or tensor.size > _FOLD_LIMIT for tensor in known):
             return None
-        model_inputs = {tensor.name: tensor.constant for tensor in known}
+        model_inputs = {tensor.name: np.asarray(tensor.constant) for tensor in known}
         evaluator = ReferenceEvaluator(node, opsets={"": OPSET})
-        results = evaluator.run(None, model_inputs)
-        if any(np.size(result) > _FOLD_LIMIT for result in results):
+        results = [np.asarray(result) for result in evaluator.run(None, model_inputs)]
+        grown = sum(result.nbytes for result in results) - sum(value.nbytes for value in model_inputs.values())
+        if grown > _GROWTH_LIMIT or any(result.size > _FOLD_LIMIT for result in results):
             return None
-        return tuple(self.constant(np.asarray(result)) for result in results)
+        return tuple(self.constant(result) for result in results)
 
     def _append(self, node: onnx.NodeProto, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
         known = [tensor for tensor in inputs if tensor is not None]

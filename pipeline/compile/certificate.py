@@ -4,38 +4,32 @@ No certificate, no artifact. Batches, masks and clip norms are drawn from a fixe
 certifies the same numbers.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from math import inf, prod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact
-from pipeline.compile.comparison import (
-    Comparison,
-    first_above,
-    gradient_errors,
-    worst_of,
-    worst_relative,
-    wrong_in_norms,
-)
+from pipeline.compile.cases import compare_cases
+from pipeline.compile.comparison import Comparison, worst_of
 from pipeline.compile.compiled_step import CompiledStep, open_step
 from pipeline.compile.extremes import (
     EXTREME_SCALE,
-    LARGEST_NORM,
     OFFSETS,
     check_all_masked,
     check_clip,
     check_huge,
     check_zeros,
 )
-from pipeline.compile.isolation import Isolation, half_the_median, isolate, worst_isolation
+from pipeline.compile.isolation import Isolation, isolate, worst_isolation
 from pipeline.compile.measuring import measured_memory, median_ms
 from pipeline.compile.reference import Reference, Sampler, draw_batch, torch_step
-from pipeline.compile.steady_points import TOLERANCE, CertificateError, Point, SteadyPoints
+from pipeline.compile.steady_points import TOLERANCE, Point, SteadyPoints
 
 NUM_BATCHES = 3
 MOVED_SHARE = 0.02  # of each parameter, of its root mean square, or of 1 where it is 0: in the last batch
@@ -47,8 +41,10 @@ class Errors:
 
     Attributes:
         loss, norm: Relative error of an example's loss and of its gradient's norm.
-        gradient: The same of the parameter whose clipped and summed gradient is worst.
-        independence: Largest relative change of another example's norm or loss when one example was replaced.
+        metric: Largest distance of an example's metric, which is in [0, 1].
+        gradient_sum: Relative error of the clipped sum.
+        gradient: The same of the parameter whose part of that sum is worst.
+        independence: Largest relative change of another example's norm, loss or metric when one example was replaced.
         replacement: How far at most the clipped sum then moved beyond twice `max_grad_norm`, relative to that; at or
             below 0 up to rounding.
         removal: The same of `max_grad_norm` when one example was masked.
@@ -56,6 +52,8 @@ class Errors:
 
     loss: float
     norm: float
+    metric: float
+    gradient_sum: float
     gradient: float
     independence: float
     replacement: float
@@ -73,13 +71,13 @@ class Certificate:
         examples_set_aside: Examples on which nothing was compared, as torch's own float32 was off there.
         failures_set_aside: Examples set aside after the step was off, as torch's float32 is next to them.
         zero_inputs: What the step makes of examples of zeros: finite, or left out.
-        forms: How each parameter's per-example gradients are held, by name.
         step_ms, evaluate_ms: Median time of gradient.onnx and of evaluate.onnx for one batch, one thread, on the
             machine that compiled.
         step_memory_mib: Peak memory of opening gradient.onnx and running it for one batch, in a process of its own on
             that machine, above what the process takes without it.
         checks: What was run, in words.
         versions: Of ONNX Runtime and torch.
+        forms: How each parameter's per-example gradients are held, by name; whoever writes the artifact fills it in.
         ort_training: Whether the classic files were `written`, or `left out: REASON`.
     """
 
@@ -91,23 +89,14 @@ class Certificate:
     examples_set_aside: int
     failures_set_aside: int
     zero_inputs: str
-    forms: dict[str, str]
     step_ms: float
     evaluate_ms: float
     step_memory_mib: float
     checks: tuple[str, ...]
     versions: dict[str, str]
+    forms: dict[str, str] = field(default_factory=dict)
     ort_training: str = "written"
     schema: int = 1
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One run of the step: a mask, a clip norm, and which segments take part."""
-
-    mask: Vector
-    max_grad_norm: float
-    segment: str | None = None  # None for all
 
 
 @dataclass(frozen=True)
@@ -120,14 +109,18 @@ class _Compared:
 
 
 def certify(
-    artifact: Artifact, module: torch.nn.Module, parameters: Vector, *, forms: Mapping[str, str], sample: Sampler
+    artifact: Artifact,
+    module: torch.nn.Module,
+    parameters: Vector,
+    sample: Sampler,
+    layers: Callable[[], onnx.ModelProto],
 ) -> Certificate:
     """Check an artifact against the module it was compiled from, at f32[P] parameters.
 
     Args:
         module: Its frozen parameters and buffers hold what the artifact was compiled with.
-        forms: Of each parameter's per-example gradients, for the record.
         sample: Draws x for a number of examples: numbers, and ids that the network knows.
+        layers: Makes the graph of what each layer gives, by which one that is wrong is found.
 
     Raises:
         CertificateError: Above `TOLERANCE`, or not finite; names the first layer that disagrees.
@@ -137,7 +130,7 @@ def certify(
     steady = SteadyPoints(double, single, parameters, sample, rng)
     examples = draw_batch(artifact.manifest, sample, rng, artifact.manifest.batch_size)
     with measured_memory(artifact.gradient, step.gradient_inputs(examples)) as memory_mib:
-        compared = _compare(step, steady)
+        compared = _compare(step, steady, layers)
         batches = [point.batch for point in compared.points]
         others = [draw_batch(artifact.manifest, sample, rng, len(batch.y)) for batch in batches]
         isolation = worst_isolation([isolate(step, *pair) for pair in zip(batches, others, strict=True)])
@@ -155,9 +148,8 @@ def certify(
         examples_set_aside=steady.num_unsteady,
         failures_set_aside=steady.num_failed,
         zero_inputs=zero_inputs,
-        forms=dict(forms),
         step_ms=median_ms(lambda: step.gradient(batches[0], 1.0)),
-        evaluate_ms=median_ms(lambda: step.losses(batches[0])),
+        evaluate_ms=median_ms(lambda: step.evaluate(batches[0])),
         step_memory_mib=step_memory_mib,
         checks=_checks_in_words(step),
         versions={"onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
@@ -165,19 +157,20 @@ def certify(
 
 
 def _errors(compared: Comparison, isolation: Isolation) -> Errors:
-    return Errors(compared.loss, compared.norm, max(compared.gradient.values()), **vars(isolation))
+    numbers = {name: getattr(compared, name) for name in ("loss", "norm", "metric", "gradient_sum")}
+    return Errors(**numbers, gradient=max(compared.gradient.values()), **vars(isolation))
 
 
-def _compare(step: CompiledStep, steady: SteadyPoints) -> _Compared:
+def _compare(step: CompiledStep, steady: SteadyPoints, layers: Callable[[], onnx.ModelProto]) -> _Compared:
     points: list[Point] = []
     errors: list[Comparison] = []
     for number in range(NUM_BATCHES):
         if number == NUM_BATCHES - 1:
             moved = _moved(step)
             step, steady.parameters = replace(step, parameters=moved), moved
-        point, found = _compare_point(step, steady)
+        point, found = compare_cases(step, steady, layers)
         errors += found
-        points.append(replace(point, truth=Reference(point.truth.losses, np.zeros((0, 0)))))  # the rest is large
+        points.append(replace(point, truth=Reference(np.zeros(0), np.zeros(0), np.zeros((0, 0)))))  # it is large
     return _Compared(tuple(points), worst_of(errors), len(errors))
 
 
@@ -192,87 +185,13 @@ def _moved(step: CompiledStep) -> Vector:
     return moved
 
 
-def _compare_point(step: CompiledStep, steady: SteadyPoints) -> tuple[Point, list[Comparison]]:
-    """The next batch and its errors."""
-    point = steady.draw()
-    while True:
-        _check_range(point)
-        try:
-            return point, [_compare_case(step, point, case) for case in _cases(step, point)]
-        except CertificateError:
-            redrawn = steady.redraw(point, step.gradient(point.batch.unmasked())[2])
-            if redrawn is None:
-                raise
-            point = redrawn
-
-
-def _check_range(point: Point) -> None:
-    if (largest := float(point.truth.norms().max())) > LARGEST_NORM:
-        raise CertificateError(
-            f"an example's gradient has norm {largest:.2g}, in torch too, and its square exceeds float32; use fewer "
-            "layers or normalise over more values"
-        )
-
-
-def _cases(step: CompiledStep, point: Point) -> Iterator[_Case]:
-    """All segments first, and without a clip: with it, one wrong gradient scales all the others."""
-    names = step.artifact.manifest.segments
-    for segment in (None, *(names if len(names) > 1 else ())):
-        clip = half_the_median(_restricted(step, point, segment).norms())
-        for max_grad_norm in (inf, clip):
-            for mask in (np.ones_like(point.batch.mask), point.batch.mask):
-                yield _Case(mask, max_grad_norm, segment)
-
-
-def _compare_case(step: CompiledStep, point: Point, case: _Case) -> Comparison:
-    manifest, batch = step.artifact.manifest, replace(point.batch, mask=case.mask)
-    truth = _restricted(step, point, case.segment)
-    weight = np.array([case.segment in {None, name} for name in manifest.segments], np.float32)
-    gradient_sum, loss_sum, norms = step.gradient(batch, case.max_grad_norm, weight)
-    losses = truth.losses * case.mask
-    sums = worst_relative(np.array([loss_sum]), np.array([losses.sum()]))
-    found = Comparison(
-        loss=float(np.max([worst_relative(step.losses(batch), losses), sums])),
-        norm=worst_relative(norms, truth.norms() * case.mask),
-        gradient=gradient_errors(manifest, gradient_sum, truth, truth.factors(case.mask, case.max_grad_norm)),
-    )
-    if complaint := _complaint(found):
-        if not found.norm <= TOLERANCE and first_above(found.gradient, TOLERANCE) is None:
-            complaint += f", and {wrong_in_norms(manifest, norms, truth, case.mask)!r} explains it best"
-        alone = f" with segment {case.segment!r} alone" if case.segment else ""
-        raise CertificateError(f"{complaint}{alone}; replace that layer or the one behind it, and report it")
-    return found
-
-
-def _restricted(step: CompiledStep, point: Point, segment: str | None) -> Reference:
-    """The truth about one segment alone."""
-    if segment is None:
-        return point.truth
-    layout = step.artifact.manifest.layout
-    parts = [np.full(prod(entry.shape), entry.segment == segment, np.float64) for entry in layout]
-    return point.truth.restricted(np.concatenate(parts))
-
-
-def _complaint(found: Comparison) -> str | None:
-    """What is first wrong from the loss backwards."""
-    if name := first_above(found.gradient, TOLERANCE):
-        return (
-            f"the compiled gradient of {name!r} differs from torch by {found.gradient[name]:.2g} (relative), above "
-            f"{TOLERANCE:g}, and is the first that does from the loss backwards"
-        )
-    for name, error in (("loss", found.loss), ("norm", found.norm)):
-        if not error <= TOLERANCE:  # a NaN is not
-            return f"the compiled step's {name} error is {error:.2g}, above {TOLERANCE:g}"
-    return None
-
-
 def _checks_in_words(step: CompiledStep) -> tuple[str, ...]:
     num_segments = len(step.artifact.manifest.segments)
     segments = f", {num_segments} segments together and each alone" if num_segments > 1 else ""
-    compared = "loss, norms, clipped sum of each parameter against torch in float64"
+    compared = "loss, metric, norms, clipped sum and each parameter's part of it against torch in float64"
     batches = f"{NUM_BATCHES} batches of {step.artifact.manifest.batch_size}, all and about 70% unmasked"
     batches += f", the last at parameters moved by {MOVED_SHARE:.0%}"
-    moves = "changes no other's norm or loss and moves the sum by at most twice the clip norm"
+    moves = "changes no other's norm, loss or metric and moves the sum by at most twice the clip norm"
     offsets = " and ".join(f"{offset:g}" for offset in OFFSETS)
     return (
         f"{batches}, clip at half the median norm and none{segments}: {compared}",

@@ -8,12 +8,13 @@ import numpy as np
 
 from device_runtime.arrays import Floats, Inputs, Vector
 from device_runtime.specs import Manifest
-from pipeline.compile.reference import Reference
+from pipeline.compile.reference import Reference, row_norms
 
 # A parameter's error is relative to its own gradient, or to this share of the clipped norms that were summed: examples
 # may cancel, and a bias in front of a normalisation always does; what float32 leaves of them is no error.
 SMALLEST_PART = 0.1
 SMALLEST_EXAMPLE = 1e-2  # the same of an example's loss and norm, as a share of the batch's largest
+SMALLEST_SEGMENT = 1e-2  # the same of a segment alone, as a share of the whole gradient: such a bias may be all of it
 
 
 @dataclass(frozen=True)
@@ -22,32 +23,52 @@ class Comparison:
 
     Attributes:
         loss, norm: Of the worst example.
-        gradient: Of the clipped sum, by parameter.
+        metric: The same, as a distance.
+        gradient_sum: Of the clipped sum.
+        gradient: Of each parameter's part of it.
     """
 
     loss: float
     norm: float
+    metric: float
+    gradient_sum: float
     gradient: dict[str, float]
 
 
 def example_errors(found: Reference, reference: Reference) -> Floats:
-    """Relative error of each example's loss and gradient, the larger one, [B]."""
-    differences = np.linalg.norm(found.gradients - reference.gradients, axis=1)
-    return np.maximum(_over(differences, reference.norms()), relative_each(found.losses, reference.losses))
+    """Relative error of each example's loss and gradient, or the distance of its metric: the largest, [B]."""
+    gradients, losses = row_errors(found.gradients, reference.gradients), relative_each(found.losses, reference.losses)
+    return np.asarray(np.max([gradients, losses, np.abs(found.metrics - reference.metrics)], axis=0))
 
 
-def gradient_errors(manifest: Manifest, found: Inputs, reference: Reference, factors: Floats) -> dict[str, float]:
-    """Error of each parameter's part of a sum f32[P] of gradients times factors [B]."""
+def row_errors(found: Inputs, expected: Floats) -> Floats:
+    """Each row's L2 distance relative to what was expected, or to a share of the largest row, [B] of [B, n]."""
+    return _over(row_norms(found - expected), row_norms(expected))
+
+
+def sum_errors(
+    manifest: Manifest, found: Inputs, reference: Reference, factors: Floats, whole: Floats | None = None
+) -> tuple[float, dict[str, float]]:
+    """Error of a sum f32[P] of gradients times factors [B], and of each parameter's part of it.
+
+    Args:
+        whole: Norms [B] of the gradients over all segments, where `reference` is of one; None where it is of all.
+    """
     expected = factors @ reference.gradients
-    floor = SMALLEST_PART * float(factors @ reference.norms())
-    return {name: relative(found[part], expected[part], floor) for name, part in _parts(manifest).items()}
+    floor = SMALLEST_PART * float(factors @ reference.norms)
+    if whole is not None:
+        floor = max(floor, SMALLEST_SEGMENT * float(factors @ whole))
+    parts = {name: relative(found[part], expected[part], floor) for name, part in _parts(manifest).items()}
+    return relative(found, expected, floor), parts
 
 
 def worst_of(found: Sequence[Comparison]) -> Comparison:
     """Each error's largest value; NaN where there is one."""
     return Comparison(
         loss=float(np.max([one.loss for one in found])),
+        metric=float(np.max([one.metric for one in found])),
         norm=float(np.max([one.norm for one in found])),
+        gradient_sum=float(np.max([one.gradient_sum for one in found])),
         gradient={name: float(np.max([one.gradient[name] for one in found])) for name in found[0].gradient},
     )
 
@@ -59,7 +80,7 @@ def first_above(errors: dict[str, float], limit: float) -> str | None:
 
 def wrong_in_norms(manifest: Manifest, found: Vector, reference: Reference, mask: Vector) -> str:
     """The parameter that explains wrong norms [B] best, were its share of each squared norm off by one factor."""
-    gap = found.astype(np.float64) ** 2 - (reference.norms() * mask) ** 2
+    gap = found.astype(np.float64) ** 2 - (reference.norms * mask) ** 2
     unexplained = {}
     for name, part in _parts(manifest).items():
         share = mask * (reference.gradients[:, part] ** 2).sum(axis=1)
@@ -70,22 +91,27 @@ def wrong_in_norms(manifest: Manifest, found: Vector, reference: Reference, mask
 
 def relative(found: Inputs, expected: Floats, floor: float = 0.0) -> float:
     """L2 distance relative to the L2 norm of what was expected, or to `floor` where that is more."""
-    return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), floor, 1e-12)
+    return _length(found - expected) / max(_length(expected), floor, 1e-12)
 
 
-def worst_relative(found: Inputs, expected: Floats) -> float:
-    """Largest distance of a number relative to what was expected, or to a share of the largest of them."""
-    return float(relative_each(found, expected).max(initial=0.0))
+def worst_relative(found: Inputs, expected: Floats, floor: float = 0.0) -> float:
+    """Largest distance of a number relative to what was expected, to a share of the largest of them, or to `floor`."""
+    return float(relative_each(found, expected, floor).max(initial=0.0))
 
 
-def relative_each(found: Inputs, expected: Floats) -> Floats:
-    """Each number's distance relative to what was expected, or to a share of the largest of them."""
-    return _over(np.abs(found - expected), np.abs(expected))
+def relative_each(found: Inputs, expected: Floats, floor: float = 0.0) -> Floats:
+    """Each number's distance relative to what was expected, to a share of the largest of them, or to `floor`."""
+    return _over(np.abs(found - expected), np.abs(expected), floor)
 
 
-def _over(differences: Floats, sizes: Floats) -> Floats:
-    floor = max(SMALLEST_EXAMPLE * float(sizes.max(initial=0.0)), 1e-12)
+def _over(differences: Floats, sizes: Floats, floor: float = 0.0) -> Floats:
+    floor = max(SMALLEST_EXAMPLE * float(sizes.max(initial=0.0)), floor, 1e-12)
     return np.asarray(differences / np.maximum(sizes, floor))
+
+
+def _length(values: Inputs) -> float:
+    """L2 norm; the linear algebra library's would start a thread for each parameter, and cost more than the sum."""
+    return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
 
 
 def _parts(manifest: Manifest) -> dict[str, slice]:

@@ -29,9 +29,10 @@ class CompiledStep:
         examples = (batch.x, batch.y, batch.mask)
         return self.session.gradient(self.parameters, *examples, max_grad_norm, segment_weight)
 
-    def losses(self, batch: Batch) -> Vector:
-        """[B], as a session gives them."""
-        return self.session.evaluate(self.parameters, batch.x, batch.y, batch.mask)[0]
+    def evaluate(self, batch: Batch) -> tuple[Vector, Vector]:
+        """Losses and metrics [B], as a session gives them."""
+        losses, metrics = self.session.evaluate(self.parameters, batch.x, batch.y, batch.mask)
+        return losses, metrics[:, 0]
 
     def bare_outputs(self, batch: Batch) -> dict[str, Inputs]:
         """What the graphs give, by name: a session would mask an example that is not finite, and so hide it."""
@@ -56,12 +57,14 @@ class CompiledStep:
 
 def open_step(artifact: Artifact, parameters: Vector) -> CompiledStep:
     """Open the artifact's graphs, one thread."""
-    graphs = [_open(graph) for graph in (artifact.gradient, artifact.evaluate)]
-    return CompiledStep(artifact, parameters, StepSession(artifact), *graphs)
+    session = StepSession(artifact)
+    return CompiledStep(artifact, parameters, session, session.gradient_graph, session.evaluate_graph)
 
 
-def _open(graph: bytes) -> onnxruntime.InferenceSession:
+def open_graph(graph: bytes) -> onnxruntime.InferenceSession:
+    """A session for a few runs, one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # planned after the first run, it would make the second take memory anew
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -3,62 +3,32 @@
 Which form is chosen where was measured: docs/decisions/0008.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.compile.banded import band, by_channel, is_banded
 from pipeline.compile.builder import GraphBuilder, Tensor
 from pipeline.compile.values import reshape
+from pipeline.compile.window import Window, window_of
 
-Sizes = NDArray[np.int64]
 _FEW_POSITIONS = 256
 _NARROW = 3  # rows for each column; twice as fast at 25 rows of 5, no gain at squares
 _BEFORE_THE_FIRST = np.iinfo(np.int64).min  # where a backward Slice ends
 
 
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a convolution, one number an axis.
-
-    Attributes:
-        begin, end: Padding.
-    """
-
-    kernel: Sizes
-    strides: Sizes
-    dilations: Sizes
-    begin: Sizes
-    end: Sizes
-    groups: int
-
-    @property
-    def span(self) -> Sizes:
-        """Positions between the first and the last weight of a kernel."""
-        return self.dilations * (self.kernel - 1)
-
-    def reach(self, out: Sizes) -> Sizes:
-        """Positions of the padded input that `out` outputs read."""
-        return self.strides * (out - 1) + self.span + 1
-
-    def is_pointwise(self) -> bool:
-        """Whether it is a matrix product over the channels and nothing else."""
-        ones = (self.kernel, self.strides, self.begin + 1, self.end + 1)
-        return self.groups == 1 and all((sizes == 1).all() for sizes in ones)
-
-
-def window_of(attributes: Mapping[str, Any], weight: Tensor) -> Window:
-    """Read the geometry from an ONNX Conv's attributes and its weight [out, in / groups, *kernel]."""
-    begin, end = np.array(attributes["pads"], np.int64).reshape(2, -1)
-    strides, dilations = (np.array(attributes[name], np.int64) for name in ("strides", "dilations"))
-    return Window(np.array(weight.shape[2:], np.int64), strides, dilations, begin, end, attributes["group"])
-
-
 def convolve(graph: GraphBuilder, x: Tensor, weight: Tensor, *bias: Tensor, **attributes: Any) -> Tensor:
-    """ONNX's Conv; a depthwise one over narrow rows with its two axes exchanged, since it copies row by row."""
+    """ONNX's Conv; a depthwise one over narrow rows with its two axes exchanged, since it copies row by row.
+
+    One over few positions is a matrix for each channel.
+    """
+    if not bias and attributes.keys() >= {"pads", "strides", "dilations", "group"}:
+        window, inputs = window_of(attributes, weight), np.array(x.shape[2:])
+        outputs = (inputs + window.begin + window.end - window.span - 1) // window.strides + 1
+        if is_banded(weight, window.groups, inputs, outputs):
+            product = by_channel(graph, _flat(graph, x), band(graph, window, weight, inputs, outputs))
+            return reshape(graph, product, (*x.shape[:2], *outputs.tolist()))
     is_depthwise = len(x.shape) == 4 and weight.shape[1] == 1 < attributes.get("group", 1)
     if not is_depthwise or x.shape[2] < _NARROW * x.shape[3]:
         return graph.op("Conv", x, weight, *bias, **attributes)
@@ -77,6 +47,10 @@ def input_gradient(graph: GraphBuilder, window: Window, dy: Tensor, weight: Tens
     if window.is_pointwise():
         matrix = graph.op("Transpose", reshape(graph, weight, weight.shape[:2]), perm=[1, 0])
         return reshape(graph, graph.op("MatMul", matrix, _flat(graph, dy)), x_shape)
+    inputs, outputs = np.array(x_shape[2:]), np.array(dy.shape[2:])
+    if is_banded(weight, window.groups, inputs, outputs):
+        matrices = graph.op("Transpose", band(graph, window, weight, inputs, outputs), perm=[0, 2, 1])
+        return reshape(graph, by_channel(graph, _flat(graph, dy), matrices), x_shape)
     around = np.concatenate([window.span - window.begin, window.span - window.end])
     if (window.strides == 1).all() and around.min() >= 0 and _mirroring_pays(window, weight, x_shape):
         mirrored, dilations = _mirror(graph, window, weight), window.dilations.tolist()

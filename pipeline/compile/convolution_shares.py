@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 
 from pipeline.compile.builder import GraphBuilder, Tensor
-from pipeline.compile.convolution_gradient import Sizes, Window
 from pipeline.compile.values import ExampleSum, Outer, is_ghost, reshape, rows, squared_lengths, turned
+from pipeline.compile.window import Sizes, Window
 
 _ROWS = 2  # the first axis of positions
 _COPIES = 1.5  # how many values moved along the rows, whole rows at a time, cost what one moved along the others costs

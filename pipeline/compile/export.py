@@ -6,13 +6,18 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.capi import _pybind_state
 from torch.onnx import OnnxExporterError
 
+from device_runtime.arrays import Vector
 from pipeline.compile import symbolics_primitive
 from pipeline.compile.builder import CompileError
 from pipeline.compile.constant_folding import fold_constants
@@ -25,6 +30,7 @@ from pipeline.compile.symbolics import layers_as_operators
 EXPORT_OPSET = 15  # the last whose operators ORT Training 1.19.2 differentiates throughout
 TRAINING_IR_VERSION = 8
 LOGITS = "logits"
+FROZEN_LIMIT = 4096  # elements; a larger tensor that is not trained is an input, so that artifacts can share its values
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,29 @@ class Forward:
     model: onnx.ModelProto
     parameters: dict[str, tuple[int, ...]]
 
+    @cached_property
+    def frozen_inputs(self) -> dict[str, Vector]:
+        """What is not trained and too large to be a constant of the graphs, by name; the inputs `frozen.NAME`."""
+        found = {}
+        for initializer in self.model.graph.initializer:
+            is_float = initializer.data_type == onnx.TensorProto.FLOAT
+            if initializer.name not in self.parameters and is_float and prod(initializer.dims) > FROZEN_LIMIT:
+                array = numpy_helper.to_array(initializer)
+                if np.isfinite(array).all():  # a mask of -inf is no weight: the file holds numbers
+                    found[initializer.name] = array
+        return dict(sorted(found.items()))
+
 
 def export_forward(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> Forward:
     """Trace `module` on a batch with the TorchScript exporter, which keeps parameter names and modes.
 
     Args:
         examples: [B, ...] by input name, in the order that `forward` takes them.
+
+    Raises:
+        CompileError: An operator cannot be written, or a parameter has the name of another value of the graphs.
     """
+    _check_names(module, examples)
     with layers_as_operators(EXPORT_OPSET), _by_layer(module, examples):
         model = fold_constants(write_pads(_trace(module, examples)))
     return _forward_of(model, module)
@@ -61,7 +83,7 @@ def export_plain(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) 
 
 def _trace(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), quiet_native_log(), layer_by_layer():
+    with warnings.catch_warnings(), torch.no_grad(), quiet_native_log(), layer_by_layer(), _given_alone(module):
         warnings.simplefilter("ignore")  # the exporter that keeps names is deprecated, and says so by the page
         torch.onnx.export(
             module,
@@ -70,11 +92,19 @@ def _trace(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> onn
             dynamo=False,
             opset_version=EXPORT_OPSET,
             do_constant_folding=False,
+            # Otherwise a module in evaluation mode has one tensor for all parameters of equal values.
+            keep_initializers_as_inputs=True,
             training=torch.onnx.TrainingMode.PRESERVE,
             input_names=list(examples),
             output_names=[LOGITS],
         )
-    return onnx.load_from_string(buffer.getvalue())
+    model = onnx.load_from_string(buffer.getvalue())
+    used = [value for value in model.graph.input if value.name in examples]
+    del model.graph.input[:]
+    model.graph.input.extend(used)
+    if unused := examples.keys() - {value.name for value in used}:
+        raise CompileError(f"forward does not use its input {min(unused).removeprefix('x.')!r}; leave it out")
+    return model
 
 
 def _forward_of(model: onnx.ModelProto, module: torch.nn.Module) -> Forward:
@@ -83,6 +113,32 @@ def _forward_of(model: onnx.ModelProto, module: torch.nn.Module) -> Forward:
         raise CompileError(f"forward must return one tensor, the logits; it returns {len(model.graph.output)}")
     trained = {name: tuple(value.shape) for name, value in module.named_parameters() if value.requires_grad}
     return Forward(model, trained)
+
+
+def _check_names(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> None:
+    """Refuse what the exporter or the gradient builder would rename or mix up."""
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    others = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    gradients = {f"{name}_grad" for name in (*trained, LOGITS)}
+    if taken := sorted(trained & {*examples, LOGITS} | others & gradients):
+        raise CompileError(f"{taken[0]!r} is the name of another value of the graphs; name that parameter otherwise")
+
+
+@contextmanager
+def _given_alone(module: torch.nn.Module) -> Iterator[None]:
+    """Without the arguments that have defaults: the exporter passes them too, by position and as examples."""
+    forward, own = module.forward, vars(module).get("forward")
+
+    def given_alone(*inputs: torch.Tensor) -> Any:
+        return forward(*inputs)
+
+    module.forward = given_alone
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 @contextmanager

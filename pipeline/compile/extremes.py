@@ -1,6 +1,6 @@
 """Check what a step makes of extreme examples: huge ones, ones far from zero, zeros, and none."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ OFFSETS = (1e2, 1e4)  # added to inputs: what all positions have in common then 
 MOST_ALONE = 4  # examples of a batch that are clipped by themselves
 _SMALLEST_CLIP = BOUNDS[0]  # no private terms ask for less, and squares of less vanish in float32
 FINITE = "finite"
-LEFT_OUT = "left out: their gradients exceed float32 in torch too"
+LEFT_OUT = "left out: their gradients are not finite or exceed float32 in torch too"
 LARGEST_NORM = float(np.sqrt(np.finfo(np.float32).max))  # a larger one's square is not finite
 
 
@@ -34,18 +34,18 @@ def check_huge(step: CompiledStep, batch: Batch) -> None:
 
 def check_clip(step: CompiledStep, batch: Batch) -> None:
     """Raises CertificateError where one example alone, far from zero, gives a sum above its clip norm."""
-    for x in _far_from_zero(batch.x):
-        far = replace(batch.unmasked(), x=x)
-        norms = step.gradient(far)[2]
-        for index in range(min(MOST_ALONE, len(norms))):
-            alone = replace(far, mask=(np.arange(len(norms)) == index).astype(np.float32))
-            clip = max(float(norms[index]) / 2, _SMALLEST_CLIP)
-            length = float(np.linalg.norm(step.gradient(alone, clip)[0].astype(np.float64)))
-            if not length <= clip * (1 + TOLERANCE):
-                raise CertificateError(
-                    f"one example alone, far from zero, gives a sum of norm {length:.6g} at clip norm {clip:.6g}: its "
-                    "norm is less than that of what is summed; report it with its network"
-                )
+    moved = list(_far_from_zero(batch.x[:MOST_ALONE]))
+    few = np.tile(np.arange(len(moved[0])), len(moved))
+    far = Batch(np.concatenate(moved), batch.y[few], np.ones(len(few), np.float32))
+    for index, norm in enumerate(step.gradient(far)[2]):
+        alone = Batch(*(rows[index : index + 1] for rows in (far.x, far.y, far.mask)))
+        clip = max(float(norm) / 2, _SMALLEST_CLIP)
+        length = float(np.linalg.norm(step.gradient(alone, clip)[0].astype(np.float64)))
+        if not length <= clip * (1 + TOLERANCE):
+            raise CertificateError(
+                f"one example alone, far from zero, gives a sum of norm {length:.6g} at clip norm {clip:.6g}: its "
+                "norm is less than that of what is summed; report it with its network"
+            )
 
 
 def check_all_masked(step: CompiledStep, batch: Batch) -> None:
@@ -57,23 +57,32 @@ def check_all_masked(step: CompiledStep, batch: Batch) -> None:
 
 
 def check_zeros(step: CompiledStep, single: TorchStep, batch: Batch) -> str:
-    """What the step makes of examples of zeros: `FINITE` or `LEFT_OUT`.
+    """What the step makes of examples of zeros, and of the id 0 where a table has it: `FINITE` or `LEFT_OUT`.
 
     At x = 0 a stack of normalisations multiplies the gradient by up to 1 / sqrt(epsilon) each, soon beyond float32 in
-    torch too. Such an example counts as not there, and must not touch the rest of its batch.
+    torch too; attention that leaves out the padding 0 has nothing to attend to. Such an example counts as not there,
+    and must not touch the rest of its batch.
 
     Raises:
         CertificateError: Not finite where torch's float32 is, or the rest of the batch is touched.
     """
-    zeros = replace(batch.unmasked(), x=map_inputs(batch.x, np.zeros_like))
+    zeros = replace(batch.unmasked(), x=_zeros(batch.x, single.manifest.num_ids))
     outputs = step.bare_outputs(zeros)
     if all(np.isfinite(output).all() for output in outputs.values()):
         return FINITE
     is_lost = ~np.isfinite(outputs["norms"])
-    if not is_lost.any() or (single.reference(step.parameters, zeros).norms()[is_lost] < LARGEST_NORM).any():
+    if not is_lost.any() or (single.reference(step.parameters, zeros).norms[is_lost] < LARGEST_NORM).any():
         raise CertificateError("the step is not finite on inputs of zeros, where torch in float32 is")
     _check_left_out(step, batch, zeros, is_lost)
     return LEFT_OUT
+
+
+def _zeros(x: Inputs, num_ids: Collection[str]) -> Inputs:
+    zeros = map_inputs(x, np.zeros_like)
+    for name in num_ids:  # `x`, or `x.NAME` of several inputs
+        part = zeros if zeros.dtype.names is None else zeros[name.removeprefix("x.")]
+        part[...] = 0
+    return zeros
 
 
 def _far_from_zero(x: Inputs) -> Iterator[Inputs]:

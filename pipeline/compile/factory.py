@@ -5,7 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from pipeline.compile.builder import CompileError
+from pipeline.compile.places import told_of
 from pipeline.compile.segments import match_names
 
 
@@ -28,7 +29,8 @@ def make_module(target: str, seed: int) -> nn.Module:
         seed: Of torch's generator while the module is made; the generator is as before afterwards.
 
     Raises:
-        CompileError: There is no such file or factory (names the nearest), it wants arguments, or makes no module.
+        CompileError: There is no such file or factory (names the nearest), it fails (tells where), wants arguments, or
+            makes no module.
     """
     path, colon, name = target.partition(":")
     if not (path and colon and name):
@@ -88,14 +90,13 @@ def _import(path: str) -> ModuleType:
         raise CompileError(f"a module must be named as package.file:factory, with dots and without .py; got {path!r}")
     try:
         return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise  # the file is there, and something that it imports is not
-        raise CompileError(f"there is no module {error.name!r} to import: {_near_modules(error.name, here)}") from error
-    except SyntaxError as error:
-        raise CompileError(f"{path} cannot be imported: {error}; mend it") from error
     except SystemExit as error:
         raise CompileError(f"{path} left the program when it was imported; guard its main part") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+            near = _near_modules(str(error.name), here)
+            raise CompileError(f"there is no module {error.name!r} to import: {near}") from error
+        raise CompileError(f"{path} cannot be imported: {told_of(error)}; mend it") from error
 
 
 def _near_modules(path: str, here: str) -> str:
@@ -120,17 +121,7 @@ def _find(module: ModuleType, name: str) -> object:
 def _call(factory: object, target: str) -> object:
     if not callable(factory):
         raise CompileError(f"{target} is a {type(factory).__name__}; name a function, a class or a torch.nn.Module")
-    try:
-        wanted = inspect.signature(factory)
-    except ValueError:  # a built-in without a signature
-        return factory()
-    needed = [
-        parameter.name
-        for parameter in wanted.parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
-    ]
-    if needed:
+    if needed := _needed(factory):
         raise CompileError(
             f"{target} needs {', '.join(needed)}: give them defaults, or a function around it that gives them"
         )
@@ -138,6 +129,18 @@ def _call(factory: object, target: str) -> object:
         return factory()
     except SystemExit as error:
         raise CompileError(f"{target} left the program (code {error.code}); return the module") from error
+    except Exception as error:
+        raise CompileError(f"{target} fails: {told_of(error)}; mend it") from error
+
+
+def _needed(factory: Callable[..., object]) -> list[str]:
+    """Arguments without a default."""
+    try:
+        wanted = inspect.signature(factory).parameters.values()
+    except ValueError:  # a built-in without a signature
+        return []
+    variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return [one.name for one in wanted if one.default is one.empty and one.kind not in variadic]
 
 
 def _few(told: Sequence[str]) -> str:

@@ -29,7 +29,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into; it takes the place of `folder` once everything is written.
 
     Raises:
-        CompileError: When `folder` holds something that is no artifact, or is the current one; it is then untouched.
+        CompileError: When `folder` holds something that is no artifact, or is the current one.
+        OSError: When it cannot be written; in any case `folder` is then as it was.
     """
     folder = folder.resolve()
     _check_replaceable(folder)
@@ -78,12 +79,15 @@ def _foreign(folder: Path) -> list[str]:
 def _replace(built: Path, folder: Path) -> None:
     # Another process may compile the same thing into the same place: the same bytes, so whoever comes last wins.
     for attempt in count():
+        old = built.with_name(f"replaced-{attempt}")
         with suppress(FileNotFoundError):
-            folder.rename(built.with_name(f"replaced-{attempt}"))
+            folder.rename(old)
         try:
             built.rename(folder)
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                with suppress(FileNotFoundError):
+                    old.rename(folder)
                 raise
         else:
             return

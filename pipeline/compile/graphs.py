@@ -5,9 +5,8 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from device_runtime.arrays import Vector
 from pipeline.compile import (
     rules_activations,
     rules_elementwise,
@@ -16,7 +15,6 @@ from pipeline.compile import (
     rules_normalisation,
     rules_pooling,
     rules_products,
-    rules_refused,
     rules_shape,
     rules_slicing,
 )
@@ -28,9 +26,7 @@ from pipeline.compile.rules_elementwise import as_shares
 from pipeline.compile.values import CouplingError, ExampleSum, Plain, Value, reshape, summed
 
 LABELS = "y"
-FROZEN_LIMIT = 4096  # elements; a larger tensor that is not trained is an input, so that artifacts can share its values
 RULES: dict[str, Rule] = {
-    **rules_refused.RULES,
     **rules_elementwise.RULES,
     **rules_activations.RULES,
     **rules_shape.RULES,
@@ -93,12 +89,12 @@ def gradient_model(forward: Forward, layout: Layout, loss: Loss) -> GradientGrap
     shares = _shares(graph, raw, layout, known)
     weights = _segment_weights(graph, layout, segment_weight)
     norms = _norms(graph, layout, shares, weights)
-    factors = _where_unmasked(graph, mask, _clip_factors(graph, norms, max_grad_norm))
+    clipped = _where_unmasked(graph, mask, _clip_factors(graph, norms, max_grad_norm))
+    factors = {segment: graph.op("Mul", clipped, weight) for segment, weight in weights.items()}
     parts = []
     for name, shape in layout.shapes.items():
         if name in shares:
-            summed = shares[name].weighted_sum(graph, factors)
-            parts.append(graph.op("Mul", summed, weights[layout.segment_of[name]]))
+            parts.append(shares[name].weighted_sum(graph, factors[layout.segment_of[name]]))
         else:
             parts.append(graph.op("ConstantOfShape", graph.constant(np.array([prod(shape)], np.int64))))
     outputs = {
@@ -121,16 +117,14 @@ def evaluate_model(forward: Forward, layout: Layout, loss: Loss) -> onnx.ModelPr
     return graph.to_model({"losses": _where_unmasked(graph, mask, terms.losses), "metrics": metrics}, "evaluate")
 
 
-def frozen_inputs(forward: Forward) -> dict[str, Vector]:
-    """What is not trained and too large to be a constant of the graphs: the input `frozen.NAME` of each, by NAME."""
-    found = {}
-    for initializer in forward.model.graph.initializer:
-        is_float = initializer.data_type == onnx.TensorProto.FLOAT
-        if initializer.name not in forward.parameters and is_float and prod(initializer.dims) > FROZEN_LIMIT:
-            array = numpy_helper.to_array(initializer)
-            if np.isfinite(array).all():  # a mask of -inf is no weight: the file holds numbers
-                found[initializer.name] = array
-    return dict(sorted(found.items()))
+def layers_model(forward: Forward, layout: Layout) -> onnx.ModelProto:
+    """Every value of forward that is of the examples: no part of an artifact, but tells which layer is wrong."""
+    graph = GraphBuilder()
+    known = _declare_inputs(graph, forward, layout)
+    names = [node.output[0] for node in forward.model.graph.node]
+    values = zip(names, lower(forward.model, RULES, graph, known, names), strict=True)
+    outputs = {name: value.tensor for name, value in values if isinstance(value, Plain) and value.is_batched}
+    return graph.to_model(outputs, "layers")
 
 
 def _declare_inputs(graph: GraphBuilder, forward: Forward, layout: Layout) -> dict[str, Value]:
@@ -141,7 +135,7 @@ def _declare_inputs(graph: GraphBuilder, forward: Forward, layout: Layout) -> di
         shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         known[value.name] = Plain(graph.input(value.name, shape, dtype), is_batched=True)
-    for name, array in frozen_inputs(forward).items():
+    for name, array in forward.frozen_inputs.items():
         known[name] = Plain(graph.input(f"frozen.{name}", array.shape), is_batched=False)
     sizes = np.array([prod(shape) for shape in layout.shapes.values()], np.int64)
     parts = graph.ops("Split", parameters, graph.constant(sizes), num_outputs=len(sizes), axis=0)

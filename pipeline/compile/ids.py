@@ -1,6 +1,7 @@
 """Which whole numbers an integer input may hold, read from the tables that it looks up, to draw test examples from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -22,34 +23,48 @@ _NONE = np.iinfo(np.int64).max
 Limits = tuple[int, int | NDArray[np.int64]]
 
 
-def table_sizes(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Rows of the smallest table that the whole of an integer input indexes, by the graph's names.
+@dataclass(frozen=True)
+class Table:
+    """A table that an integer input looks up in.
+
+    Attributes:
+        places: Which of a batch's numbers look up in it, as positions among all; None for every one.
+    """
+
+    places: NDArray[np.int64] | None
+    num_rows: int
+
+
+def find_tables(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, tuple[Table, ...]]:
+    """The tables that each integer input looks up in, by the graph's names; none for one that is a number."""
+    return {
+        name: tuple(_lookups(forward.model.graph, name, np.arange(value.numel()).reshape(value.shape)))
+        for name, value in batch.items()
+        if value.dtype == torch.int64
+    }
+
+
+def table_sizes(tables: Mapping[str, Sequence[Table]]) -> dict[str, int]:
+    """Rows of the smallest table that the whole of an input indexes, by the graph's names.
 
     An input with a table for each column is in none: another column may hold more.
     """
-    found: dict[str, int] = {}
-    for name, value in batch.items():
-        if value.dtype == torch.int64:
-            places = np.arange(value.numel()).reshape(value.shape)
-            whole = [rows for used, rows in _lookups(forward.model.graph, name, places) if used is None]
-            found |= {name: min(whole)} if whole else {}
-    return found
+    whole = {name: [table.num_rows for table in found if table.places is None] for name, found in tables.items()}
+    return {name: min(num_rows) for name, num_rows in whole.items() if num_rows}
 
 
-def id_limits(forward: Forward, batch: Mapping[str, torch.Tensor]) -> dict[str, Limits]:
+def id_limits(tables: Mapping[str, Sequence[Table]], batch: Mapping[str, torch.Tensor]) -> dict[str, Limits]:
     """Smallest id and the one after the largest of each integer input: of its tables, or else what the example holds.
 
     Where parts of an input index tables of several sizes, the second is int64 [...], of each number of an example.
     """
     limits: dict[str, Limits] = {}
-    for name, value in batch.items():
-        if value.dtype != torch.int64:
-            continue
-        places = np.arange(value.numel()).reshape(value.shape)
+    for name, found in tables.items():
+        value = batch[name]
         rows = np.full(value.numel(), _NONE)
-        for used, num_rows in _lookups(forward.model.graph, name, places):
-            part = np.arange(value.numel()) if used is None else used.ravel()
-            rows[part] = np.minimum(rows[part], num_rows)
+        for table in found:
+            part = slice(None) if table.places is None else table.places.ravel()
+            rows[part] = np.minimum(rows[part], table.num_rows)
         each = rows.reshape(len(value), -1).min(axis=0).reshape(value.shape[1:])
         if (each == _NONE).all():
             limits[name] = (int(value.min()), int(value.max()) + 1)
@@ -74,10 +89,8 @@ def _draw(spec: InputSpec, limits: Limits | None, rng: np.random.Generator, num_
     return rng.standard_normal(shape, np.float32) if limits is None else rng.integers(*limits, shape)
 
 
-def _lookups(
-    graph: onnx.GraphProto, name: str, places: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64] | None, int]]:
-    """Each lookup by the input: its places in it, None for the whole, and the rows of the table."""
+def _lookups(graph: onnx.GraphProto, name: str, places: NDArray[np.int64]) -> Iterator[Table]:
+    """The table of each lookup by the input; its rows are along axis 0, or the lookup has no rule."""
     constants = {initializer.name: initializer for initializer in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -87,9 +100,8 @@ def _lookups(
     for node in graph.node:
         is_table = node.op_type == "Gather" and node.input[0] in constants
         if is_table and node.input[1] in moved:
-            axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
             used = node.input[1]
-            yield moved[used] if used in parts else None, constants[node.input[0]].dims[axis]
+            yield Table(moved[used] if used in parts else None, constants[node.input[0]].dims[0])
         elif node.op_type in _MOVING | _TAKING and not is_table:
             outputs = _moved(node, moved, constants)
             moved |= outputs

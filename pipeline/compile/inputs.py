@@ -4,52 +4,57 @@ import copy
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from device_runtime.specs import Colour, DType, ExampleSpec, InputSpec, Target
 from pipeline.compile.builder import CompileError
 from pipeline.compile.losses import Loss
 from pipeline.compile.modules import FixedStatistics
+from pipeline.compile.places import told_of
 from pipeline.compile.watching import watch_forward
 
-ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+Example = torch.Tensor | NDArray[Any]
+ExampleInputs = Example | Sequence[Example] | Mapping[str, Example]
 
 COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb"}
 _DTYPES: dict[torch.dtype, DType] = {torch.float32: "float32", torch.int64: "int64"}
 # What torch and a module's own checks raise for an input that does not suit them; the rest is the module's defect.
-_FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+_OF_SHAPES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 def name_inputs(module: nn.Module, example_inputs: ExampleInputs) -> dict[str, torch.Tensor]:
     """One example's inputs under the names that `forward` gives them, in its order.
 
     Args:
-        example_inputs: Without the batch: a tensor, several in forward's order, or by forward's argument names.
+        example_inputs: Without the batch: a tensor or array, several in forward's order, or by its arguments' names.
 
     Raises:
-        CompileError: For names that forward does not have, a gap between them, or another dtype than float32 and int64.
+        CompileError: For names that forward does not have or takes by keyword alone, for an input that is missing, and
+            for what is no tensor of float32 or int64.
     """
-    known = [
-        parameter.name
-        for parameter in inspect.signature(module.forward).parameters.values()
-        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-    ]
-    if isinstance(example_inputs, torch.Tensor):
-        inputs = {known[0] if known else "x": example_inputs}
+    arguments = inspect.signature(module.forward).parameters.values()
+    known = [one.name for one in arguments if one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD}]
+    needed = [one.name for one in arguments if one.default is one.empty]
+    if by_keyword := [one.name for one in arguments if one.kind == one.KEYWORD_ONLY and one.name in needed]:
+        raise CompileError(
+            f"forward takes {by_keyword[0]!r} by keyword alone, and a graph has inputs in order; drop the *"
+        )
+    if isinstance(example_inputs, torch.Tensor | np.ndarray):
+        inputs: dict[str, Example] = {known[0] if known else "x": example_inputs}
     elif isinstance(example_inputs, Mapping):
         inputs = _in_order(known, example_inputs)
     else:
-        inputs = dict(zip(known, example_inputs, strict=False))
-        if len(inputs) != len(example_inputs):
-            raise CompileError(f"forward names {len(known)} inputs ({', '.join(known)}), got {len(example_inputs)}")
+        inputs = _in_sequence(known, example_inputs)
     if not inputs:
         raise CompileError("a network needs an input; give an example of each")
-    for name, value in inputs.items():
-        if value.dtype not in _DTYPES:
-            raise CompileError(f"input {name!r} is {value.dtype}; convert it to float32, or int64 for whole numbers")
-    return inputs
+    if missing := [name for name in known if name in needed and name not in inputs]:
+        raise CompileError(f"forward takes {missing[0]!r} too; give an example of it")
+    return {name: _tensor_of(name, value) for name, value in inputs.items()}
 
 
 def batch_of(inputs: Mapping[str, torch.Tensor], batch_size: int) -> dict[str, torch.Tensor]:
@@ -69,17 +74,10 @@ def check_forward(module: nn.Module, batch: Mapping[str, torch.Tensor], num_clas
         logits = watch_forward(module, batch)
     except CompileError:
         raise
-    except AttributeError as error:
-        if FixedStatistics.__name__ not in str(error):
-            raise
-        raise CompileError(
-            f"forward reads from a BatchNorm in evaluation mode, which is folded: {error}; call the layer itself, or "
-            "keep its statistics as buffers of the module"
-        ) from error
-    except _FORWARD_ERRORS as error:
+    except Exception as error:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in batch.items())
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(f"forward fails on {shapes} (the batch first): {told}; {_cure(module, batch)}") from error
+        cure = _cure(error, module, batch)
+        raise CompileError(f"forward fails on {shapes} (the batch first): {told_of(error)}; {cure}") from error
     if not isinstance(logits, torch.Tensor):
         raise CompileError(f"forward must return one tensor, the logits; it returns a {type(logits).__name__}")
     batch_size = len(next(iter(batch.values())))
@@ -140,7 +138,25 @@ def _in_words(spec: ExampleSpec) -> str:
     return f"{told} and {len(spec.labels)} outputs"
 
 
-def _in_order(known: Sequence[str], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _tensor_of(name: str, value: Example) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor | np.ndarray):
+        raise CompileError(f"input {name!r} must be a tensor or an array, got {type(value).__name__}")
+    if str(value.dtype).removeprefix("torch.") not in _DTYPES.values():
+        raise CompileError(f"input {name!r} is {value.dtype}; convert it to float32, or int64 for whole numbers")
+    return torch.as_tensor(value)
+
+
+def _in_sequence(known: Sequence[str], inputs: Sequence[Example]) -> dict[str, Example]:
+    if not isinstance(inputs, Sequence) or not all(isinstance(value, torch.Tensor | np.ndarray) for value in inputs):
+        raise CompileError(f"an example must be a tensor or an array of each input, got {inputs!r:.80}")
+    if len(inputs) > len(known):
+        raise CompileError(
+            f"forward names {len(known)} inputs ({', '.join(known)}), got {len(inputs)}; give an example of each"
+        )
+    return dict(zip(known, inputs, strict=False))
+
+
+def _in_order(known: Sequence[str], inputs: Mapping[str, Example]) -> dict[str, Example]:
     for name in inputs:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -151,11 +167,18 @@ def _in_order(known: Sequence[str], inputs: Mapping[str, torch.Tensor]) -> dict[
     return {name: inputs[name] for name in known if name in inputs}
 
 
-def _cure(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> str:
+def _cure(error: Exception, module: nn.Module, batch: Mapping[str, torch.Tensor]) -> str:
+    if isinstance(error, AttributeError) and FixedStatistics.__name__ in str(error):
+        return "a BatchNorm in evaluation mode is folded: call the layer itself, or keep its statistics as buffers"
     tables = {name: layer.num_embeddings for name, layer in module.named_modules() if isinstance(layer, nn.Embedding)}
-    highest = max([int(value.max()) for value in batch.values() if value.dtype == torch.int64], default=-1)
-    lowest = min([int(value.min()) for value in batch.values() if value.dtype == torch.int64], default=0)
-    if small := {name: rows for name, rows in tables.items() if highest >= rows or lowest < 0}:
-        rows = ", ".join(f"{name!r} has {num}" for name, num in small.items())
-        return f"the ids run from {lowest} to {highest} and the embedding {rows} rows"
-    return "give the shape that forward takes, of one example and without the batch"
+    ids = [value for value in batch.values() if value.dtype == torch.int64]
+    if tables and not ids and "scalar type" in str(error):
+        return "an embedding takes whole numbers: give int64 for its input (64:int64)"
+    if ids and isinstance(error, IndexError):
+        lowest, highest = min(int(value.min()) for value in ids), max(int(value.max()) for value in ids)
+        small = {name: rows for name, rows in tables.items() if highest >= rows or lowest < 0} or tables
+        rows = "".join(f", embedding {name!r} has {num} rows" for name, num in small.items())
+        return f"the example's ids run from {lowest} to {highest}{rows}: give ids, and a length, that every table has"
+    if isinstance(error, _OF_SHAPES):
+        return "give the shape that forward takes, of one example and without the batch"
+    return "mend it"

@@ -19,7 +19,7 @@ class Isolation:
     """What one example did to the rest.
 
     Attributes:
-        independence: Largest relative change of another example's norm or loss when one is replaced.
+        independence: Largest relative change of another example's norm, loss or metric when one is replaced.
         replacement: How far at most the clipped sum then moved beyond twice `max_grad_norm`, relative to that; at or
             below 0 up to rounding.
         removal: The same of `max_grad_norm` when one was masked.
@@ -32,12 +32,12 @@ class Isolation:
 
 @dataclass(frozen=True)
 class _Undisturbed:
-    """All examples in use: their clipped sum, and norms and losses [2, B]."""
+    """All examples in use: their clipped sum, and norms, losses and metrics [3, B]."""
 
     batch: Batch
     clip: float
     total: Vector
-    norms_and_losses: Floats
+    each: Floats
 
 
 def isolate(step: CompiledStep, batch: Batch, other: Batch) -> Isolation:
@@ -49,7 +49,8 @@ def isolate(step: CompiledStep, batch: Batch, other: Batch) -> Isolation:
     everybody = batch.unmasked()
     clip = half_the_median(step.gradient(everybody)[2])
     total, _, norms = step.gradient(everybody, clip)
-    undisturbed = _Undisturbed(everybody, clip, total, np.stack([norms, step.losses(everybody)]).astype(np.float64))
+    each = np.stack([norms, *step.evaluate(everybody)]).astype(np.float64)
+    undisturbed = _Undisturbed(everybody, clip, total, each)
     ends = dict.fromkeys((0, len(batch.y) - 1))
     found = worst_isolation([_isolate_one(step, undisturbed, other, index) for index in ends])
     _check(found)
@@ -78,7 +79,7 @@ def _isolate_one(step: CompiledStep, before: _Undisturbed, other: Batch, index: 
     independence, moved = [0.0], [0.0]
     for changed in _replacements(before.batch, other, index):
         total, _, norms = step.gradient(changed, before.clip)
-        for found, expected in zip((norms, step.losses(changed)), before.norms_and_losses, strict=True):
+        for found, expected in zip((norms, *step.evaluate(changed)), before.each, strict=True):
             independence.append(worst_relative(found[others], expected[others]))
         moved.append(_distance(total, before.total))
     return Isolation(

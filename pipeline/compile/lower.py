@@ -12,6 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline.compile.builder import CompileError, GraphBuilder
+from pipeline.compile.rules_refused import REASONS, refusal
 from pipeline.compile.values import CouplingError, Plain, Value
 
 
@@ -91,6 +92,8 @@ def _apply(
     node = Node(proto.op_type, layer_name(proto.name or proto.output[0]), tuple(proto.output), attributes)
     if inputs and proto.domain == "" and proto.op_type != "If" and all(_is_known(value) for value in inputs):
         return _evaluate(graph, proto, inputs)
+    if proto.op_type in REASONS:
+        raise refusal(proto.op_type, node.layer)
     rule = rules.get(proto.op_type)
     if rule is None:
         if folded := _folded(graph, proto, attributes, inputs):

@@ -49,17 +49,24 @@ def prepare_module(module: nn.Module, *, replace_batchnorm: bool = False) -> nn.
     Raises:
         CouplingError: For a layer that mixes the examples of a batch.
         CompileError: For a layer that draws random numbers, is recurrent, has no parameters yet, or would lose what a
-            subclass, a hook or a parametrization adds to it.
+            subclass, a hook or a parametrization adds to it; and if no BatchNorm is there to replace.
     """
     prepared = _copied(module)
+    has_replaced = False
     for path, layer in list(prepared.named_modules(remove_duplicate=False)):
         replacement = _replacement(path or "the module", layer, replace_batchnorm)
         if replacement is None:
             continue
+        has_replaced |= isinstance(replacement, nn.GroupNorm)
         if not path:
             prepared = replacement
         else:
             prepared.set_submodule(path, replacement)
+    if replace_batchnorm and not has_replaced:
+        raise CompileError(
+            "there is no BatchNorm in training mode to replace, and one in evaluation mode is folded; leave "
+            "replace_batchnorm (--replace-batchnorm) out"
+        )
     return prepared
 
 

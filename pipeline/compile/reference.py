@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from math import ceil, inf, prod
 from typing import Any
 
@@ -16,6 +17,7 @@ from device_runtime.arrays import Flags, Floats, Inputs, Labels, Vector
 from device_runtime.session import example_inputs
 from device_runtime.specs import Manifest
 from pipeline.compile.builder import CompileError
+from pipeline.compile.export import LOGITS
 
 Sampler = Callable[[np.random.Generator, int], Inputs]
 
@@ -35,14 +37,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reference:
-    """Losses [B] and gradients [B, P] of each example by itself."""
+    """Losses [B], metrics [B] and gradients [B, P] of each example by itself."""
 
     losses: Floats
+    metrics: Floats
     gradients: Floats
 
+    @cached_property
     def norms(self) -> Floats:
         """L2 norm of each gradient, [B]."""
-        return np.asarray(np.linalg.norm(self.gradients, axis=1))
+        return row_norms(self.gradients)
 
     def restricted(self, is_used: Floats) -> "Reference":
         """The same with the gradients zero where `is_used` [P] is 0."""
@@ -50,12 +54,11 @@ class Reference:
 
     def taken(self, kept: Flags) -> "Reference":
         """Of some examples, `kept` [B]."""
-        return Reference(self.losses[kept], self.gradients[kept])
+        return Reference(self.losses[kept], self.metrics[kept], self.gradients[kept])
 
     def factors(self, mask: Vector, max_grad_norm: float) -> Floats:
         """What each gradient is multiplied by in the clipped sum, [B]."""
-        norms = self.norms()
-        ratios = np.divide(max_grad_norm, norms, out=np.full_like(norms, inf), where=norms > 0)
+        ratios = np.divide(max_grad_norm, self.norms, out=np.full_like(self.norms, inf), where=self.norms > 0)
         return np.asarray(np.minimum(1.0, ratios) * mask)
 
 
@@ -81,19 +84,38 @@ class TorchStep:
         values = self._values(parameters)
         inputs = [self._tensor(value) for value in example_inputs(batch.x).values()]
         y = self._tensor(batch.y)
-        losses, gradients = [], []
+        losses, metrics, gradients = np.zeros(len(y)), np.zeros(len(y)), np.zeros((len(y), len(parameters)))
         with _default_dtype(self.dtype):
             for i in range(len(y)):
-                loss = self._loss(values, tuple(value[i : i + 1] for value in inputs), y[i : i + 1])
+                logits, wanted = self._logits(values, tuple(value[i : i + 1] for value in inputs)), y[i : i + 1]
+                loss = self._loss(logits, wanted)
                 own = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
-                losses.append(float(loss.detach()))
-                gradients.append(torch.cat([gradient.reshape(-1) for gradient in own]).numpy())
-        rows = np.reshape(gradients, (len(y), len(parameters)))
-        return Reference(np.array(losses), rows.astype(np.float64, copy=False))
+                losses[i], metrics[i] = loss.item(), _METRICS[self.manifest.loss](logits.detach(), wanted).item()
+                gradients[i] = torch.cat([gradient.reshape(-1) for gradient in own]).numpy()
+        return Reference(losses, metrics, gradients)
 
-    def _loss(self, values: dict[str, Tensor], inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    def layer_outputs(self, parameters: Vector | Floats, batch: Batch) -> dict[str, Inputs]:
+        """What each innermost layer gives at its first call, by its path in the order of forward; the logits last."""
+        found: dict[str, Inputs] = {}
+
+        def keep(_layer: torch.nn.Module, _inputs: object, output: object, *, path: str) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point() and path not in found:
+                found[path] = output.numpy().copy()
+
+        watched = [(path, layer) for path, layer in self.module.named_modules() if path and not any(layer.children())]
+        hooks = [layer.register_forward_hook(partial(keep, path=path)) for path, layer in watched]
         try:
-            logits = torch.func.functional_call(self.module, values, inputs)
+            with _default_dtype(self.dtype), torch.no_grad():
+                inputs = tuple(map(self._tensor, example_inputs(batch.x).values()))
+                logits = self._logits(self._values(parameters), inputs).numpy()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {**found, LOGITS: logits}
+
+    def _logits(self, values: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        try:
+            logits: Tensor = torch.func.functional_call(self.module, values, inputs)
         except IndexError as error:
             raise CompileError(
                 f"forward looks something up beyond its size for a drawn example: {error}; take ids as an input of "
@@ -105,6 +127,9 @@ class TorchStep:
                 f"forward cannot run in {np.dtype(self.dtype)}, which the certificate compares with: {told}; "
                 "let forward take the dtype of its tensors from its input"
             ) from error
+        return logits
+
+    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         if self.manifest.loss == "cross_entropy":
             return cross_entropy(logits, y, label_smoothing=self.manifest.label_smoothing)
         return _LOSSES_OF_VALUES[self.manifest.loss](logits, y)
@@ -165,7 +190,17 @@ def _default_dtype(dtype: Any) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def row_norms(rows: Floats) -> Floats:
+    """L2 norm of each row, [B] of [B, P]."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
+
+
 _LOSSES_OF_VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce_with_logits": binary_cross_entropy_with_logits,
     "mse": mse_loss,
+}
+_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda logits, y: (logits.argmax(1) == y).double().mean(),
+    "bce_with_logits": lambda logits, y: ((logits > 0) == (y > 0.5)).double().mean(),
+    "mse": lambda logits, y: (1 - (logits - y).abs()).clamp(min=0).mean(),
 }

@@ -44,6 +44,7 @@ def carry(model: onnx.ModelProto) -> onnx.ModelProto:
             node.domain, node.op_type = _ATEN, "ATen"
             del node.attribute[:]
             node.attribute.append(helper.make_attribute("operator", carrier))
+    _name_each_use(carried.graph)
     kept = [opset for opset in model.opset_import if opset.domain != DOMAIN]
     del carried.opset_import[:]
     carried.opset_import.extend([*kept, helper.make_opsetid(_ATEN, 1)])
@@ -65,6 +66,19 @@ def read_back(gradient: onnx.ModelProto, forward: onnx.ModelProto) -> onnx.Model
         elif node.op_type in _OF_INPUT:
             node.input.append(original.input[0])
     return gradient
+
+
+def _name_each_use(graph: onnx.GraphProto) -> None:
+    """Name anew what a node takes twice, if no node made it: its gradient would be written twice under one name."""
+    made = {name for node in graph.node for name in node.output}
+    copies = []
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name and name not in made and name in node.input[:i]:
+                node.input[i] = f"{node.name}/{i}/{name}"
+                copies.append(helper.make_node("Identity", [name], [node.input[i]], f"{node.name}/Identity_{i}"))
+    for copy in copies:
+        graph.node.insert(0, copy)
 
 
 @cache

@@ -50,7 +50,12 @@ def scale(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tu
 def where(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
     """Where: of gradients of parameters too, beside zeros."""
     if not any(isinstance(value, ExampleSum) for value in inputs[1:]):
-        return elementwise(graph, node, inputs)
+        condition, *values = (unsummed(node, value) for value in inputs)
+        if any(value.tensor.dtype != np.bool_ for value in values):
+            return elementwise(graph, node, inputs)
+        sides = (condition, apply(graph, node, "Not", condition))  # ONNX Runtime has no Where for truth values
+        both = (apply(graph, node, "And", side, value) for side, value in zip(sides, values, strict=True))
+        return (apply(graph, node, "Or", *both),)
     branches = [value if isinstance(value, ExampleSum) else plain(node, value) for value in inputs[1:]]
     return (chosen(graph, node, plain(node, inputs[0]), branches),)
 
@@ -146,11 +151,6 @@ def _check_divisor(node: Node, divisor: Tensor) -> None:
 def _total(graph: GraphBuilder, node: Node, value: Plain | Moved) -> Plain | Moved:
     axis = int(node.attributes.get("axis", -1)) % len(value.shape)
     return unsummed(node, _sum(graph, off_axes(value, [axis]), [axis], keepdims=True))
-
-
-def batch_normalization(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:
-    """Refuse BatchNormalization; ORT Training would silently rewrite it to batch statistics."""
-    raise node.coupled("normalises with the statistics of the batch")
 
 
 @overload
@@ -266,7 +266,7 @@ def _sum(graph: GraphBuilder, data: Plain | Moved, axes: Sequence[int], *, keepd
 _ELEMENTWISE = (
     "Sub Mod IsNaN Sqrt Exp Log Abs Erf Sigmoid Tanh Sin Cos "
     "Reciprocal Pow Clip Min Max Relu Equal Less LessOrEqual Greater GreaterOrEqual And "
-    "Or Not Cast Sign"
+    "Or Xor Not Cast Sign"
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
@@ -284,5 +284,4 @@ RULES: dict[str, Rule] = {
     "LogSoftmax": softmax,
     "SoftmaxGrad_13": softmax_grad,
     "LogSoftmaxGrad_13": log_softmax_grad,
-    "BatchNormalization": batch_normalization,
 }

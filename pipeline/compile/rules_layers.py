@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pipeline.compile.builder import GraphBuilder
-from pipeline.compile.convolution_gradient import convolve, input_gradient, window_of
+from pipeline.compile.convolution_gradient import convolve, input_gradient
 from pipeline.compile.convolution_shares import weight_shares
 from pipeline.compile.lower import Node, Rule
 from pipeline.compile.rules_elementwise import plain
 from pipeline.compile.values import Materialised, Plain, Value
+from pipeline.compile.window import window_of
 
 
 def conv(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:

@@ -39,8 +39,9 @@ def group_norm(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) 
     x, weight, bias = _arguments(node, inputs)
     batch, channels = x.shape[:2]
     groups = _groups(graph, node, x, weight)
-    scaled = graph.op("Mul", reshape(graph, groups.centred, (batch, channels, prod(x.shape[2:]))), groups.scale)
-    shifted = graph.op("Add", scaled, reshape(graph, bias, (channels, 1)))
+    rows = reshape(graph, groups.centred, (batch, channels, prod(x.shape[2:])))
+    shift = graph.op("Expand", bias, graph.constant(np.array([batch, channels])))
+    shifted = _affine(graph, rows, groups.scale, shift)
     return (Plain(reshape(graph, shifted, x.shape), is_batched=True),)
 
 
@@ -65,9 +66,23 @@ def group_norm_grad(graph: GraphBuilder, node: Node, inputs: Sequence[Value | No
         return graph.op("Mul", graph.op("Mul", total, groups.inverse), _number(graph, 1 / values))
 
     slope = graph.op("Mul", mean(scale), groups.inverse)
-    correction = graph.op("Add", graph.op("Mul", groups.centred, slope), mean(shift))
-    dx = graph.op("Sub", graph.op("Mul", rows, groups.scale), reshape(graph, correction, rows.shape))
+    shape = graph.constant(np.array(by_group))
+    offset = graph.op("Expand", graph.op("Neg", mean(shift)), shape)
+    correction = graph.op("Mul", groups.centred, slope)
+    dx = graph.op("Sub", _affine(graph, rows, groups.scale, offset), reshape(graph, correction, rows.shape))
     return Plain(reshape(graph, dx, x.shape), is_batched=True), Materialised(scale), Materialised(shift)
+
+
+def _affine(graph: GraphBuilder, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x [B, C, n] times scale plus shift, a number each for every example and channel, in one pass.
+
+    It is ONNX's BatchNormalization of mean 0 and variance 1 over B C channels of a single example.
+    """
+    count = x.shape[0] * x.shape[1]
+    data, *terms = (reshape(graph, t, (1, count, x.shape[2]) if t is x else (count,)) for t in (x, scale, shift))
+    shape = graph.constant(np.array([count]))
+    zeros, ones = (graph.op("Expand", _number(graph, value), shape) for value in (0, 1))
+    return reshape(graph, graph.op("BatchNormalization", data, *terms, zeros, ones, epsilon=0.0), x.shape)
 
 
 def layer_norm(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value]:

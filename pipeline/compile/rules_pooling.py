@@ -124,6 +124,7 @@ def _inside_examples(graph: GraphBuilder, node: Node, positions: Tensor, x: tupl
         firsts = firsts * size + starts.reshape([-1 if i == axis else 1 for i in range(num_axes)])
     channels = np.arange(prod(x[:2]), dtype=np.int64).reshape(*x[:2], *one) * prod(x[2:])
     first_of_channel = graph.constant(channels)
+    # ONNX Runtime 1.19 dies when it opens a graph in which MaxUnpool's positions come from GreaterOrEqual.
     is_found = graph.op("Greater", positions, graph.constant(channels - 1))
     return graph.op("Where", is_found, positions, graph.op("Add", first_of_channel, graph.constant(firsts)))
 

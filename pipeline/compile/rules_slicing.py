@@ -61,15 +61,26 @@ def _uncut(
 
 
 def split(graph: GraphBuilder, node: Node, inputs: Sequence[Value | None]) -> tuple[Value, ...]:
-    """Split along any axis but the examples'."""
-    data = unsummed(node, inputs[0])
+    """Split along any axis but the examples'; of joined parameters too."""
+    first, num = inputs[0], len(node.outputs)
+    data = first if isinstance(first, ExampleSum) else unsummed(node, first)
     axis = node.attributes.get("axis", 0) % len(data.shape)
-    num = len(node.outputs)
     sizes = known(node, inputs[1]) if len(inputs) > 1 else [data.shape[axis] // num] * num
+    if isinstance(data, ExampleSum):
+        shares = Plain(data.per_example(graph), is_batched=True)
+        parts = _split(graph, node, shares, axis + 1, sizes)
+        return tuple(Materialised(part.tensor) for part in parts)
+    return _split(graph, node, data, axis, sizes)
+
+
+def _split(
+    graph: GraphBuilder, node: Node, data: Plain | Moved, axis: int, sizes: Sequence[int]
+) -> tuple[Plain | Moved, ...]:
     if has_example(data, axis):
         raise node.coupled("splits the batch")
     at = axes_in(data, [axis])[0]
-    parts = graph.ops("Split", structured(graph, data), graph.constant(sizes, np.int64), num_outputs=num, axis=at)
+    lengths = graph.constant(sizes, np.int64)
+    parts = graph.ops("Split", structured(graph, data), lengths, num_outputs=len(sizes), axis=at)
     shapes = [(*data.shape[:axis], size, *data.shape[axis + 1 :]) for size in sizes]
     return tuple(_like(graph, data, part, shape) for part, shape in zip(parts, shapes, strict=True))
 

@@ -19,11 +19,16 @@ def layout_of(forward: Forward, segments: Mapping[str, str]) -> Layout:
             none matches is the segment `weights`, the last one; left out where it is empty.
 
     Raises:
-        CompileError: For a pattern that matches nothing, or nothing that an earlier one has left.
+        CompileError: For a pattern that matches nothing, nothing that is trained, or nothing that an earlier one left.
     """
+    held = [initializer.name for initializer in forward.model.graph.initializer]
     segment_of: dict[str, str] = {}
     for segment, pattern in segments.items():
-        matching = match_names(pattern, forward.parameters)
+        matching = [name for name in match_names(pattern, [*forward.parameters, *held]) if name in forward.parameters]
+        if not matching:
+            raise CompileError(
+                f"segment {segment!r} is empty: nothing that {pattern!r} matches is trained; leave it out"
+            )
         if not (left := [name for name in matching if name not in segment_of]):
             raise CompileError(
                 f"segment {segment!r} is empty: earlier patterns have all that {pattern!r} matches; put it first"

@@ -7,13 +7,13 @@ aside, on torch's word alone, and another is drawn.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from device_runtime.arrays import Flags, Floats, Vector
 from pipeline.compile.builder import CompileError
-from pipeline.compile.comparison import example_errors, first_above, gradient_errors, relative_each
+from pipeline.compile.comparison import example_errors, first_above, relative_each, sum_errors
 from pipeline.compile.reference import Batch, Reference, Sampler, TorchStep, draw_batch, draw_mask, map_inputs
 
 TOLERANCE = 1e-4
@@ -76,7 +76,7 @@ class SteadyPoints:
         Returns:
             None where torch finds nothing, or not every example whose norm is wrong: then the step is.
         """
-        errors = relative_each(norms, point.truth.norms())
+        errors = relative_each(norms, point.truth.norms)
         # An example that alone explains the failure, or one that could, or any: a NaN is above all of them.
         is_suspect = next(found for limit in (TOLERANCE, LIMIT, -1) if (found := ~(errors <= limit)).any())
         is_unsteady = is_suspect.copy()
@@ -123,7 +123,7 @@ class SteadyPoints:
 
     def _given_up(self, single: Reference, truth: Reference) -> CertificateError:
         everybody = np.ones(len(truth.losses))
-        errors = gradient_errors(self.double.manifest, single.gradients.sum(axis=0), truth, everybody)
+        _, errors = sum_errors(self.double.manifest, single.gradients.sum(axis=0), truth, everybody)
         name = first_above(errors, LIMIT) or next(reversed(errors))
         num_lost, num_drawn = self.num_unsteady + self.num_failed, self.num_steady + self.num_unsteady
         return CertificateError(
@@ -134,6 +134,8 @@ class SteadyPoints:
 
 
 def _taken(point: Point, kept: Flags) -> Point:
+    if kept.all():
+        return point
     batch = Batch(point.batch.x[kept], point.batch.y[kept], point.batch.mask[kept])
     return Point(batch, point.truth.taken(kept), point.float32[kept])
 
@@ -144,6 +146,6 @@ def _joined(parts: Sequence[Point]) -> Point:
     batches, truths = [part.batch for part in parts], [part.truth for part in parts]
     return Point(
         Batch(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in ("x", "y", "mask"))),
-        Reference(*(np.concatenate([getattr(truth, name) for truth in truths]) for name in ("losses", "gradients"))),
+        Reference(*(np.concatenate([getattr(truth, field.name) for truth in truths]) for field in fields(Reference))),
         np.concatenate([part.float32 for part in parts]),
     )

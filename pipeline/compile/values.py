@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 
 ROUNDING = 2.0**-20  # what rounding takes off a norm that is summed from products, at most: decisions/0012
+UNDERFLOW = 2.0**-125  # what float32 may take off a product and the sum that it is added to; some runtimes flush
 MOST_POSITIONS = 128  # of a ghost norm: `ROUNDING` then moves norms of unlike positions by 6e-5 at most
 
 
@@ -139,7 +140,8 @@ class Outer(ExampleSum):
     Whether they are written out is decided where norms are asked for, by `is_ghost`; until then transposing swaps the
     sides and the gradients of two uses of one tensor are joined along T, so that their cross terms are in the norm.
     Where positions cancel, their products round to less than what `weighted_sum` adds up: a ghost norm is therefore
-    larger by a share of its `reach`, and never smaller than the norm of what is summed.
+    larger by a share of its `reach`, and never smaller than the norm of what is summed. Nor is it where the squares of
+    one side vanish in float32 and the other side is large: what may have vanished is part of the reach.
 
     Attributes:
         left: [B, T, rows].
@@ -175,9 +177,8 @@ class Outer(ExampleSum):
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
         if not self.is_ghost:
             return Materialised(self.per_example(graph)).squared_norms(graph)
-        if self.left.shape[1] == 1:
-            return self.reach(graph)
-        return with_rounding(graph, self.squares(graph), self.reach(graph))
+        squares = self.squares(graph)
+        return squares if self.left.shape[1] == 1 else with_rounding(graph, squares, self.reach(graph))
 
     def squares(self, graph: GraphBuilder) -> Tensor:
         """Squared norms from the products of positions as they round, [B]."""
@@ -188,8 +189,7 @@ class Outer(ExampleSum):
 
     def reach(self, graph: GraphBuilder) -> Tensor:
         """Squared norms if no position cancelled another, [B]: of the sum over t of |left[b, t]| |right[b, t]|."""
-        flat = (reshape(graph, side, (-1, side.shape[2])) for side in (self.left, self.right))
-        squares = graph.op("Mul", *(squared_lengths(graph, side) for side in flat))
+        squares = graph.op("Mul", *(_squares_at_most(graph, side) for side in (self.left, self.right)))
         if self.left.shape[1] == 1:
             return squares
         sums = total(graph, reshape(graph, graph.op("Sqrt", squares), self.left.shape[:2]))
@@ -198,8 +198,10 @@ class Outer(ExampleSum):
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
         if not self.is_ghost:
             return Materialised(self.per_example(graph)).weighted_sum(graph, weights)
-        scaled = graph.op("Mul", self.left, reshape(graph, weights, (*weights.shape, 1, 1)))
-        left, right = (reshape(graph, side, (-1, side.shape[2])) for side in (scaled, self.right))
+        sides = [self.left, self.right]
+        narrow = int(self.right.shape[2] < self.left.shape[2])  # fewer values to scale
+        sides[narrow] = graph.op("Mul", sides[narrow], reshape(graph, weights, (*weights.shape, 1, 1)))
+        left, right = (reshape(graph, side, (-1, side.shape[2])) for side in sides)
         return reshape(graph, graph.op("Gemm", left, right, transA=1), (prod(self.shape),))
 
 
@@ -210,6 +212,13 @@ def is_ghost(num_positions: int, num_rows: int, num_columns: int) -> bool:
     """Whether a sum of products over positions gets its norms from those: measured in docs/decisions/0006 and 0012."""
     is_cheaper = num_positions * (num_rows + num_columns) <= num_rows * num_columns
     return num_positions == 1 or (num_positions <= MOST_POSITIONS and is_cheaper)
+
+
+def _squares_at_most(graph: GraphBuilder, side: Tensor) -> Tensor:
+    """Squared length of each row of [B, T, n], [B T], and what may have vanished from its products with another."""
+    lengths = squared_lengths(graph, reshape(graph, side, (-1, side.shape[2])))
+    vanished = side.shape[2] * UNDERFLOW / ROUNDING  # a norm of several positions takes `ROUNDING` of it
+    return graph.op("Add", lengths, graph.constant(vanished, np.float32))
 
 
 def with_rounding(graph: GraphBuilder, squares: Tensor, reach: Tensor) -> Tensor:
@@ -228,7 +237,15 @@ def total(graph: GraphBuilder, tensor: Tensor) -> Tensor:
 
 
 def reshape(graph: GraphBuilder, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Reshape, or the tensor itself where it has that shape; one size may be -1."""
+    """Reshape, or the tensor itself where it has that shape; one size may be -1.
+
+    Raises:
+        CompileError: To no elements: ONNX takes a size of 0 for that of the tensor.
+    """
+    if tensor.shape == shape:
+        return tensor
+    if 0 in shape:
+        raise CompileError(f"a value without elements is given the shape {list(shape)}; leave it out of the network")
     if -1 in shape:
         shape = tuple(-tensor.size // prod(shape) if size == -1 else size for size in shape)
     if tensor.shape == shape:

@@ -21,8 +21,8 @@ from device_runtime.vectors import write_frozen, write_vector
 from pipeline.compile.builder import OPSET
 from pipeline.compile.certificate import certify
 from pipeline.compile.export import Forward
-from pipeline.compile.graphs import Layout, evaluate_model, frozen_inputs, gradient_model
-from pipeline.compile.ids import draw_inputs, id_limits, table_sizes
+from pipeline.compile.graphs import Layout, evaluate_model, gradient_model, layers_model
+from pipeline.compile.ids import draw_inputs, find_tables, id_limits, table_sizes
 from pipeline.compile.losses import Loss
 from pipeline.compile.ort_training import write_ort_training
 from pipeline.compile.versions import MINIMUM_RUNTIME, compiler_versions
@@ -62,16 +62,18 @@ def write_artifact(network: Network, folder: Path) -> Artifact:
     (folder / "gradient.onnx").write_bytes(gradient.model.SerializeToString(deterministic=True))
     (folder / "evaluate.onnx").write_bytes(evaluate.SerializeToString(deterministic=True))
     frozen = _write_frozen(forward, folder)
-    num_ids = table_sizes(forward, network.examples)
+    tables = find_tables(forward, network.examples)
     manifest = _manifest(network, folder, (gradient.model, evaluate))
-    (folder / "manifest.json").write_bytes(encode_record(replace(manifest, frozen=frozen, num_ids=num_ids)))
+    manifest = replace(manifest, frozen=frozen, num_ids=table_sizes(tables))
+    (folder / "manifest.json").write_bytes(encode_record(manifest))
     parameters = flatten_parameters(network.module)
     (folder / "parameters.safetensors").write_bytes(write_vector("parameters", parameters))
     artifact = read_artifact(folder)
-    sample = partial(draw_inputs, network.spec, id_limits(forward, network.examples))
-    certificate = certify(artifact, network.module, parameters, forms=gradient.forms, sample=sample)
+    sample = partial(draw_inputs, network.spec, id_limits(tables, network.examples))
+    certificate = certify(artifact, network.module, parameters, sample, partial(layers_model, forward, layout))
     classic = write_ort_training(network.module, network.examples, loss, folder / "ort_training")
-    (folder / "certificate.json").write_bytes(encode_record(replace(certificate, ort_training=classic)))
+    certificate = replace(certificate, forms=gradient.forms, ort_training=classic)
+    (folder / "certificate.json").write_bytes(encode_record(certificate))
     return artifact
 
 
@@ -96,12 +98,12 @@ def one_thread() -> Iterator[None]:
 
 def _write_frozen(forward: Forward, folder: Path) -> FrozenTensors | None:
     """Equal tensors of equal names give equal bytes, whatever else a network has: artifacts share the file by hash."""
-    tensors = frozen_inputs(forward)
-    if not tensors:
+    if not forward.frozen_inputs:
         return None
-    data = write_frozen(tensors)
+    data = write_frozen(forward.frozen_inputs)
     (folder / "frozen.safetensors").write_bytes(data)
-    return FrozenTensors(hashlib.sha256(data).hexdigest(), {name: tensor.shape for name, tensor in tensors.items()})
+    shapes = {name: tensor.shape for name, tensor in forward.frozen_inputs.items()}
+    return FrozenTensors(hashlib.sha256(data).hexdigest(), shapes)
 
 
 def _manifest(network: Network, folder: Path, models: tuple[onnx.ModelProto, ...]) -> Manifest:

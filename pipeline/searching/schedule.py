@@ -7,7 +7,7 @@ from device_runtime.terms import NoiseAt, PrivacyTerms, Split
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
 from pipeline.search_sections import EvolutionSection, RandomSearchSection
 
-_NOISE_STEPS = 60
+_NOISE_STEPS = 30
 
 
 class ScheduleError(ValueError):

@@ -16,21 +16,47 @@ def external() -> TensorProto:
     return tensor
 
 
+def sparse(tensor, part="values"):
+    parts = {"values": VALUES, "indices": numpy_helper.from_array(np.arange(300), "i")} | {part: tensor}
+    return onnx.SparseTensorProto(**parts, dims=[300])
+
+
+def graph_of(tensor):
+    constant = helper.make_node("Constant", [], ["c"], value=tensor)
+    return helper.make_graph([constant], "inner", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [300])])
+
+
+# What an attribute of a node may hold that is a tensor or leads to one.
+ATTRIBUTES = {
+    "tensor": lambda tensor: tensor,
+    "tensors": lambda tensor: [VALUES, tensor],
+    "graph": graph_of,
+    "graphs": lambda tensor: [graph_of(VALUES), graph_of(tensor)],
+    "sparse_tensor": sparse,
+    "sparse_tensors": lambda tensor: [sparse(VALUES), sparse(tensor, "indices")],
+}
+
+
 def make_model(tensor, place):
     """A model that holds `tensor` in one of the places where a tensor may lie."""
-    constant = helper.make_node("Constant", [], ["c"], value=tensor)
-    inner = helper.make_graph([constant], "inner", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [300])])
-    branch = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
-    sparse = onnx.SparseTensorProto(values=tensor, indices=numpy_helper.from_array(np.arange(300), "i"), dims=[300])
-    nodes = {"attribute": [constant], "subgraph": [branch]}.get(place, [helper.make_node("Relu", ["x"], ["y"])])
+    nodes, function = [helper.make_node("Relu", ["x"], ["y"])], graph_of(VALUES).node
+    if place in ATTRIBUTES:
+        nodes[0].attribute.append(helper.make_attribute("a", ATTRIBUTES[place](tensor)))
     graph = helper.make_graph(nodes, "graph", [], [], [tensor] if place == "initializer" else [])
-    if place == "sparse":
-        graph.sparse_initializer.append(sparse)
-    function = helper.make_function("own", "f", [], ["c"], [constant], [helper.make_opsetid("", 17)])
-    return helper.make_model(graph, functions=[function] if place == "function" else []).SerializeToString()
+    if place == "sparse initializer":
+        graph.sparse_initializer.append(sparse(tensor))
+    if place == "function":
+        function = graph_of(tensor).node
+    own = helper.make_function("own", "f", [], ["c"], function, [helper.make_opsetid("", 17)])
+    if place == "default of a function's attribute":
+        own.attribute_proto.append(helper.make_attribute("a", tensor))
+    return helper.make_model(graph, functions=[own]).SerializeToString()
 
 
-@pytest.mark.parametrize("place", ["initializer", "sparse", "attribute", "subgraph", "function"])
+PLACES = ["initializer", "sparse initializer", "function", "default of a function's attribute", *ATTRIBUTES]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_tensor_in_another_file_is_found_wherever_it_is_named(place):
     assert has_external_data(make_model(external(), place))
     assert not has_external_data(make_model(VALUES, place))

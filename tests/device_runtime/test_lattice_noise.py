@@ -1,4 +1,4 @@
-"""The golden vector is for other languages to repeat: integers and powers of two, the same to the bit everywhere."""
+"""The golden vectors are for other languages to repeat: integers and powers of two, the same to the bit everywhere."""
 
 from math import frexp, sqrt
 
@@ -12,17 +12,23 @@ from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS
 
 VALUES = np.array([0.3, -1.25, 1e-9, 2.0, -0.7])
 NORMALS = np.array([0.5, -2.0, 3.25, -0.125, 0.0])
-GOLDEN_GRANULE = 2.0**-13
-GOLDEN_COUNTS = [6570, -26688, 26728, 15356, -5734]
+# By noise multiplier: granule and counts. Where noise is larger than the sensitivity this decides, and else the noise.
+GOLDEN = {
+    1.25: (2.0**-13, [6570, -26688, 26728, 15356, -5734]),
+    2.5: (2.0**-13, [10682, -43136, 53456, 14328, -5734]),
+    0.25: (2.0**-15, [13120, -54118, 21382, 64714, -22938]),
+}
 
 positive = st.floats(1e-6, 1e6)
 sizes = st.integers(1, 10_000_000)
 
 
-def test_noised_values_are_the_golden_ones():
-    assert granularity(5, 0.8, 1.25 * 0.8 * (1 + WIDENING)) == GOLDEN_GRANULE
-    noised = add_lattice_noise(VALUES, 0.8, 1.25, NORMALS)
-    assert (noised / GOLDEN_GRANULE).tolist() == GOLDEN_COUNTS
+@pytest.mark.parametrize("noise_multiplier", GOLDEN)
+def test_noised_values_are_the_golden_ones(noise_multiplier):
+    granule, counts = GOLDEN[noise_multiplier]
+    assert granularity(5, 0.8, noise_multiplier * 0.8 * (1 + WIDENING)) == granule
+    noised = add_lattice_noise(VALUES, 0.8, noise_multiplier, NORMALS)
+    assert (noised / granule).tolist() == counts
 
 
 @given(sizes, positive, positive)

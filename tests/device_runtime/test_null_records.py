@@ -3,6 +3,8 @@
 import hashlib
 from copy import copy
 from dataclasses import replace
+from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +105,16 @@ def test_a_class_that_there_is_not_is_a_null_record_in_private_work(session):
         train(ordinary, Examples(x, y), RANDOM)
 
 
+def test_no_graph_is_given_a_null_record(session, monkeypatch):
+    """An id outside its table would end the run with an error, wherever it lies and whatever the mask says."""
+    given, run = [], session.gradient_graph.run
+    recording = SimpleNamespace(run=lambda names, inputs: given.append(inputs["y"].tolist()) or run(names, inputs))
+    monkeypatch.setattr(session, "gradient_graph", recording)
+    y = np.array([7, 2, 7, 7, *[7] * 4, 1])  # one row of the first chunk is valid, none of the second
+    train(LoadedAssignment(session, PARAMETERS[:12], TRAIN), Examples(np.ones((9, 3), np.float32), y), RANDOM)
+    assert given == [[2] * 4, [0] * 4, [1] * 4]
+
+
 def test_types_and_shapes_are_public_and_refused(load, draw_towers):
     x, y = draw_towers(9)
     for wrong in (Examples(x, y.astype(float)), Examples(x, y[:, :1]), Examples(x[["pixels", "scale"]], y)):
@@ -110,21 +122,31 @@ def test_types_and_shapes_are_public_and_refused(load, draw_towers):
             check_trainable(load(TRAIN), wrong)
 
 
-@pytest.fixture(scope="module")
-def saturating(artifact_files):
-    """Of a network whose tanh takes infinity to 1: its result is finite and tells nothing of what it was given."""
-    forward = export_forward(nn.Sequential(nn.Tanh(), nn.Linear(3, 3)), {"x": torch.zeros(4, 3)})
+def compile_session(module, artifact_files):
+    """Of a module from 3 numbers to 3 classes, 4 examples a batch."""
+    forward = export_forward(module, {"x": torch.zeros(4, 3)})
     layout, loss = Layout(forward.parameters, ("weights",), dict.fromkeys(forward.parameters, "weights")), Loss(LOSS)
     models = gradient_model(forward, layout, loss).model, evaluate_model(forward, layout, loss)
     graphs = [model.SerializeToString(deterministic=True) for model in models]
+    sizes = [prod(shape) for shape in layout.shapes.values()]
+    entries = [
+        LayoutEntry(name, shape, sum(sizes[:i]), "weights") for i, (name, shape) in enumerate(layout.shapes.items())
+    ]
     manifest = replace(
         decode_record(Manifest, artifact_files["manifest.json"]),
-        layout=(LayoutEntry("1.weight", (3, 3), 0, "weights"), LayoutEntry("1.bias", (3,), 9, "weights")),
+        layout=tuple(entries),
         segments=("weights",),
+        num_parameters=sum(sizes),
         gradient_sha256=hashlib.sha256(graphs[0]).hexdigest(),
         evaluate_sha256=hashlib.sha256(graphs[1]).hexdigest(),
     )
     return StepSession(check_artifact(encode_record(manifest), *graphs))
+
+
+@pytest.fixture(scope="module")
+def saturating(artifact_files):
+    """Of a network whose tanh takes infinity to 1: its result is finite and tells nothing of what it was given."""
+    return compile_session(nn.Sequential(nn.Tanh(), nn.Linear(3, 3)), artifact_files)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
@@ -138,3 +160,52 @@ def test_an_infinite_x_adds_nothing_to_training_whatever_the_network_makes_of_it
     found, expected = (train(assignment, each, RANDOM).vector for each in (Examples(x, y), Examples(x[kept], y[kept])))
     share = 1 if terms.privacy is not None else 8 / 9  # of the mean over the batch
     np.testing.assert_allclose(found, expected * share, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def overflowing(artifact_files):
+    return compile_session(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)), artifact_files)
+
+
+class TestParametersThatZerosDoNotSurvive:
+    """Who sends parameters can make the network overflow at zero and at examples of one kind, and not at the others.
+
+    A step that failed wherever a row of zeros fills a place would then tell whether there is such an example.
+    """
+
+    PARAMETERS = np.concatenate(
+        [np.tile([-1e20, 0, 0], 4), np.full(4, 1e20), np.linspace(-1e30, 1e30, 12), [0.1, 0.2, 0.3]]
+    ).astype(np.float32)
+
+    @pytest.fixture
+    def examples(self):
+        """Nine examples with x[0] = 2, where all is finite, and seven null records: a chunk has nothing else."""
+        x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+        x[:9, 0], x[9:] = 2, np.nan
+        return Examples(x, np.zeros(16, np.int64))
+
+    @pytest.mark.parametrize("spoilt", [[], [0], [3], [4, 5, 6, 7]], ids=str)
+    def test_an_example_that_overflows_adds_nothing_and_neither_do_rows_that_fill_up(
+        self, overflowing, examples, spoilt
+    ):
+        kept = np.setdiff1d(np.arange(9), spoilt)
+        expected = [
+            overflowing.gradient(self.PARAMETERS, examples.x[[i]], examples.y[[i]], max_grad_norm=0.5)[0] for i in kept
+        ]
+        examples.x[spoilt, 0] = 0
+        found = train(LoadedAssignment(overflowing, self.PARAMETERS, TRAIN), examples, RANDOM)
+        np.testing.assert_allclose(found.vector, np.sum(expected, axis=0), atol=1e-6)
+        assert np.abs(found.vector).max() > 0.1
+
+    def test_where_every_example_overflows_the_sum_is_zero(self, overflowing, examples):
+        examples.x[:9, 0] = 0
+        assert not train(LoadedAssignment(overflowing, self.PARAMETERS, TRAIN), examples, RANDOM).vector.any()
+
+    def test_scores_are_finite_whatever_overflows(self, overflowing, examples):
+        examples.x[3, 0] = 0
+        terms = replace(EVALUATE, release=("loss", "accuracy"))
+        loss, accuracy = evaluate(LoadedAssignment(overflowing, self.PARAMETERS, terms), examples, RANDOM).sums
+        losses, metrics = overflowing.evaluate(self.PARAMETERS, *(a[:9] for a in (examples.x, examples.y)))
+        assert np.isinf(losses[3])
+        assert loss == pytest.approx(np.delete(losses, 3).sum() / 4 + 1, rel=1e-6)
+        assert accuracy == metrics.sum()

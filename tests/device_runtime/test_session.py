@@ -52,7 +52,7 @@ def test_sums_over_any_number_of_chunks_equal_torch_one_by_one(session, num_exam
 
 def test_no_example_runs_no_graph_and_sums_to_zero(session, monkeypatch):
     parameters, x, y = draw(0)
-    monkeypatch.setattr(session, "_gradient", None)
+    monkeypatch.setattr(session, "gradient_graph", None)
     gradient_sum, loss_sum, norms = session.gradient(parameters, x, y)
     assert (gradient_sum.tolist(), loss_sum, norms.shape) == ([0.0] * 12, 0.0, (0,))
     losses, metrics = session.evaluate(parameters, x, y)
@@ -63,7 +63,7 @@ def test_no_example_runs_no_graph_and_sums_to_zero(session, monkeypatch):
 def test_a_masked_example_counts_as_absent_whatever_it_holds(session):
     parameters, x, y = draw(6)
     mask = np.array([1, 0, 1, 1, 0, 1], np.float32)
-    x[4] = np.nan
+    x[4], y[1] = np.nan, 99
     total, loss, norms = session.gradient(parameters, x, y, mask, 0.7)
     kept, kept_loss, kept_norms = session.gradient(parameters, x[mask > 0], y[mask > 0], max_grad_norm=0.7)
     np.testing.assert_allclose(total, kept, atol=1e-6)
@@ -86,6 +86,14 @@ def test_an_example_that_is_not_finite_counts_as_zero_and_spares_its_neighbours(
     np.testing.assert_allclose(gradient_sum, expected, atol=1e-6)
     np.testing.assert_allclose(norms[others], expected_norms, rtol=1e-6)
     assert norms[2] == 0
+
+
+def test_a_masked_example_evaluates_to_zero_beside_one_that_is_not_finite(session):
+    parameters, x, y = draw(4)
+    x[0] = np.inf
+    losses, metrics = session.evaluate(parameters, x, y, np.array([1, 0, 1, 1]))
+    assert (losses[0], losses[1], metrics[1, 0]) == (inf, 0, 0)
+    assert np.isfinite(losses[2:]).all()
 
 
 def test_callers_arrays_are_left_as_they_were(session):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device_runtime.examples.memory import ArraySource
-from device_runtime.examples.source import ClientSource
+from device_runtime.examples.source import ClientSource, SourceError
 from device_runtime.examples.splits import split_ids, split_of
 from device_runtime.specs import ExampleSpec
 
@@ -46,6 +46,16 @@ def test_five_rotations_test_and_validate_every_example_once():
         counts = Counter(example_id for split in rotations for example_id in split[name])
         assert set(counts.values()) == {times}
         assert len(counts) == 200
+
+
+def test_an_example_that_would_count_twice_is_refused():
+    class Repeating(ArraySource):
+        def ids(self):
+            return (*super().ids(), "3")
+
+    source = Repeating(np.zeros((9, 1)), np.arange(9) % 2, ExampleSpec((1,), ("a", "b")))
+    with pytest.raises(SourceError, match="ids must be distinct, got 1 more than once"):
+        split_ids(source, KEY)
 
 
 def test_another_key_splits_otherwise():

@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def terms(server, source):
-    return ClientTerms(server.url, source, "npz:share", emulated_seed=1)
+    return ClientTerms(server.url, source, "npz:share", None, emulated_seed=1)
 
 
 @pytest.fixture

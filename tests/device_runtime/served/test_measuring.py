@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def terms(server, source):
-    return ClientTerms(server.url, source, "npz:share", emulated_seed=1, device_class="mid")
+    return ClientTerms(server.url, source, "npz:share", None, emulated_seed=1, device_class="mid")
 
 
 @pytest.mark.parametrize("budget", [None, Budget(20.0, 1e-5, 5)])

@@ -42,7 +42,7 @@ def test_the_example_of_the_help_compiles_and_its_summary_says_what_was_made(tmp
     artifact = read_artifact(tmp_path / "artifact")
     told = "".join(part for part in out.split() if part != "│")  # words as the table folds them
     assert artifact.artifact_id in told.replace("│", "")
-    for word in (f"{artifact.manifest.num_parameters:,}", "gradient.onnx", "ConvTranspose", "independence"):
+    for word in (f"{artifact.manifest.num_parameters:,}", "gradient.onnx", "MatMul", "independence"):
         assert word in out
     assert "derived from" in out
 

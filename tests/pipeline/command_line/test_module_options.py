@@ -28,6 +28,9 @@ def make_net():
 def make_normalised():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 4))
 
+def make_broken():
+    raise ValueError("no weights here")
+
 class Pair(nn.Module):
     def __init__(self):
         super().__init__()
@@ -113,6 +116,17 @@ def test_the_seed_draws_the_factorys_values_and_is_no_part_of_the_artifact(nets)
     assert not np.array_equal(*vectors)
 
 
+def test_what_the_users_file_prints_is_no_part_of_the_result(nets, tmp_path):
+    talking = "print('imported')\n" + NETS + "\nclass Talking(nn.Linear):\n    def forward(self, x):\n"
+    talking += "        print('called')\n        return super().forward(x)\ndef make():\n    print('made')\n"
+    talking += "    return Talking(3, 2)\n"
+    (tmp_path / f"talking_{nets}.py").write_text(talking)
+    arguments = ["--module", f"talking_{nets}:make", "--input", "3", "--classes", "2", "-o", "artifact", "--json"]
+    result = CliRunner().invoke(build_app(PROGRAM), ["compile", *arguments], catch_exceptions=False)
+    assert json.loads(result.stdout)["num_parameters"] == 8
+    assert {"imported", "made", "called"} <= set(result.stderr.split())
+
+
 def test_training_starts_from_given_weights(nets):
     stored = {"0.weight": (4, 3, 3, 3), "0.bias": (4,), "3.weight": (4, 36), "3.bias": (4,)}
     save_file({name: torch.full(shape, 0.01) for name, shape in stored.items()}, "weights.safetensors")
@@ -162,6 +176,17 @@ def test_frozen_batch_normalisation_is_folded(nets):
         (["{nets}:make_net", *IMAGES, "--freeze", "4.*"], "pattern '4.*' matches no parameter; near it are"),
         (["{nets}:make_net", *IMAGES, "--freeze", "*"], "nothing is trained: no parameter has requires_grad=True"),
         (["{nets}:make_net", *IMAGES, "--segment", "head=x.*"], "pattern 'x.*' matches no parameter"),
+        (
+            ["{nets}:make_net", *IMAGES, "--freeze", "0.*", "--segment", "body=0.*"],
+            "segment 'body' is empty: nothing that '0.*' matches is trained; leave it out",
+        ),
+        (["{nets}:make_net", *IMAGES, "--replace-batchnorm"], "there is no BatchNorm in training mode to replace"),
+        (["{nets}:Pair", "--input", "left=5", "--classes", "2"], "forward takes 'right' too; give an example of it"),
+        (
+            ["{nets}:make_net", "--input", "a=3x5x5", "--input", "b=4", "--classes", "4"],
+            "forward has no input 'a': it takes input",
+        ),
+        (["{nets}:make_broken", *IMAGES], "make_broken fails: ValueError: no weights here (at networks_"),
         (["{nets}:make_net", *IMAGES, "--segment", "head"], "--segment must be NAME=PATTERN"),
         (["{nets}:make_net", *IMAGES, "--loss", "hinge"], "loss must be one of bce_with_logits, cross_entropy, mse"),
         (["{nets}:make_net", *IMAGES, "--label-smoothing", "1"], "label_smoothing must be in [0, 1), got 1.0"),

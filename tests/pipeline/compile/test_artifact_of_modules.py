@@ -214,7 +214,7 @@ def test_ids_of_a_table_compile_and_ids_beyond_it_are_told(tmp_path):
     compiled = compile_artifact(module, torch.zeros(3, dtype=torch.int64), 2, tmp_path / "artifact", batch_size=4)
     assert compiled.manifest.spec == ExampleSpec((3,), ("0", "1"), "int64")
     assert compiled.manifest.num_ids == {"x": 7}
-    with pytest.raises(CompileError, match="the ids run from 7 to 7 and the embedding '0' has 7 rows"):
+    with pytest.raises(CompileError, match="the example's ids run from 7 to 7, embedding '0' has 7 rows"):
         compile_artifact(module, torch.full((3,), 7), 2, tmp_path / "artifact", batch_size=4)
 
 
@@ -239,9 +239,20 @@ def test_the_certificate_tells_how_gradients_are_held_and_which_parameters_reach
     assert forms["spare.weight"] == forms["spare.bias"] == "reaches no loss"
 
 
+def holding(bias: float = 0.0, buffer: float = 0.0, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    module = make_net()
+    module[3].bias.data[1] = bias
+    module.register_buffer("offset", torch.full((1,), buffer, dtype=dtype))
+    return module
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"module": holding(bias=torch.nan)}, "'3.bias' holds a value that is no finite number; give it its values"),
+        ({"module": holding(bias=torch.inf)}, "'3.bias' holds a value that is no finite number"),
+        ({"module": holding(buffer=torch.nan)}, "'offset' holds a value that is no finite number"),
+        ({"module": holding(dtype=torch.float64)}, "'offset' is torch.float64"),
         ({"module": make_net().half()}, r"'0.weight' is torch.float16; a step is float32 .*: call module.float\(\)"),
         ({"module": make_net().to("meta")}, r"'0.weight' is on meta; call module.cpu\(\) first"),
         ({"module": make_net().requires_grad_(False)}, "nothing is trained: no parameter has requires_grad=True"),
@@ -250,6 +261,9 @@ def test_the_certificate_tells_how_gradients_are_held_and_which_parameters_reach
         ({"spec": ExampleSpec((3, 5, 5), ("a", "b"))}, "and 4 outputs, the specification says"),
         ({"segments": {"head": "4.*"}}, r"pattern '4.\*' matches no parameter"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"module": nn.Linear}, "the network must be a torch.nn.Module, got <class .*Linear'>; call what makes it"),
+        ({"loss": "hinge"}, "loss must be one of bce_with_logits, cross_entropy, mse, got 'hinge'"),
+        ({"loss": nn.MSELoss()}, r"the loss must be a Loss, or the name of one, got MSELoss\(\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -259,8 +273,13 @@ def test_what_cannot_be_compiled_is_told_and_leaves_no_folder(tmp_path, changes,
     assert not list(tmp_path.iterdir())
 
 
-def test_double_buffers_are_refused_by_name(tmp_path):
-    module = make_net()
-    module.register_buffer("offset", torch.zeros(1, dtype=torch.float64))
-    with pytest.raises(CompileError, match=r"'offset' is torch.float64"):
-        compile_again(tmp_path, module=module)
+@pytest.mark.usefixtures("unmeasured")
+def test_a_buffer_may_be_infinite_as_a_mask_is(tmp_path):
+    compile_again(tmp_path, module=holding(buffer=-torch.inf))
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_arrays_names_of_losses_and_folders_as_text_are_taken(artifact, tmp_path):
+    options = {"batch_size": 3, "loss": "cross_entropy"}
+    again = compile_artifact(make_net(), IMAGE.numpy(), 4, str(tmp_path / "artifact"), **options)
+    assert again.artifact_id == artifact.artifact_id

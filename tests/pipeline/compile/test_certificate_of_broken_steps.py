@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from torch import nn
 
 from device_runtime.specs import ExampleSpec
-from pipeline.compile import certificate, graphs, losses
+from pipeline.compile import cases, certificate, graphs, losses
 from pipeline.compile.artifact import CompileRequest, compile_architecture, compile_artifact
 from pipeline.compile.builder import CompileError
-from pipeline.compile.certificate import CertificateError
 from pipeline.compile.losses import Loss
-from pipeline.compile.steady_points import TOLERANCE
+from pipeline.compile.steady_points import TOLERANCE, CertificateError
 from pipeline.compile.values import ExampleSum, Materialised, Outer, Plain
 from search.architecture import Architecture, Stage, Stem
 
@@ -90,12 +90,156 @@ def test_a_segment_that_is_clipped_with_the_others_is_found(tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("alone", ["table.weight", "unused"])
+def test_a_gradient_that_comes_from_nowhere_is_found_in_a_segment_that_has_none(tmp_path, monkeypatch, alone):
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head, self.unused = nn.Linear(3, 4), nn.Linear(4, 2), nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.head(1e-9 * self.table(x) + x[:, :1]) + 0 * self.unused.sum()
+
+    right = graphs._shares
+
+    def wrong(graph, raw, layout, known):  # of the whole gradient it would be rounding
+        shares = right(graph, raw, layout, known)
+        share = shares[alone].per_example(graph)
+        shares[alone] = Materialised(graph.op("Add", share, graph.constant(np.float32(2e-6))))
+        return shares
+
+    monkeypatch.setattr(graphs, "_shares", wrong)
+    torch.manual_seed(0)
+    with pytest.raises(CertificateError, match=rf"gradient of '{alone}' differs .* with segment 'alone' alone"):
+        compile_artifact(Cut(), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, segments={"alone": alone})
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
+def test_a_wrong_metric_is_found(tmp_path, monkeypatch, loss):
+    right = losses._TERMS[loss]
+
+    def wrong(graph, logits, y, smoothing):
+        terms = right(graph, logits, y, smoothing)
+        return replace(terms, metric=scaled(graph, terms.metric, 0.999))
+
+    monkeypatch.setitem(losses._TERMS, loss, wrong)
+    with pytest.raises(CertificateError, match=r"the compiled step's metric error is 0\.00\d+, above 0\.0001"):
+        compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("layer", ["stem", "body.0", "head"])
+def test_a_wrong_forward_blames_the_layer_itself(tmp_path, monkeypatch, layer):
+    def change(graph, node, tensor):
+        return scaled(graph, tensor, 1.01) if node.layer.endswith(layer) else tensor
+
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.body = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Conv2d(2, 2, 3), nn.Tanh())
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.body(torch.tanh(self.stem(x))).flatten(1))
+
+    for op_type in ("Conv", "Gemm"):
+        break_rule(monkeypatch, op_type, 0, change)
+    with pytest.raises(CertificateError, match=rf"the output of '{layer}' is the first in forward that differs"):
+        compile_artifact(Three(), torch.zeros(1, 6, 6), 3, tmp_path / "artifact", batch_size=3)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_gradient_that_is_right_at_the_first_parameters_alone_is_found_at_the_moved_ones(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2)
+    first = module.weight.detach().numpy().copy()
+    right = graphs._shares
+
+    def wrong(graph, raw, layout, known):
+        shares = right(graph, raw, layout, known)
+        moved = graph.op("Sub", known["weight"].tensor, graph.constant(first))
+        shares["weight"] = Materialised(graph.op("Add", shares["weight"].per_example(graph), moved))
+        return shares
+
+    monkeypatch.setattr(graphs, "_shares", wrong)
+    with pytest.raises(CertificateError, match="gradient of 'weight' differs from torch"):
+        compile_artifact(module, torch.zeros(3), 2, tmp_path / "artifact", batch_size=4)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_gate_at_zero_is_opened_by_moving_the_parameters(tmp_path, monkeypatch):
+    # What stands behind a gate that starts at 0 has no gradient at the first parameters.
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.skip, self.inner, self.gate = nn.Linear(3, 2), nn.Linear(3, 2), nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return self.skip(x) + self.gate * torch.tanh(self.inner(x))
+
+    break_rule(monkeypatch, "TanhGrad", 0, lambda graph, _, tensor: scaled(graph, tensor, 1.01))
+    with pytest.raises(CertificateError, match=r"gradient of 'inner.(weight|bias)' differs from torch"):
+        compile_artifact(Gated(), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4)
+
+
+def without_bias(right, graph, raw, layout, known):
+    shares = right(graph, raw, layout, known)
+    del shares["2.bias"]
+    return shares
+
+
+def without_first_segment(right, graph, layout, shares, weights):
+    kept = {name: share for name, share in shares.items() if layout.segment_of[name] != "first"}
+    return right(graph, layout, kept, weights)
+
+
+def unmasked(_right, _graph, _mask, values):
+    return values
+
+
+def with_the_largest_norm(right, graph, norms, max_grad_norm):
+    return right(graph, graph.op("ReduceMax", norms, keepdims=1, axes=[0]), max_grad_norm)
+
+
+def leaking(right, graph, raw, layout, known):
+    """A thousandth of an example's gradient goes to the next."""
+    shares = right(graph, raw, layout, known)
+    own = shares["2.weight"].per_example(graph)
+    order = graph.constant(np.roll(np.arange(own.shape[0]), 1))
+    shares["2.weight"] = Materialised(graph.op("Add", own, scaled(graph, graph.op("Gather", own, order, axis=0), 1e-3)))
+    return shares
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("part", "wrong", "message"),
+    [
+        ("_shares", without_bias, "gradient of '2.bias' differs"),
+        ("_norms", without_first_segment, r"norm error is .*, and '0.weight' explains it best"),
+        ("_where_unmasked", unmasked, "the compiled (step's loss error|gradient of '2.bias')"),
+        ("_clip_factors", with_the_largest_norm, "gradient of '2.bias' differs"),
+        ("_shares", leaking, "(gradient of '2.weight'|step's norm)"),
+    ],
+)
+def test_a_part_of_the_step_that_is_wrong_is_found(tmp_path, monkeypatch, part, wrong, message):
+    monkeypatch.setattr(graphs, part, partial(wrong, getattr(graphs, part)))
+    torch.manual_seed(0)
+    module, segments = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), {"first": "0.*", "last": "2.*"}
+    with pytest.raises(CertificateError, match=message):
+        compile_artifact(module, torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, segments=segments)
+
+
+@pytest.mark.usefixtures("unmeasured")
 def test_a_wrong_input_gradient_blames_the_layer_before_it(tmp_path, monkeypatch):
     def change(graph, node, tensor):
         return scaled(graph, tensor, 0.99) if "pointwise" in node.layer else tensor
 
     break_rule(monkeypatch, "ConvGrad", 0, change)
-    with pytest.raises(CertificateError, match=r"'stages.0.0.depthwise.bias' .* from the loss backwards; replace"):
+    with pytest.raises(
+        CertificateError,
+        match=r"'stages.0.0.depthwise.bias' .* from the loss backwards; forward gives what torch does; replace",
+    ):
         compile_broken(tmp_path)
 
 
@@ -164,7 +308,7 @@ def test_a_missing_clip_is_found_by_the_comparison_and_by_removing_an_example(tm
     monkeypatch.setattr(graphs, "_clip_factors", lambda graph, norms, _: graph.op("Div", norms, norms))
     with pytest.raises(CertificateError, match="differs from torch"):
         compile_broken(tmp_path)
-    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    monkeypatch.setattr(cases, "_complaint", lambda _: None)
     with pytest.raises(CertificateError, match=r"the compiled step's (replacement|removal) error is"):
         compile_broken(tmp_path)
 
@@ -175,7 +319,7 @@ def test_a_norm_that_depends_on_other_examples_is_found_by_replacing_one(tmp_pat
         return graph.op("Sub", tensor, graph.op("ReduceMean", tensor, axes=[0], keepdims=1))
 
     break_rule(monkeypatch, "Conv", 0, change)
-    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    monkeypatch.setattr(cases, "_complaint", lambda _: None)
     with pytest.raises(CertificateError, match="the compiled step's independence error is"):
         compile_broken(tmp_path)
 
@@ -183,7 +327,7 @@ def test_a_norm_that_depends_on_other_examples_is_found_by_replacing_one(tmp_pat
 @pytest.mark.usefixtures("unmeasured")
 def test_a_mask_that_leaves_something_of_an_example_is_found(tmp_path, monkeypatch):
     right = graphs._where_unmasked
-    monkeypatch.setattr(certificate, "_complaint", lambda _: None)
+    monkeypatch.setattr(cases, "_complaint", lambda _: None)
     monkeypatch.setattr(certificate, "isolate", lambda *_: certificate.Isolation(0.0, 0.0, 0.0))
 
     def wrong(graph, mask, values):

@@ -36,7 +36,8 @@ def test_the_bare_graphs_give_what_a_session_does(step):
     gradient_sum, loss_sum, norms = step.gradient(batch, 1.0)
     np.testing.assert_array_equal(outputs["gradient_sum"], gradient_sum)
     np.testing.assert_array_equal(outputs["norms"], norms)
-    np.testing.assert_array_equal(outputs["losses"], step.losses(batch))
+    np.testing.assert_array_equal(outputs["losses"], step.evaluate(batch)[0])
+    np.testing.assert_array_equal(outputs["metrics"][:, 0], step.evaluate(batch)[1])
     assert outputs["loss_sum"] == pytest.approx(loss_sum)
     assert set(outputs) == {"gradient_sum", "loss_sum", "norms", "losses", "metrics"}
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.compile.builder import GraphBuilder
-from pipeline.compile.convolution_gradient import input_gradient, window_of
+from pipeline.compile.convolution_gradient import input_gradient
+from pipeline.compile.window import window_of
 
 
 @st.composite
@@ -50,6 +51,10 @@ def test_every_convolution_differentiates_as_in_torch(check_step, data):
         pytest.param(nn.Conv2d(4, 4, 3, 2, 1, groups=4), 8, id="depthwise, stride that does not divide"),
         pytest.param(nn.Conv2d(4, 4, 5, 3, 2, groups=4), 7, id="depthwise, stride 3"),
         pytest.param(nn.Conv2d(4, 4, 3, 1, 1, groups=4), 5, id="depthwise, odd"),
+        pytest.param(nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False), 4, id="depthwise without bias"),
+        pytest.param(nn.Conv2d(4, 4, 3, 2, 1, groups=4, bias=False), 7, id="depthwise without bias, strided"),
+        pytest.param(nn.Conv2d(4, 4, 3, 1, 2, 2, groups=4, bias=False), 6, id="depthwise without bias, dilated"),
+        pytest.param(nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False), 9, id="depthwise without bias, more positions"),
         pytest.param(nn.Conv2d(4, 8, 3, 1, 1, groups=4), 5, id="depthwise with a multiplier"),
         pytest.param(nn.Conv2d(4, 6, 1), 5, id="pointwise"),
         pytest.param(nn.Conv2d(4, 6, 1, 2), 5, id="pointwise, strided"),
@@ -74,8 +79,8 @@ def test_the_convolutions_of_phones_differentiate_as_in_torch(check_step, conv, 
 def test_depthwise_convolutions_over_narrow_rows_differentiate_as_in_torch(check_step, compile_module, conv):
     module = Before(conv, (4, 12, 3))
     check_step(module, (2, 4, 12, 3), 3)
-    exchanged = [n for n in compile_module(module, (2, 4, 12, 3)).evaluate_model.graph.node if n.op_type == "Transpose"]
-    assert [list(node.attribute[0].ints) for node in exchanged] == [[0, 1, 3, 2]] * 3  # x, weight and result
+    turned = [n for n in compile_module(module, (2, 4, 12, 3)).evaluate_model.graph.node if n.op_type == "Transpose"]
+    assert [list(node.attribute[0].ints) for node in turned] == [[0, 1, 3, 2]] * 3  # x, weight and result
 
 
 def test_a_one_dimensional_convolution_differentiates_as_in_torch(check_step):
@@ -101,8 +106,13 @@ def test_a_pointwise_convolutions_gradient_is_a_matrix_product():
 def test_without_a_stride_the_input_gradient_is_a_convolution_with_the_mirrored_kernel():
     dense = operators_of((4, 4, 3, 3), (2, 4, 17, 17), 17, padding=1)
     assert dense == {"Reshape", "Transpose", "Slice", "Conv", "Identity"}
-    depthwise = operators_of((4, 1, 3, 3), (2, 4, 5, 5), 5, padding=1, groups=4)
+    depthwise = operators_of((4, 1, 3, 3), (2, 4, 6, 6), 6, padding=1, groups=4)
     assert depthwise == {"Reshape", "Slice", "Conv", "Identity"}
+
+
+def test_a_depthwise_layer_over_few_positions_is_a_product_with_a_matrix_for_each_channel():
+    depthwise = operators_of((4, 1, 3, 3), (2, 4, 5, 5), 5, padding=1, groups=4)
+    assert depthwise == {"Reshape", "Transpose", "MatMul", "Cast", "Identity"}
 
 
 @pytest.mark.parametrize(

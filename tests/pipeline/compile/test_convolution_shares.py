@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from pipeline.compile.builder import GraphBuilder
-from pipeline.compile.convolution_gradient import window_of
 from pipeline.compile.convolution_shares import weight_shares
+from pipeline.compile.window import window_of
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 

@@ -62,6 +62,63 @@ def test_an_operator_without_a_gradient_is_refused_by_name():
         gradient_graph(forward)
 
 
+def test_parameters_of_equal_values_stay_apart_in_evaluation_mode():
+    module = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.LayerNorm(4)).eval()
+    model = export_forward(module, {"x": torch.zeros(2, 4)}).model
+    held = [initializer.name for initializer in model.graph.initializer]
+    assert set(held) == {name for name, _ in module.named_parameters()}
+    assert [value.name for value in model.graph.input] == ["x"]
+
+
+class WithDefaults(nn.Module):
+    def __init__(self, **names) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        for name, value in names.items():
+            self.register_parameter(name, value)
+
+    def forward(self, first, second=None, scale=2.0, *, is_negated=False):
+        y = scale * self.linear(first if second is None else second)
+        return -y if is_negated else y
+
+
+def test_arguments_with_defaults_keep_them():
+    module = WithDefaults()
+    module.forward = module.forward  # as somebody who replaced it
+    own = vars(module)["forward"]
+    assert [value.name for value in export_forward(module, {"x": torch.zeros(2, 4)}).model.graph.input] == ["x"]
+    assert vars(module)["forward"] is own
+    del module.forward
+    export_forward(module, {"x": torch.zeros(2, 4)})
+    assert "forward" not in vars(module)
+
+
+def test_an_input_that_forward_does_not_use_is_told():
+    inputs = {"x.first": torch.zeros(2, 4), "x.second": torch.zeros(2, 4)}
+    with pytest.raises(CompileError, match="forward does not use its input 'first'; leave it out"):
+        export_forward(WithDefaults(), inputs)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("x",), ("logits",), ("logits_grad",), ("scale", "scale_grad")],
+    ids=lambda names: names[-1],
+)
+def test_a_parameter_with_the_name_of_another_value_is_refused(names):
+    module = WithDefaults(**{name: nn.Parameter(torch.ones(2)) for name in names})
+    with pytest.raises(CompileError, match=f"'{names[-1]}' is the name of another value of the graphs; name that"):
+        export_forward(module, {"x": torch.zeros(2, 4)})
+
+
+def test_frozen_values_are_read_once_and_only_what_is_large_and_finite():
+    module = nn.Sequential(nn.Linear(64, 70), nn.Linear(70, 2))
+    module[0].requires_grad_(False)
+    forward = export_forward(module, {"x": torch.zeros(2, 64)})
+    assert list(forward.frozen_inputs) == ["0.weight"]
+    assert torch.equal(torch.tensor(forward.frozen_inputs["0.weight"]), module[0].weight)
+    assert forward.frozen_inputs is forward.frozen_inputs
+
+
 class Inner(nn.Module):
     def forward(self, x):
         return torch.expm1(x)

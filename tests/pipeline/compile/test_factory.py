@@ -79,10 +79,35 @@ def test_what_makes_no_module_is_told_with_the_cure(nets, target, message):
         make_module(target.format(nets=nets), 0)
 
 
-def test_a_file_that_lacks_what_it_imports_is_told_as_python_does(nets, tmp_path):
-    (tmp_path / f"lacking_{nets}.py").write_text("import no_such_package_anywhere")
-    with pytest.raises(ModuleNotFoundError, match="no_such_package_anywhere"):
-        make_module(f"lacking_{nets}:make", 0)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "\nimport no_such_package",
+            r"cannot be imported: ModuleNotFoundError: No module named .*\(at {0}.py:2\); mend",
+        ),
+        ("from torch import zeroz", r"cannot be imported: ImportError: cannot import name .*\(at {0}.py:1\); mend"),
+        ("1 / 0", r"cannot be imported: ZeroDivisionError: division by zero \(at {0}.py:1\); mend"),
+        (
+            "def make():\n  import no_such",
+            r"{0}:make fails: ModuleNotFoundError: No module named .*\(at {0}.py:2\); mend",
+        ),
+        ("def make():\n  {{}}['width']", r"{0}:make fails: KeyError: 'width' \(at {0}.py:2\); mend"),
+        ("import json\ndef make(): json.loads('')", r"{0}:make fails: JSONDecodeError: .*\(at {0}.py:2\); mend"),
+        ("def make(): raise Exception", r"{0}:make fails: Exception \(at {0}.py:1\); mend"),
+        ("from torch import nn\nmake = nn.Linear(2, 2).forward", r"make needs input: give them defaults"),
+        (
+            "from functools import partial\nfrom torch import nn\nmake = partial(nn.Linear, -1, 2)",
+            "make fails: RuntimeErr",
+        ),
+    ],
+)
+def test_what_fails_in_the_users_code_is_told_with_its_line(nets, tmp_path, source, message):
+    name = f"failing_{nets}"
+    (tmp_path / f"{name}.py").write_text(source.format())
+    with pytest.raises(CompileError, match=message.format(name)) as told:
+        make_module(f"{name}:make", 0)
+    assert "needs" in message or told.value.__cause__ is not None
 
 
 def test_weights_are_loaded_whole(tmp_path):

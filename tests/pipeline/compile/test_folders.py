@@ -1,3 +1,6 @@
+import errno
+from pathlib import Path
+
 import pytest
 
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
@@ -61,6 +64,42 @@ def test_a_failure_leaves_what_was_there(tmp_path):
         fail()
     assert (tmp_path / "artifact" / "manifest.json").read_bytes() == MANIFEST
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_a_move_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    write_old_artifact(tmp_path / "artifact")
+    move = Path.rename
+
+    def fail_on_the_new_one(self, target):
+        if self.name == "artifact" and self.parent != tmp_path:
+            raise OSError(errno.EIO, "disk on fire")
+        return move(self, target)
+
+    def write() -> None:
+        with replaced_folder(tmp_path / "artifact") as built:
+            (built / "manifest.json").write_text("new")
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new_one)
+    with pytest.raises(OSError, match="disk on fire"):
+        write()
+    assert (tmp_path / "artifact" / "manifest.json").read_bytes() == MANIFEST
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_the_old_artifact_is_there_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+    write_old_artifact(tmp_path / "artifact")
+    moved = []
+    move = Path.rename
+
+    def watched(self, target):
+        old = [path for path in tmp_path.rglob("manifest.json") if path.read_bytes() == MANIFEST]
+        moved.append(len(old))
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    with replaced_folder(tmp_path / "artifact") as built:
+        (built / "manifest.json").write_text("new")
+    assert moved == [1, 1]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):

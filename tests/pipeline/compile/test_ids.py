@@ -5,7 +5,7 @@ from torch import nn
 
 from device_runtime.specs import ExampleSpec, InputSpec
 from pipeline.compile.export import export_forward
-from pipeline.compile.ids import draw_inputs, id_limits, table_sizes
+from pipeline.compile.ids import draw_inputs, find_tables, id_limits, table_sizes
 
 
 class Lookup(nn.Module):
@@ -40,9 +40,9 @@ IDS = torch.tensor([2, 4, 3, 5])
 )
 def test_ids_go_up_to_the_smallest_table_that_they_index(function, limits):
     batch = {"x": torch.stack([IDS, IDS])}
-    sizes = table_sizes(export_forward(Lookup(function), batch), batch)
-    assert sizes == ({"x": limits[1]} if limits[0] == 0 else {})
-    assert id_limits(export_forward(Lookup(function), batch), batch) == {"x": limits}
+    tables = find_tables(export_forward(Lookup(function), batch), batch)
+    assert table_sizes(tables) == ({"x": limits[1]} if limits[0] == 0 else {})
+    assert id_limits(tables, batch) == {"x": limits}
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_ids_go_up_to_the_smallest_table_that_they_index(function, limits):
 )
 def test_each_column_has_the_limit_of_its_own_table_and_the_input_has_none(function):
     batch = {"x": torch.stack([IDS, IDS])}
-    forward = export_forward(Lookup(function), batch)
-    assert table_sizes(forward, batch) == {}
-    low, high = id_limits(forward, batch)["x"]
+    tables = find_tables(export_forward(Lookup(function), batch), batch)
+    assert table_sizes(tables) == {}
+    low, high = id_limits(tables, batch)["x"]
     assert (low, list(high)) == (0, [20, 7, 6, 6])  # the last two index nothing: as the example has them
     drawn = draw_inputs(ExampleSpec((4,), ("a", "b"), "int64"), {"x": (low, high)}, np.random.default_rng(0), 300)
     assert list(drawn.max(axis=0)) == [19, 6, 5, 5]
@@ -66,7 +66,7 @@ def test_each_column_has_the_limit_of_its_own_table_and_the_input_has_none(funct
 
 def test_numbers_have_no_limits():
     batch = {"x": torch.zeros(2, 4)}
-    assert id_limits(export_forward(nn.Linear(4, 3), batch), batch) == {}
+    assert find_tables(export_forward(nn.Linear(4, 3), batch), batch) == {}
 
 
 def test_drawn_numbers_are_normal_and_drawn_ids_span_their_range():

@@ -138,3 +138,32 @@ def test_a_table_whose_uses_cancel_has_no_smaller_norm_than_what_is_summed(num_p
     assert isinstance(value, Tied)
     norms, sums = norms_and_sums(graph, value, {"ids": ids, "dy": dy, "left": left, "right": right})
     assert (sums <= norms * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize(("left", "right", "dy"), [(1e18, 1e-23, 1e-12), (1e-23, 1e18, 1e-12), (1e16, 1e-28, 1e-12)])
+@pytest.mark.parametrize("num_products", [1, 3])
+def test_a_table_keeps_its_clip_where_the_squares_of_a_use_vanish(num_products, left, right, dy):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 40, (BATCH, num_products))
+    feeds = {
+        "left": np.zeros((BATCH, num_products, 40)),
+        "right": right * rng.standard_normal((BATCH, num_products, 32)),
+    }
+    np.put_along_axis(feeds["left"], ids[:, :, None], left, axis=2)
+    feeds["dy"] = dy * np.sign(feeds["right"])
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    graph = GraphBuilder()
+    at, uses = graph.input("ids", ids.shape, np.int64), {n: graph.input(n, array.shape) for n, array in feeds.items()}
+    value = added(graph, [Lookup(at, uses["dy"], 40), Outer(uses["left"], uses["right"])])
+    assert isinstance(value, Tied)
+    norms, sums = norms_and_sums(graph, value, {**feeds, "ids": ids})
+    assert np.all(sums * np.minimum(1, 1e-12 / norms.astype(float)) <= 1e-12 * (1 + 1e-4))
+
+
+@pytest.mark.parametrize("repeating", range(BATCH))
+def test_rows_meet_where_any_example_repeats_an_id(repeating):
+    ids = np.stack([np.arange(5)] * BATCH)
+    ids[repeating, 4] = 0
+    dy = draw(BATCH, 5, COLUMNS)
+    graph = GraphBuilder()
+    check(graph, Lookup(graph.constant(ids), graph.input("dy", dy.shape), 9), {"dy": dy}, rows_at(ids, dy, 9))

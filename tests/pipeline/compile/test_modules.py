@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from pipeline.compile.builder import CompileError
+from pipeline.compile.inputs import check_forward
 from pipeline.compile.modules import group_count, prepare_module
 from pipeline.compile.values import CouplingError
 
@@ -68,6 +69,12 @@ def test_frozen_batch_norm_folds_into_few_operators(compile_module):
     assert operators.count("Mul") == 1
 
 
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.GroupNorm(2, 8), nn.BatchNorm2d(8).eval()])
+def test_a_replacement_of_nothing_is_refused(norm):
+    with pytest.raises(CompileError, match="there is no BatchNorm in training mode to replace, and one in evaluation"):
+        prepare_module(net_with(norm), replace_batchnorm=True)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
@@ -97,6 +104,37 @@ def test_attention_in_evaluation_mode_drops_nothing():
     module = nn.Sequential(nn.MultiheadAttention(8, 2, 0.1).eval())
     assert prepare_module(module)[0].dropout == 0
     assert module[0].dropout == 0.1
+
+
+def test_a_transformer_in_evaluation_mode_is_trained_as_without_dropout(check_step):
+    encoder = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.1, batch_first=True)
+    module = nn.Sequential(nn.Unflatten(1, (3, 4)), encoder, nn.Flatten(), nn.Linear(12, 3)).eval()
+    check_step(prepare_module(module), (3, 12), 3)
+
+
+class DropPath(nn.Module):
+    """Leaves an example's branch out at random, as in "Deep Networks with Stochastic Depth", arXiv:1603.09382."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * (torch.rand(len(x), *(1 for _ in x.shape[1:])) > 0.1) / 0.9
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        x = nn.functional.dropout(x, 0.1, training=self.training)
+        q = x.flatten(2).transpose(1, 2)
+        p = 0.1 if self.training else 0.0
+        return nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=p).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("layer", [DropPath(), Functional()], ids=["path", "functional"])
+def test_what_drops_in_training_alone_is_compiled_in_evaluation_mode_and_refused_in_training(check_step, layer):
+    module = net_with(layer)
+    with pytest.raises(CompileError, match=r"draws random numbers at test_modules\.py"):
+        check_forward(prepare_module(module.train()), {"x": torch.zeros(3, 1, 4, 4)}, 3)
+    check_step(prepare_module(module.eval()), (3, 1, 4, 4), 3)
 
 
 def test_a_layer_used_twice_is_replaced_in_both_places():

@@ -11,7 +11,7 @@ from pipeline.compile.builder import CompileError
 from pipeline.compile.reference import Batch, Reference, draw_batch, draw_mask, map_inputs, torch_step
 
 GRADIENTS = np.array([[3.0, 4.0], [0.0, 0.0], [0.3, 0.4]])
-REFERENCE = Reference(np.array([1.0, 2.0, 3.0]), GRADIENTS)
+REFERENCE = Reference(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.5, 1.0]), GRADIENTS)
 RNG = np.random.default_rng
 NORMAL = RNG(0).standard_normal
 
@@ -48,9 +48,10 @@ def test_factors_are_those_of_the_design(max_grad_norm, mask, factors):
 
 
 def test_a_reference_can_be_restricted_to_values_and_to_examples():
-    np.testing.assert_allclose(REFERENCE.restricted(np.array([0.0, 1.0])).norms(), [4, 0, 0.4])
+    np.testing.assert_allclose(REFERENCE.restricted(np.array([0.0, 1.0])).norms, [4, 0, 0.4])
     taken = REFERENCE.taken(np.array([False, True, True]))
     np.testing.assert_array_equal(taken.losses, [2, 3])
+    np.testing.assert_array_equal(taken.metrics, [0.5, 1])
     np.testing.assert_array_equal(taken.gradients, GRADIENTS[1:])
 
 
@@ -89,6 +90,7 @@ def test_the_reference_is_the_closed_form_of_softmax_regression(smoothing):
         [((shares - target)[:, :, None] * rows[:, None, :]).reshape(5, 12), shares - target], axis=1
     )
     np.testing.assert_allclose(found.losses, -(target * np.log(shares)).sum(1), rtol=1e-12)
+    np.testing.assert_array_equal(found.metrics, logits.argmax(1) == batch.y)
     np.testing.assert_allclose(found.gradients, expected, rtol=1e-12, atol=1e-15)
     single = torch_step(SOFTMAX, manifest, np.float32).reference(parameters, batch)
     assert 0 < np.abs(single.gradients - expected).max() < 1e-6
@@ -99,9 +101,11 @@ def test_losses_of_values_are_the_mean_over_an_examples_outputs():
     logits = SOFTMAX(torch.from_numpy(batch.x)).detach().numpy().astype(np.float64)
     found = torch_step(SOFTMAX, manifest_of(SOFTMAX, SPEC, "mse")).reference(flat(SOFTMAX), batch)
     np.testing.assert_allclose(found.losses, ((logits - batch.y) ** 2).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found.metrics, np.maximum(0, 1 - np.abs(logits - batch.y)).mean(1), rtol=1e-5)
     found = torch_step(SOFTMAX, manifest_of(SOFTMAX, SPEC, "bce_with_logits")).reference(flat(SOFTMAX), batch)
     expected = (np.log1p(np.exp(logits)) - logits * batch.y).mean(1)
     np.testing.assert_allclose(found.losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.metrics, ((logits > 0) == (batch.y > 0.5)).mean(1))
 
 
 class TwoInputs(nn.Module):
@@ -181,6 +185,18 @@ def test_ids_made_of_numbers_that_leave_their_table_are_told_so():
     batch = Batch(np.full((1, 1, 2, 2), 7, np.float32), np.array([0]), np.ones(1, np.float32))
     with pytest.raises(CompileError, match=r"looks something up beyond its size .*; take ids as an input of whole"):
         torch_step(module, manifest_of(module, SPEC)).reference(flat(module), batch)
+
+
+def test_layers_are_told_by_their_path_in_the_order_of_forward_and_the_logits_last():
+    module = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)), nn.Linear(4, 3))
+    batch = Batch(NORMAL((2, 1, 2, 2)).astype(np.float32), np.array([0, 2]), np.ones(2, np.float32))
+    step = torch_step(module, manifest_of(module, SPEC))
+    outputs = step.layer_outputs(flat(module), batch)
+    assert list(outputs) == ["0", "1.0", "1.1", "2", "logits"]
+    assert outputs["1.0"].min() < 0  # before the next layer changes it in place
+    np.testing.assert_allclose(outputs["1.1"], np.maximum(outputs["1.0"], 0))
+    np.testing.assert_array_equal(outputs["2"], outputs["logits"])
+    assert not any(layer._forward_hooks for layer in step.module.modules())
 
 
 def test_no_examples_have_no_gradients():

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from pipeline.compile.builder import CompileError
-from pipeline.compile.rules_elementwise import batch_normalization
 from pipeline.compile.values import CouplingError
+from tests.pipeline.compile.nets import Net
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,6 @@ def test_a_shared_factor_scales_the_gradient_of_a_parameter_example_by_example(c
 @pytest.mark.parametrize(
     ("middle", "message"),
     [
-        pytest.param(
-            nn.BatchNorm2d(4), "'middle' .BatchNormalization. normalises with the statistics", id="batch norm"
-        ),
         pytest.param(lambda x: x - x.mean(0), "'middle' .ReduceMean. averages over the batch", id="mean"),
         pytest.param(lambda x: x - x.mean(), "'middle' .ReduceMean. averages over the batch", id="mean of all"),
         pytest.param(lambda x: x / x.sum(0), "'middle' .Div. uses a sum over the examples", id="sum"),
@@ -103,14 +100,20 @@ def test_a_layer_that_mixes_examples_is_refused_by_name(compile_module, sandwich
         compile_module(sandwich(middle), (4, 1, 4, 4))
 
 
-def test_batch_normalisation_is_refused_where_it_stands_in_the_forward_graph(make_node):
-    with pytest.raises(CouplingError, match=r"layer 'norm' .*GroupNorm for BatchNorm"):
-        batch_normalization(None, make_node("BatchNormalization", "norm"), [])
-
-
 def test_a_layer_whose_operator_has_no_rule_is_refused_by_name(compile_module, sandwich):
     with pytest.raises(CompileError, match="layer 'middle' needs operator Atan, which has no rule; replace"):
         compile_module(sandwich(torch.atan), (4, 1, 4, 4))
+
+
+def test_whole_numbers_and_truth_values_compare_and_are_chosen_as_in_torch(check_step):
+    def weights(x):
+        low, high = x >= 2, x <= 5
+        chosen = torch.where(low, (x == 3) != high, low ^ (x.int() < 7))
+        return torch.where(chosen & ~(x != 4) | (x > 6), x - 9, x.flip(1)).float()
+
+    net = Net(lambda self, x: self.out((self.table(x) * weights(x)[..., None]).mean(1)), table=nn.Embedding(9, 4))
+    net.out = nn.Linear(4, 3)
+    check_step(net, (5, 4), 3, num_ids=9)
 
 
 @pytest.mark.parametrize("divided", [lambda x: 20 // (x + 5), lambda x: 20 % (x + 5), lambda x: x // -1])

@@ -52,6 +52,14 @@ def test_a_segment_that_earlier_patterns_emptied_is_refused(forward):
         layout_of(forward, {"all": "2.*", "head": "2.weight"})
 
 
+def test_a_segment_of_frozen_parameters_is_refused():
+    module = nn.Sequential(nn.Linear(4, 3).requires_grad_(False), nn.Linear(3, 2))
+    frozen = export_forward(module, {"x": torch.zeros(2, 4)})
+    with pytest.raises(CompileError, match=r"'body' is empty: nothing that '0\.\*' matches is trained; leave it out"):
+        layout_of(frozen, {"body": "0.*"})
+    assert layout_of(frozen, {"weights_of_all": "*.weight"}).segment_of["1.weight"] == "weights_of_all"
+
+
 def test_a_pattern_without_match_names_the_nearest():
     names = ["features.0.weight", "classifier.weight", "classifier.bias"]
     assert match_names("classifier.*", names) == ["classifier.weight", "classifier.bias"]

@@ -44,6 +44,9 @@ FUNCTIONS = {
     "quotient": (lambda x, v, w: x * (v / w), (4,), (4,)),
     "quotient by a scalar": (lambda x, v, w: F.linear(x, v / w), (4, 4), (1,)),
     "quotient of a scalar": (lambda x, v, w: F.linear(x, v / w), (1,), (4, 4)),
+    "joined with itself": (lambda x, w: F.linear(x, torch.cat([w, w])), (2, 4)),
+    "joined with others": (lambda x, v, w: F.linear(x, torch.cat([v, torch.ones(4, 1), w], 1)), (4, 1), (4, 2)),
+    "times and plus itself": (lambda x, w: x * (w * w + (w + w)), (4,)),
     "wide product": (lambda x, v, w: F.linear(x, v * w), (4,), (4, 1)),
 }
 

@@ -72,7 +72,7 @@ def test_an_example_that_float32_puts_on_the_other_side_is_set_aside_and_replace
 def norms_of(point: Point, row: tuple[float, float], error: float) -> np.ndarray:
     """The true norms, but for that of the examples that are the row."""
     is_row = (point.batch.x == np.float32(row)).all(axis=1)
-    return (point.truth.norms() * np.where(is_row, 1 + error, 1)).astype(np.float32)
+    return (point.truth.norms * np.where(is_row, 1 + error, 1)).astype(np.float32)
 
 
 @pytest.mark.parametrize("error", [0.0, 0.1])
@@ -90,7 +90,7 @@ def test_an_example_next_to_a_kink_is_only_set_aside_after_the_step_failed(error
 def test_a_step_that_fails_far_from_any_kink_has_no_excuse():
     steady = steady_with(sampler())
     point = steady.draw()
-    assert steady.redraw(point, point.truth.norms()) is None
+    assert steady.redraw(point, point.truth.norms) is None
     assert (steady.num_unsteady, steady.num_failed) == (0, 0)
 
 

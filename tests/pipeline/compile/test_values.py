@@ -1,16 +1,19 @@
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.compile.builder import GraphBuilder, Tensor
+from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 from pipeline.compile.values import ExampleSum, Materialised, Outer, Plain, reshape, turned
 
 WEIGHTS = np.array([1, 0, 0.5, 2, 0.25], np.float32)
+WHOLE = np.eye(5, dtype=np.float32)  # weights of one example each
 SHAPES = [(1, 3, 4), (2, 6, 5), (7, 3, 2), (3, 1, 4), (5, 12, 9)]  # positions, rows, columns
 
 
@@ -94,6 +97,15 @@ def test_a_reshape_fills_in_the_size_that_is_left_open():
     assert reshape(graph, tensor, (2, 3, -1)) is tensor
 
 
+def test_what_has_no_elements_is_not_reshaped():
+    graph = GraphBuilder()
+    empty = graph.input("empty", (2, 0))
+    assert reshape(graph, empty, (2, 0)) is empty
+    for shape in ((-1, 0), (0, 3)):
+        with pytest.raises(CompileError, match=r"without elements is given the shape .*; leave it out of the network"):
+            reshape(graph, empty, shape)
+
+
 def test_turning_a_column_into_a_row_moves_nothing():
     graph = GraphBuilder()
     turned(graph, graph.input("x", (2, 3, 1)))
@@ -120,6 +132,35 @@ def test_where_positions_cancel_the_norm_is_no_smaller_than_the_sums(shape, offs
     outputs = {"squares": value.squared_norms(graph), "sum": value.weighted_sum(graph, graph.input("weights", (5,)))}
     feeds = {"left": left.astype(np.float32), "right": right.astype(np.float32)}
     assert value.form == "ghost norm"
-    for alone in np.eye(5, dtype=np.float32):
+    for alone in WHOLE:
         squares, total = run(graph, outputs, {**feeds, "weights": alone})
         assert np.linalg.norm(total.astype(float)) <= np.sqrt(squares @ alone) * (1 + 1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 3, 40), (2, 8, 8), (8, 64, 64), (5, 2, 3)]),
+    left_exponent=st.integers(-32, 18),
+    right_exponent=st.integers(-32, 18),
+    seed=st.integers(0, 99),
+)
+@example(shape=(1, 3, 40), left_exponent=-23, right_exponent=18, seed=0)
+@example(shape=(1, 3, 40), left_exponent=18, right_exponent=-23, seed=0)
+@example(shape=(8, 64, 64), left_exponent=9, right_exponent=-20, seed=0)
+def test_squares_that_vanish_leave_no_sum_above_its_clip_norm(shape, left_exponent, right_exponent, seed):
+    rng, (num_positions, num_rows, num_columns) = np.random.default_rng(seed), shape
+    feeds = {
+        "left": 10.0**left_exponent * rng.standard_normal((5, 1, num_rows)).repeat(num_positions, 1),
+        "right": 10.0**right_exponent * rng.standard_normal((5, 1, num_columns)).repeat(num_positions, 1),
+    }
+    feeds = {name: array.astype(np.float32) for name, array in feeds.items()}
+    graph = GraphBuilder()
+    value = outer(graph, shape)
+    outputs = {"squares": value.squared_norms(graph), "sum": value.weighted_sum(graph, graph.input("weights", (5,)))}
+    # Where the processor makes zeros of numbers below 2^-126, which it is asked for one thread at a time.
+    with ThreadPoolExecutor(1, initializer=torch.set_flush_denormal, initargs=(True,)) as flushing:
+        found = [flushing.submit(run, graph, outputs, {**feeds, "weights": alone}) for alone in WHOLE[:2]]
+    for index, (squares, total) in enumerate(future.result() for future in found):
+        norm, length = float(np.sqrt(squares[index])), np.linalg.norm(total.astype(float))
+        for clip in (1e-12, 1e-8, 1e-4, 1):  # no private terms ask for less than the first
+            assert not np.isfinite(norm) or length * clip / max(norm, clip) <= clip * (1 + 1e-4)

@@ -32,6 +32,9 @@ def without_gradient(self, x):
         (lambda self, x: self.linear(x).data, "stops the gradient"),
         (without_gradient, "stops the gradient"),
         (lambda self, x: self.linear(x) * self.count.add_(1), "changes 'count'"),
+        (lambda self, x: nn.functional.dropout(x), r"draws random numbers at test_watching.py:\d+ \(dropout\)"),
+        (lambda self, x: x * torch.rand(2, 1), r"draws random numbers at .* \(rand\), .* call .eval\(\) on the layer"),
+        (lambda self, x: x * torch.empty(2, 1).bernoulli_(0.9), r"draws random numbers at .* \(bernoulli_\)"),
     ],
 )
 def test_what_a_graph_cannot_repeat_is_refused(function, message):
