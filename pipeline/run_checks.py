@@ -20,6 +20,7 @@ def broken_rules(run: RunFile) -> list[str]:
     if run.run.kind == "real" and run.fleet is not None:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
     lines.extend(_target_rules(run))
+    lines.extend(_server_rules(run.training))
     if run.fleet is not None:
         lines.extend(_fleet_rules(run.fleet))
     if run.privacy is None:
@@ -96,6 +97,20 @@ def _fleet_rules(fleet: FleetSection) -> Iterator[str]:
             f"[fleet] mean_spell_s = {fleet.mean_spell_s:g} has no meaning for phones that are always there; "
             "remove it or set availability below 1"
         )
+    if fleet.straggler_share == 0 and "straggler_factor" in fleet.model_fields_set:
+        yield (
+            f"[fleet] straggler_factor = {fleet.straggler_factor:g} has no meaning without stragglers; "
+            "remove it or set straggler_share above 0"
+        )
+
+
+def _server_rules(training: TrainingSection) -> Iterator[str]:
+    given = training.model_fields_set
+    if training.server_optimizer == "fedadam" and "server_learning_rate" not in given:
+        yield "[training] fedadam moves each value by about server_learning_rate; give one, e.g. 0.01"
+    for name in ("server_beta2", "server_epsilon"):
+        if training.server_optimizer != "fedadam" and name in given:
+            yield f"[training] {name} belongs to fedadam; remove it or set server_optimizer = 'fedadam'"
 
 
 def _ordinary_rules(training: TrainingSection) -> Iterator[str]:
@@ -139,6 +154,11 @@ def _noise_place_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
         yield (
             "[training] noise_at = 'sum' uploads raw clipped sums; set momentum = 0 and use server_momentum, "
             f"got {list(training.momentum)}"
+        )
+    if any(training.proximal):
+        yield (
+            f"[training] noise_at = 'sum' is one step from the received parameters, where FedProx pulls nothing; "
+            f"set proximal = 0, got {list(training.proximal)}"
         )
     if run.round.weighting != "examples":
         yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"

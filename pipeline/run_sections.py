@@ -54,13 +54,20 @@ class FleetSection(Section):
             phone of the catalogue.
         availability: Share of time that a phone is there; 1 for always.
         mean_spell_s: Mean length of a spell of being there, seconds, where availability is below 1.
+        straggler_share: Probability of a phone to be a straggler, drawn once a run; 0 for none.
+        straggler_factor: How many times as long as its profile says a straggler computes, >= 1.
         workers: Processes that compute; no result depends on it. Small networks are fastest with 1.
+        engine: Where they are: `process` on this machine, `ray` on the Ray cluster that `RAY_ADDRESS` names, whose
+            machines share the run's folder and the data; without one, on a cluster of this machine alone.
     """
 
     profiles: Names | None = None
     availability: Annotated[float, Field(gt=0, le=1)] = 1.0
     mean_spell_s: PositiveFloat = 3600.0
+    straggler_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    straggler_factor: Annotated[float, Field(ge=1)] = 5.0
     workers: PositiveInt = 1
+    engine: Literal["process", "ray"] = "process"
 
 
 class SpaceSection(Section):
@@ -113,7 +120,13 @@ class TrainingSection(Section):
         batch_size: Examples a step; ordinary training only (a private step draws by its sample_rate).
         momentum: Of the local steps.
         max_grad_norm: Clip of each example's gradient; None for no clipping.
+        proximal: Weight of FedProx's pull of local steps towards the received parameters; 0 for none. Times
+            learning_rate it must stay well below 2, or the pull overshoots.
+        server_optimizer: What the server makes of the mean updates: `fedavg`, or `fedadam`, which divides each value by
+            its typical size.
         server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
+            The momentum is beta1 of `fedadam`, usually 0.9.
+        server_beta2, server_epsilon: Of `fedadam`; the larger epsilon, the more alike all values are treated.
         artifact_batch_size: B, the examples a phone computes at a time: memory only, no result depends on it.
     """
 
@@ -123,8 +136,12 @@ class TrainingSection(Section):
     batch_size: Options[PositiveInt] | None = None
     momentum: Options[Momentum] = (0.0,)
     max_grad_norm: Options[PositiveFloat] | None = None
+    proximal: Options[Annotated[float, Field(ge=0)]] = (0.0,)
+    server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: PositiveFloat = 1.0
     server_momentum: Momentum = 0.0
+    server_beta2: Momentum = 0.99
+    server_epsilon: PositiveFloat = 1e-3
     artifact_batch_size: PositiveInt = 32
 
 

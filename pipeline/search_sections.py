@@ -7,9 +7,11 @@ from pydantic import Field
 
 from pipeline.section import PositiveInt, Section
 from search.algorithm import SearchAlgorithm
-from search.algorithms.fednas import FedNas, Schedule
+from search.algorithms.by_rule import ByRule, random_pruning, uniform_width
+from search.algorithms.fednas import Choice, FedNas, Schedule
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
+from search.algorithms.successive_halving import SuccessiveHalving
 from search.budget import Feasibility
 from search.clients import Client
 from search.space import SearchSpace
@@ -80,6 +82,7 @@ class FedNasSection(Section):
             is two standard errors ahead.
         first_reduction: What the first step takes away, a part of the largest network's load.
         decay: Each step's reduction over the one before.
+        choose: A step's winner: the one that loses least accuracy for what it saves (`ratio`), or the most accurate.
         parallel: Trials that train side by side.
     """
 
@@ -91,6 +94,7 @@ class FedNasSection(Section):
     schedule: Schedule = "constant"
     first_reduction: Part = 0.1
     decay: Part = 0.96
+    choose: Choice = "ratio"
     parallel: PositiveInt = 64
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
@@ -99,10 +103,103 @@ class FedNasSection(Section):
         return FedNas(problem.space, problem.feasibility, problem.clients, **settings)
 
 
-SearchSection = RandomSearchSection | EvolutionSection | FedNasSection
+class UniformWidthSection(Section):
+    """Table [search] of uniform width scaling, which searches nothing: the control of every search.
+
+    Attributes:
+        rounds: Of each network with each combination of [training]'s lists; none where there is one combination.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["uniform_width"]
+    rounds: PositiveInt = 5
+    parallel: PositiveInt = 64
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        return ByRule(problem.space, problem.feasibility, uniform_width, self.rounds)
+
+
+class RandomPruningSection(Section):
+    """Table [search] of FedNAS's steps with random blocks, which asks no client: the control of FedNAS.
+
+    Attributes:
+        first_reduction, decay: As of FedNAS.
+        rounds, parallel: As of uniform width scaling.
+    """
+
+    algorithm: Literal["random_pruning"]
+    first_reduction: Part = 0.1
+    decay: Part = 0.96
+    rounds: PositiveInt = 5
+    parallel: PositiveInt = 64
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        rule = random_pruning(self.first_reduction, self.decay)
+        return ByRule(problem.space, problem.feasibility, rule, self.rounds)
+
+
+class SuccessiveHalvingSection(Section):
+    """Table [search] of successive halving.
+
+    Attributes:
+        candidates: Drawn at random for the first rung.
+        rounds: Of the first rung; each later rung trains `eta` times as many further ones as the one before.
+        eta: One of so many goes on.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["successive_halving"]
+    candidates: PositiveInt
+    rounds: PositiveInt = 1
+    eta: Annotated[int, Field(ge=2)] = 2
+    parallel: PositiveInt = 64
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        return SuccessiveHalving(problem.space, problem.feasibility, self.candidates, self.rounds, self.eta)
+
+
+class Nsga2Section(Section):
+    """Table [search] of NSGA-II, for high accuracy and low load.
+
+    Attributes:
+        trials: Candidates trained in total.
+        rounds: Rounds that a trial trains.
+        population_size: Scored trials a generation.
+        parallel: Trials that train side by side.
+    """
+
+    algorithm: Literal["nsga2"]
+    trials: PositiveInt
+    rounds: PositiveInt
+    population_size: Annotated[int, Field(ge=2)] = 20
+    parallel: PositiveInt = 1
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        from search.algorithms.optuna_nsga2 import Nsga2  # noqa: PLC0415  (0.4 s that no other command waits for)
+
+        return Nsga2(problem.space, problem.feasibility, self.trials, self.rounds, self.population_size)
+
+
+SearchSection = (
+    RandomSearchSection
+    | EvolutionSection
+    | FedNasSection
+    | UniformWidthSection
+    | RandomPruningSection
+    | SuccessiveHalvingSection
+    | Nsga2Section
+)
 # By the names that run files give them.
 ALGORITHMS: dict[str, type[Section]] = {
     "random_search": RandomSearchSection,
     "regularized_evolution": EvolutionSection,
     "fednas": FedNasSection,
+    "uniform_width": UniformWidthSection,
+    "random_pruning": RandomPruningSection,
+    "successive_halving": SuccessiveHalvingSection,
+    "nsga2": Nsga2Section,
 }

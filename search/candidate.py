@@ -19,6 +19,8 @@ class HyperParameters:
         momentum: Of the local steps.
         max_grad_norm: Clip of each example's gradient; None for no clipping.
         server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
+        proximal: Weight of FedProx's pull towards the received parameters; 0 for none.
+        server_beta2, server_epsilon: Of FedAdam, whose beta1 is server_momentum; both None for FedAvg.
     """
 
     learning_rate: float
@@ -29,6 +31,9 @@ class HyperParameters:
     max_grad_norm: float | None = None
     server_learning_rate: float = 1.0
     server_momentum: float = 0.0
+    proximal: float = 0.0
+    server_beta2: float | None = None
+    server_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         _check_counts(local_steps=self.local_steps, local_epochs=self.local_epochs, batch_size=self.batch_size)
@@ -36,10 +41,14 @@ class HyperParameters:
             learning_rate=self.learning_rate,
             max_grad_norm=self.max_grad_norm,
             server_learning_rate=self.server_learning_rate,
+            server_epsilon=self.server_epsilon,
         )
-        for name, value in (("momentum", self.momentum), ("server_momentum", self.server_momentum)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be >= 0 and < 1, got {value}")
+        _check_shares(momentum=self.momentum, server_momentum=self.server_momentum, server_beta2=self.server_beta2)
+        if not 0 <= self.proximal < float("inf"):
+            raise ValueError(f"proximal must be >= 0 and finite, got {self.proximal}")
+
+
+_LATER = {"proximal": 0.0, "server_beta2": None, "server_epsilon": None}  # with the value that sets nothing
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,12 @@ class Candidate:
 
 
 def candidate_id(architecture_id: str, hyper_parameters: HyperParameters) -> str:
-    """Name a candidate: the sha256 (hexadecimal) of its architecture's id and its hyper-parameters."""
-    return record_id({"architecture_id": architecture_id, "hyper_parameters": hyper_parameters})
+    """Name a candidate: the sha256 (hexadecimal) of its architecture's id and its hyper-parameters.
+
+    Hyper-parameters that came later count where they are set: older candidates keep their ids.
+    """
+    set_ = {name: value for name, value in vars(hyper_parameters).items() if value != _LATER.get(name, ...)}
+    return record_id({"architecture_id": architecture_id, "hyper_parameters": set_})
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,12 @@ def _check_counts(**values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+
+
+def _check_shares(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name} must be >= 0 and < 1, got {value}")
 
 
 def _check_positive(**values: float | None) -> None:

@@ -107,6 +107,9 @@ class HyperParameterOptions:
     max_grad_norm: tuple[float, ...] = ()
     server_learning_rate: tuple[float, ...] = (1.0,)
     server_momentum: tuple[float, ...] = (0.0,)
+    proximal: tuple[float, ...] = (0.0,)
+    server_beta2: tuple[float, ...] = ()
+    server_epsilon: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choices(self.choices())
@@ -123,6 +126,9 @@ class HyperParameterOptions:
             "max_grad_norm": self.max_grad_norm or (None,),
             "server_learning_rate": self.server_learning_rate,
             "server_momentum": self.server_momentum,
+            "proximal": self.proximal,
+            "server_beta2": self.server_beta2 or (None,),
+            "server_epsilon": self.server_epsilon or (None,),
         }
 
     def only(self) -> HyperParameters:

@@ -11,6 +11,7 @@ from search.architecture import Architecture
 from search.layers import layers_of
 
 WIDTH_STEP, LEAST_WIDTH = 8, 4
+_HALVINGS = 20  # of a reduction that no block can give alone
 Block = tuple[int, ...]  # places that have one width: 0 is the stem, i + 1 stage i
 
 
@@ -62,6 +63,22 @@ def prune(
         if load(pruned) <= target:
             return pruned
     return None
+
+
+def reduce_one_block(
+    network: Architecture, load: Callable[[Architecture], float], reduction: float
+) -> tuple[Architecture, ...]:
+    """One network a block that can lower the load by `reduction` alone; by half of it, and so on, where none can.
+
+    Empty where every block is as narrow as can be, or what is left to narrow lowers the load by next to nothing.
+    """
+    now = load(network)
+    for halving in range(_HALVINGS):
+        target = now - reduction / 2**halving
+        pruned = [prune(network, block, load, target) for block in blocks_of(network)]
+        if any(pruned):
+            return tuple(one for one in pruned if one is not None)
+    return ()
 
 
 def scale_widths(network: Architecture, factor: float) -> Architecture:

@@ -15,6 +15,7 @@ from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.availability import AvailabilityTerms
 from pipeline.fleet.durations import predicted_times
 from pipeline.fleet.population import FleetTerms
+from pipeline.fleet.stragglers import StragglerTerms
 from pipeline.fleet.workers import FleetData, split_key
 from pipeline.run_sections import FleetSection, RunFile
 from profiles.catalogue import catalogue_names, load_profile
@@ -65,8 +66,10 @@ def _terms(fleet: FleetSection, rotation: int) -> FleetTerms:
         profiles=tuple(load_profile(name) for name in fleet.profiles or catalogue_names()),
         times_of=predicted_times,
         availability=AvailabilityTerms(fleet.availability, fleet.mean_spell_s),
+        stragglers=StragglerTerms(fleet.straggler_share, fleet.straggler_factor),
         rotation=rotation,
         num_workers=fleet.workers,
+        engine=fleet.engine,
     )
 
 

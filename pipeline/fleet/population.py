@@ -13,7 +13,8 @@ from device_runtime.wire import SPLITS, CheckIn
 from pipeline.fleet.availability import Availability, AvailabilityTerms
 from pipeline.fleet.durations import TimesOf
 from pipeline.fleet.phones import Phone, link_speed, new_ledger
-from pipeline.fleet.workers import FleetData, phone_key, split_key
+from pipeline.fleet.stragglers import StragglerTerms, is_straggler, slowed
+from pipeline.fleet.workers import Engine, FleetData, phone_key, split_key
 from profiles.records import record_id
 from profiles.schema import DeviceProfile
 
@@ -27,17 +28,22 @@ class FleetTerms:
         times_of: How long a chunk takes on a profile.
         rotation: Which fifth of the examples is the test split.
         num_workers: Processes that compute; 1 is this one.
+        engine: Whether they are on this machine or on a Ray cluster.
     """
 
     profiles: tuple[DeviceProfile, ...]
     times_of: TimesOf
     availability: AvailabilityTerms = field(default_factory=AvailabilityTerms)
+    stragglers: StragglerTerms = field(default_factory=StragglerTerms)
     rotation: int = 0
     num_workers: int = 1
+    engine: Engine = "process"
 
 
 def make_phones(budget: Budget | None, terms: FleetTerms, data: FleetData, source: DataSet) -> list[Phone]:
     """One phone a share, none of which has met a server yet.
+
+    A straggler computes more slowly than the profile that it checks in with: nobody knows before it trains.
 
     Args:
         budget: Of each phone's ledger.
@@ -45,6 +51,7 @@ def make_phones(budget: Budget | None, terms: FleetTerms, data: FleetData, sourc
     """
     check_ins = [_describe(profile, source) for profile in terms.profiles]
     links = [link_speed(profile) for profile in terms.profiles]
+    slow = [slowed(profile, terms.stragglers.factor) for profile in terms.profiles]
     seed = int.from_bytes(data.seed, "big")
     phones = []
     for index, counts in enumerate(_count_examples(terms, data, source)):
@@ -52,7 +59,7 @@ def make_phones(budget: Budget | None, terms: FleetTerms, data: FleetData, sourc
         phone = Phone(
             index=index,
             key=key,
-            profile=terms.profiles[turn],
+            profile=(slow if is_straggler(terms.stragglers, seed, index) else terms.profiles)[turn],
             link=links[turn],
             availability=Availability(terms.availability, seed, index),
             check_in=replace(check_ins[turn], num_examples=counts),

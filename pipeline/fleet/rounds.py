@@ -42,7 +42,7 @@ class EmulatedRounds:
         self.run, self.clock = run, VirtualClock()
         self._seed = data.seed
         self._transport = AsgiTransport(create_app(self.store, self.blobs, *_server_keys(data.seed), self.clock.now))
-        self._workers = Workers(data, source, terms.num_workers)
+        self._workers = Workers(data, source, terms.num_workers, terms.engine)
         self.fleet = Fleet(phones, World(self._transport, self.blobs, self._workers, self.clock, terms.times_of))
         try:
             self._saved = resume_fleet(self.store, self.blobs, run.run_id, self.fleet)

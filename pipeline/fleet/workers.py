@@ -1,4 +1,4 @@
-"""Where emulated phones compute: in this process, or in a pool of processes that give the same bytes.
+"""Where emulated phones compute: in this process, in a pool of others or on a Ray cluster, to the same bytes.
 
 A pool is spawned, never forked: a forked ONNX Runtime session hangs.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 from device_runtime.examples import ClientSource, DataSet, open_source
 from device_runtime.private_random import PrivateRandom
@@ -19,7 +20,9 @@ from device_runtime.specs import ExampleSpec
 from device_runtime.wire import AbortReason, Assignment
 from device_runtime.work import ABORT_REASONS, Holdings, SessionCache, WorkResult, abort_reason_of, perform_charged
 from pipeline.digits import DATA_SCHEMES
+from pipeline.fleet.ray_workers import RayWorkers
 
+Engine = Literal["process", "ray"]
 MAX_SESSIONS = 8
 MAX_SHARES = 4096
 
@@ -79,29 +82,38 @@ class PhoneWork:
 class Workers:
     """Owns the processes of a fleet, if it has any of its own."""
 
-    def __init__(self, data: FleetData, source: DataSet, num_workers: int) -> None:
+    def __init__(self, data: FleetData, source: DataSet, num_workers: int, engine: Engine = "process") -> None:
         """Get ready; processes start with the first assignment.
 
         Args:
             source: All phones' examples, for this process; others open `data.source`.
-            num_workers: 1 computes in this process, more in as many others.
+            num_workers: 1 computes in this process, more in as many others; on a Ray cluster in as many actors.
+
+        Raises:
+            RayError: There is no Ray, or its cluster is too small.
         """
         if num_workers < 1:
             raise ValueError(f"workers must be >= 1, got {num_workers}")
         self._inline = PhoneWork(data, source)
-        self._pool: ProcessPoolExecutor | None = None
-        if num_workers > 1:
+        self._pool: ProcessPoolExecutor | RayWorkers | None = None
+        if engine == "ray":
+            self._pool = RayWorkers(data, num_workers)
+        elif num_workers > 1:
             self._pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _open_process, (data,))
 
     def begin(self, phone: int, assignment: Assignment) -> Callable[[], Outcome]:
         """Begin one phone's assignment; the answer gives its outcome, and waits or computes for it."""
         if self._pool is None:
             return partial(self._inline.perform, phone, assignment)
+        if isinstance(self._pool, RayWorkers):
+            return self._pool.begin(phone, assignment)
         return self._pool.submit(_perform_in_process, phone, assignment).result
 
     def close(self) -> None:
         """Let the processes go."""
-        if self._pool is not None:
+        if isinstance(self._pool, RayWorkers):
+            self._pool.close()
+        elif self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
 
@@ -115,11 +127,16 @@ def phone_key(seed: bytes, phone: int) -> SigningKey:
     return SigningKey.derived(seed, f"phone {phone}")
 
 
+def open_work(data: FleetData) -> PhoneWork:
+    """The work of a fleet in a process that has nothing but its description."""
+    return PhoneWork(data, open_source(data.source, data.spec, DATA_SCHEMES))
+
+
 _process_work: list[PhoneWork] = []
 
 
 def _open_process(data: FleetData) -> None:
-    _process_work[:] = [PhoneWork(data, open_source(data.source, data.spec, DATA_SCHEMES))]
+    _process_work[:] = [open_work(data)]
 
 
 def _perform_in_process(phone: int, assignment: Assignment) -> Outcome:

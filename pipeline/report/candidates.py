@@ -18,7 +18,10 @@ _MEANINGS = {
     "momentum": "of the local steps",
     "max_grad_norm": "clip of each example's gradient",
     "server_learning_rate": "of the server's step along the mean update; 1 is plain FedAvg",
-    "server_momentum": "of the server's step; 0 is plain FedAvg",
+    "server_momentum": "of the server's step, beta1 of FedAdam; 0 is plain FedAvg",
+    "proximal": "FedProx's pull towards the received parameters; 0 is none",
+    "server_beta2": "of FedAdam: how much of the mean square so far stays",
+    "server_epsilon": "of FedAdam: the larger, the more alike all values are treated",
 }
 
 

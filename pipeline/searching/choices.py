@@ -29,6 +29,7 @@ def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
             "reshape x in the npz"
         )
     space, training = run_file.space, run_file.training
+    is_adam = training.server_optimizer == "fedadam"
     channels, height, width = spec.shape
     return SearchSpace(
         input_shape=(channels, height, width),
@@ -44,6 +45,9 @@ def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
             max_grad_norm=training.max_grad_norm or (),
             server_learning_rate=(training.server_learning_rate,),
             server_momentum=(training.server_momentum,),
+            proximal=training.proximal,
+            server_beta2=(training.server_beta2,) if is_adam else (),
+            server_epsilon=(training.server_epsilon,) if is_adam else (),
         ),
         max_stages=space.max_stages,
         heads=space.heads,

@@ -138,6 +138,7 @@ class Search:
         return self.trainer.start(candidate, self._read(progress.weights[place], candidate.architecture))
 
     def _run_step(self, trials: Sequence[Trial], progress: Progress) -> tuple[tuple[Observation, ...], Progress]:
+        self.trainer.artifacts.get_all([trial.candidate.architecture for trial in trials])
         jobs = [Job(Part("search", t.index), self._start(t, progress), t.rounds, t.clients) for t in trials]
         for trial, job in zip(trials, jobs, strict=True):
             self.watcher.began(job.part, trial, trial.rounds)

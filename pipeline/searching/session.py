@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -162,7 +162,8 @@ def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watc
         watcher.trained(part, num_rounds, model)
 
     algorithm = algorithm_of(run_file, scene.spec, scene.profiles, scene.clients)
-    artifacts = Artifacts(folder.artifacts, scene.spec, run_file.training.artifact_batch_size)
+    workers = 1 if run_file.fleet is None else run_file.fleet.workers
+    artifacts = Artifacts(folder.artifacts, scene.spec, run_file.training.artifact_batch_size, workers)
     clients = {client.device_id: client for client in scene.clients}
     trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, clients, scene.rotation, watch)
     return Search(algorithm, trainer, run_file.run.seed, run_file.search.parallel, watcher, curves)
@@ -170,9 +171,10 @@ def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watc
 
 def _run(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> RunResult:
     search = _search_of(run_file, folder, scene, watcher)
-    progress = search.run()
-    winners = search.winners(progress)
-    finals = _train_winners(search, progress, winners)
+    with closing(search.trainer.artifacts):
+        progress = search.run()
+        winners = search.winners(progress)
+        finals = _train_winners(search, progress, winners)
     result = _result(run_file, scene, progress, winners, finals, search.curves)
     models = {trial: final.model for trial, final in finals.items()}
     folder.finish(models, search.trainer.artifacts, result)

@@ -16,7 +16,7 @@ from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.rounds import Rounds, RunClient
 from pipeline.searching.schedule import terms_of
-from pipeline.server_optimizer import FedAvgM
+from pipeline.server_optimizer import optimizer_of
 from search.candidate import Candidate, HyperParameters
 
 MAX_ATTEMPTS = 3
@@ -226,6 +226,7 @@ class Trainer:
             local_epochs=hyper.local_epochs,
             batch_size=hyper.batch_size,
             momentum=hyper.momentum,
+            proximal=hyper.proximal,
             max_grad_norm=hyper.max_grad_norm,
             privacy=terms_of(self.run_file.privacy, "update"),
         )
@@ -237,7 +238,7 @@ class _Run:
     def __init__(self, job: Job) -> None:
         hyper = job.model.candidate.hyper_parameters
         self.job, self.model, self.weight, self.failed = job, job.model, 0.0, ""
-        self._optimizer = FedAvgM(hyper.server_learning_rate, hyper.server_momentum)
+        self._optimizer = optimizer_of(hyper)
         self._state = self._optimizer.init(len(job.model.parameters))
 
     def step(self, update: Vector) -> None:

@@ -70,6 +70,14 @@ def test_the_starting_points_break_no_rule(start):
         ("space", {"kernels": [3, 4]}, "[space] kernels must be odd, got [4]"),
         ("space", {"widths": [8, 16, 8]}, "[space] widths must list each option once, got [8, 16, 8]"),
         ("space", {"expansions": [4]}, "expansions = [4] needs 'inverted' in kinds"),
+        (
+            "fleet",
+            {"straggler_factor": 2.0},
+            "straggler_factor = 2 has no meaning without stragglers; remove it or set",
+        ),
+        ("training", {"server_optimizer": "fedadam"}, "fedadam moves each value by about server_learning_rate; give"),
+        ("training", {"server_beta2": 0.9}, "server_beta2 belongs to fedadam; remove it or set server_optimizer"),
+        ("training", {"server_epsilon": 0.1}, "server_epsilon belongs to fedadam; remove it or set"),
         ("fleet", {"mean_spell_s": 60.0}, "mean_spell_s = 60 has no meaning for phones that are always there; remove"),
         ("round", {"min_reports": 6}, "[round] min_reports must be <= cohort_size = 5, got 6"),
         ("training", {"local_steps": 1}, "exactly one of local_steps and local_epochs"),
@@ -140,6 +148,7 @@ def test_a_private_run_is_told_what_to_change(table, changes, line):
         ("training", {"local_steps": [1, 2]}, "set local_steps = 1, got [1, 2]"),
         ("training", {"max_grad_norm": [0.5, 1.0]}, "needs one max_grad_norm for all clients, got [0.5, 1.0]"),
         ("training", {"momentum": 0.9}, "set momentum = 0 and use server_momentum, got [0.9]"),
+        ("training", {"proximal": [0.0, 0.1]}, "FedProx pulls nothing; set proximal = 0, got [0.0, 0.1]"),
         ("round", {"weighting": "uniform"}, "set weighting = 'examples'"),
     ],
 )

@@ -51,6 +51,9 @@ def test_the_id_of_a_candidate_hangs_on_the_architecture_and_on_every_hyper_para
         "max_grad_norm": None,
         "server_learning_rate": 0.5,
         "server_momentum": 0.5,
+        "proximal": 0.5,
+        "server_beta2": 0.5,
+        "server_epsilon": 0.5,
     }
     assert changed.keys() == vars(TRAINING).keys()
     others = [replace(TRAINING, **{name: value}) for name, value in changed.items()]
@@ -71,6 +74,10 @@ def test_the_id_of_a_candidate_hangs_on_the_architecture_and_on_every_hyper_para
         (lambda: HyperParameters(0.1, batch_size=-2), "batch_size must be >= 1, got -2"),
         (lambda: HyperParameters(0.1, momentum=1.0), "^momentum must be >= 0 and < 1, got 1.0"),
         (lambda: HyperParameters(0.1, server_momentum=-0.1), "server_momentum must be >= 0 and < 1, got -0.1"),
+        (lambda: HyperParameters(0.1, proximal=-0.1), "proximal must be >= 0 and finite, got -0.1"),
+        (lambda: HyperParameters(0.1, proximal=float("inf")), "proximal must be >= 0 and finite, got inf"),
+        (lambda: HyperParameters(0.1, server_beta2=1.0), "server_beta2 must be >= 0 and < 1, got 1.0"),
+        (lambda: HyperParameters(0.1, server_epsilon=0.0), "server_epsilon must be > 0 and finite, got 0.0"),
         (lambda: Trial(-1, CANDIDATE, 1), "index must be >= 0, got -1"),
         (lambda: Trial(0, CANDIDATE, -1), "rounds must be >= 0, and >= 1 of a trial that is not scored, got -1"),
         (lambda: Trial(0, CANDIDATE, 0, is_scored=False), "and >= 1 of a trial that is not scored, got 0"),

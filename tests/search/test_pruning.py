@@ -6,7 +6,7 @@ import pytest
 
 from search.architecture import Architecture, Stage, Stem
 from search.layers import layers_of, num_parameters
-from search.pruning import blocks_of, narrower, prune, scale_widths, width_of, with_width
+from search.pruning import blocks_of, narrower, prune, reduce_one_block, scale_widths, width_of, with_width
 
 PLAIN = Architecture((1, 8, 8), 10, Stem(24), (Stage("depthwise", 32), Stage("depthwise", 20, depth=2, stride=2)))
 TIED = replace(
@@ -46,3 +46,21 @@ def test_uniform_scaling_takes_the_nearest_width_there_is():
     assert {scale_widths(PLAIN, 0.01).stem.width} == {4}
     with pytest.raises(ValueError, match="factor must be > 0, got 0"):
         scale_widths(PLAIN, 0)
+
+
+def test_a_step_has_one_network_a_block_that_can_take_the_reduction_alone():
+    now = num_parameters(PLAIN)
+    saved = [now - num_parameters(with_width(PLAIN, block, 4)) for block in blocks_of(PLAIN)]
+    least, most = min(saved), max(saved)
+    assert len(reduce_one_block(PLAIN, num_parameters, least)) == 3
+    assert len(reduce_one_block(PLAIN, num_parameters, least + 1)) == 2
+    assert all(num_parameters(one) <= now - least for one in reduce_one_block(PLAIN, num_parameters, least))
+    halved = reduce_one_block(PLAIN, num_parameters, 2 * most)  # none can: half of it is asked for
+    assert [num_parameters(one) for one in halved] == [now - most]
+
+
+def test_a_network_without_a_width_left_to_narrow_has_no_step():
+    least = PLAIN
+    for block in blocks_of(PLAIN):
+        least = with_width(least, block, 4)
+    assert reduce_one_block(least, num_parameters, 1) == ()

@@ -7,6 +7,7 @@ import pytest
 from device_runtime.accounting import Budget
 from device_runtime.examples import ClientSource, SourceError, split_ids
 from pipeline.fleet.from_run_file import fleet_of
+from pipeline.fleet.stragglers import StragglerTerms
 from pipeline.fleet.workers import split_key
 from pipeline.run_file import parse_run_file
 from profiles.catalogue import UnknownProfileError, catalogue_names
@@ -100,10 +101,12 @@ def test_without_a_fleet_table_all_phones_of_the_catalogue_take_turns_and_are_al
 
 
 def test_the_fleet_table_says_who_the_phones_are_and_when_they_are_there(tmp_path):
-    table = '[fleet]\nprofiles = ["pixel-4"]\navailability = 0.5\nmean_spell_s = 60\nworkers = 2\n[space]'
+    coming = "availability = 0.5\nmean_spell_s = 60\nstraggler_share = 0.3"
+    table = f'[fleet]\nprofiles = ["pixel-4"]\n{coming}\nworkers = 2\n[space]'
     terms = read(tmp_path, ("[space]", table)).terms
     assert [profile.name for profile in terms.profiles] == ["pixel-4"]
     assert (terms.availability.share, terms.availability.mean_spell_s, terms.num_workers) == (0.5, 60.0, 2)
+    assert terms.stragglers == StragglerTerms(0.3, 5.0)
 
 
 def test_an_even_partition_is_even(tmp_path):

@@ -17,6 +17,7 @@ from pipeline.digits import SPEC
 from pipeline.run_result import Z_95
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
+from pipeline.searching.choices import space_of
 from pipeline.searching.rounds import RunClient
 from pipeline.searching.session import released_accuracy
 from pipeline.searching.trials import Job, Part, Score, Trainer
@@ -167,3 +168,16 @@ def test_a_jobs_clients_train_without_over_selection(make_trainer):
     own, everybody = trainer.rounds.plans[0], trainer.rounds.plans[-1]
     assert (own.eligible, own.cohort_size, own.min_reports, own.over_selection) == (("a", "b"), 2, 2, 1.0)
     assert (everybody.eligible, everybody.cohort_size, everybody.over_selection) == (None, 5, 1.2)
+
+
+def test_the_run_files_optimiser_and_pull_are_those_that_train(make_trainer):
+    text = ORDINARY.replace("[final]", 'proximal = [0.25]\nserver_optimizer = "fedadam"\nserver_epsilon = 0.5\n[final]')
+    space = space_of(RunFile.model_validate(tomllib.loads(text)), SPEC)
+    hyper = space.sample(np.random.default_rng(0)).hyper_parameters
+    trainer = make_trainer(text, [])
+    model = trainer.start(replace(CANDIDATE, hyper_parameters=hyper))
+    trainer = replace(trainer, rounds=TrainedRounds(trainer.rounds.blobs, len(model.parameters), failing=set()))
+    (trained,) = trainer.train([Job(Part("search", 0), model, 1)])
+    assert trainer.rounds.plans[0].train.proximal == 0.25
+    step = 1 / (np.sqrt(0.99 * 0.25 + 0.01) + 0.5)  # of an update of ones
+    np.testing.assert_allclose(trained.model.parameters, model.parameters + step, rtol=1e-5, atol=1e-6)

@@ -120,6 +120,23 @@ def test_without_its_optimisations_it_is_the_straightforward_search(make_search)
     assert all(len(stage) > 2 for stage in asked[1:-1])  # one stage a step, with all candidates
 
 
+def test_centralised_netadapt_takes_the_most_accurate_of_every_block_at_each_step(make_search):
+    """Algorithm 1 of arXiv:1804.03230: one candidate a block, short fine-tuning on all data, the best goes on."""
+    alone = (Client("everybody", 1000),)
+    search = make_search(groups=1, keep=None, pretrain_rounds=4, rounds=0, choose="accuracy")
+    search = replace(search, clients=alone)
+    state, asked = run(search)
+    assert [len(stage) for stage in asked[:2]] == [1, len(blocks_of(SPACE.largest()))]
+    for step, (trials, after) in enumerate(zip(asked[1:], [*asked[2:], ()], strict=True), start=1):
+        assert {(t.rounds, t.clients, t.start_from) for t in trials} == {(4, None, state.trace[step - 1].trial)}
+        best = max(trials, key=lambda t: score(t).accuracy)
+        assert (state.trace[step].trial, state.trace[step].network) == (best.index, best.candidate.architecture)
+        assert {t.start_from for t in after} <= {best.index}
+    assert state.ended == "all limits are met"
+    by_ratio, _ = run(replace(search, choose="ratio"))
+    assert [entry.network for entry in by_ratio.trace] != [entry.network for entry in state.trace]
+
+
 def test_growing_rounds_follow_the_way_to_the_limits(make_search):
     _, asked = run(make_search(schedule="growing", rounds=8))
     rounds = [stage[0].rounds for stage in asked[2::2]]

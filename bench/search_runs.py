@@ -1,0 +1,154 @@
+"""Whole searches for the benches: one run a method and seed, one line of JSON each, kept as soon as it is there.
+
+A run is `handheld search` on an emulated fleet, with nothing left out: compile, rounds over the real application and
+client, evaluation, final training, one test. Its folder goes when its line is written; compiled networks are shared
+by all runs. Accuracies are the emulator's exact ones over all test splits, which rotate with the seed; no search
+reads them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pipeline.run_file import parse_run_file
+from pipeline.run_result import PhaseCostResult, RunResult
+from pipeline.searching.loop import Unwatched
+from pipeline.searching.session import SearchRequest, run_search
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run.
+
+    Attributes:
+        run_file: Text of its run file.
+    """
+
+    method: str
+    seed: int
+    run_file: str
+
+
+def run_tasks(tasks: Sequence[Task], work: Path, lines: Path, num_processes: int) -> Iterator[Row]:
+    """Rows of all tasks; those whose line stands in `lines` are not run again.
+
+    A line of another run file than the task's is dropped, and so is one that was torn.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    kept = _kept(tasks, lines)
+    yield from kept.values()
+    waiting = [task for task in tasks if (task.method, task.seed) not in kept]
+    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+        futures = [pool.submit(run_task, task, work) for task in waiting]
+        for future in as_completed(futures):
+            row = future.result()
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            yield row
+
+
+def run_task(task: Task, work: Path) -> Row:
+    """Run one search, or go on with the one that was stopped, and say what it came to."""
+    folder, run_file = work / f"{task.method}-{task.seed}", work / f"{task.method}-{task.seed}.toml"
+    if not run_file.exists() or run_file.read_text(encoding="utf-8") != task.run_file:
+        shutil.rmtree(folder, ignore_errors=True)
+        run_file.write_text(task.run_file, encoding="utf-8")
+    folder.mkdir(exist_ok=True)
+    shared = work / "artifacts"
+    shared.mkdir(exist_ok=True)
+    if not (folder / "artifacts").exists():
+        (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
+    os.nice(5)
+    is_resumed = (folder / "run.toml").exists()
+    result = run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched())
+    row = {"method": task.method, "seed": task.seed, "run_file": task.run_file, **row_of(result)}
+    shutil.rmtree(folder)
+    return row
+
+
+def row_of(result: RunResult) -> Row:
+    """What a finished emulated run came to, in the order of its platforms' models."""
+    exact = result.emulator_only
+    if exact is None:
+        raise ValueError(f"{result.name} is no emulated run")
+    return {
+        "search": costs_of(cost for cost in result.costs if cost.phase == "search"),
+        "final": costs_of(cost for cost in result.costs if cost.phase == "final"),
+        "num_trials": len(result.trials),
+        "models": [
+            {
+                "platforms": list(model.platforms),
+                "trial": model.trial,
+                "test_accuracy": exact.test_accuracies[str(model.trial)],
+                "num_parameters": model.num_parameters,
+                "latency_ms": {c.profile: c.latency_ms for c in result.trial(model.trial).costs},
+                "widths": _widths(result, model.trial),
+            }
+            for model in result.models
+        ],
+        "steps": [[t.index, t.start_from, t.rounds, t.num_clients, t.accuracy, t.failed] for t in result.trials],
+        "curves": _curves(result),
+        "virtual_s": exact.virtual_s,
+    }
+
+
+def costs_of(costs: Iterator[PhaseCostResult]) -> dict[str, float]:
+    """Sums of the cost ledger."""
+    rows = list(costs)
+    training = [row for row in rows if row.kind == "train"]
+    return {
+        "client_rounds": sum(row.num_assignments for row in training),
+        "evaluations": sum(row.num_assignments for row in rows) - sum(row.num_assignments for row in training),
+        "client_seconds": sum(row.device_seconds for row in rows),
+        "bytes": sum(row.bytes_up + row.bytes_down for row in rows),
+    }
+
+
+def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
+    """A run file with another seed and another table [search].
+
+    Raises:
+        RunFileError: When that is no run file.
+    """
+    head, _, rest = run_file.partition("[search]\n")
+    _, _, tail = rest.partition("\n[")
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in section.items())
+    text = f"{head.replace('seed = 0', f'seed = {seed}')}[search]\n{lines}\n\n[{tail}"
+    parse_run_file(text)
+    return text
+
+
+def _widths(result: RunResult, trial: int) -> list[int]:
+    network = result.trial(trial).candidate.architecture
+    return [network.stem.width, *(stage.width for stage in network.stages)]
+
+
+def _curves(result: RunResult) -> dict[str, list[float]]:
+    """Exact accuracy over all validation splits after each round of each trial."""
+    curves: dict[str, list[float]] = {}
+    for point in result.curves:
+        if point.phase == "search":
+            curves.setdefault(str(point.trial), []).append(round(point.accuracy, 6))
+    return curves
+
+
+def _kept(tasks: Sequence[Task], lines: Path) -> dict[tuple[str, int], Row]:
+    wanted = {(task.method, task.seed): task.run_file for task in tasks}
+    rows = {}
+    for line in lines.read_text(encoding="utf-8").splitlines() if lines.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn when the bench was stopped
+        key = row["method"], row["seed"]
+        if wanted.get(key) == row["run_file"]:
+            rows[key] = row
+    return rows
