@@ -132,6 +132,7 @@ print(compile_artifact(Net(), inputs, 70, Path(sys.argv[1]), **options).manifest
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_another_hash_seed_gives_the_same_bytes(tmp_path, monkeypatch, capsys):
     (tmp_path / "script.py").write_text(COMPILE)
     done = subprocess.run(

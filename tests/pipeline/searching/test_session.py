@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished, 
 
 
 @pytest.mark.parametrize("name", ["ordinary", "private"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.55, 0.8, 0.97])
+@pytest.mark.parametrize("share", [0.02, 0.55, *(pytest.param(n, marks=pytest.mark.slow) for n in (0.3, 0.8, 0.97))])
 def test_a_search_killed_at_any_event_resumes_to_the_same_result(finished, tmp_path, monkeypatch, name, share):
     unbroken = read_finished_run(finished[name] / "run")
     run_file = finished[name] / "run.toml"
