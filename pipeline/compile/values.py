@@ -139,7 +139,7 @@ class Outer(ExampleSum):
     At one position a share is never written out: |left^T right| = |left| |right| ("Efficient Per-Example Gradient
     Computations", arXiv:1510.01799). Nor does the norm vanish where the squares of one side do and the other side is
     large. At several positions the shares are written out, since norms from products of positions would round to less
-    than what is summed: docs/decisions/0012. Until then transposing swaps the sides, and the gradients of two uses of
+    than what is summed: docs/decisions/0013. Until then transposing swaps the sides, and the gradients of two uses of
     one tensor are joined along T.
 
     Attributes:
