@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.external_data import has_external_data
+from device_runtime.external_data import fault_of
 from profiles.records import RecordError, decode_record
 from profiles.schema import Direction, Kernel
 
@@ -58,7 +58,9 @@ class Pack:
 
     def __post_init__(self) -> None:
         for sha256, graph in self.graphs.items():
-            _check_self_contained(graph, f"graph {sha256} of measurement pack {self.pack_id[:12]}")
+            if fault := fault_of(graph):
+                where = f"graph {sha256} of measurement pack {self.pack_id[:12]}"
+                raise PackError(f"{where} {fault}; compile the pack again (handheld profile pack)")
 
 
 def graph_file(sha256: str) -> str:
@@ -105,15 +107,6 @@ def decode_manifest(data: bytes, where: str) -> PackManifest:
 def default_pack() -> Pack:
     """The pack that comes with the package: kernels of small networks for images of 8 to 32 pixels."""
     return read_pack(DEFAULT_PACK)
-
-
-def _check_self_contained(graph: bytes, name: str) -> None:
-    try:
-        has_files = has_external_data(graph)
-    except ValueError as error:
-        raise PackError(f"{name} is {error}; compile the pack again (handheld profile pack)") from error
-    if has_files:
-        raise PackError(f"{name} refers to other files, which no graph may; compile the pack again")
 
 
 def _read(path: Path) -> bytes:

@@ -52,15 +52,22 @@ def break_rule(monkeypatch, op_type: str, output: int, change) -> list:
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
-def test_a_wrong_loss_is_found(tmp_path, monkeypatch, loss):
-    right = losses._TERMS[loss]
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ("losses", 1.001, r"loss error is 0\.001, above 0\.0001"),
+        ("metric", 0.999, r"metric error is 0\.00\d+, above 0\.0001"),
+    ],
+)
+def test_a_wrong_loss_or_metric_is_found(tmp_path, monkeypatch, loss, broken):
+    right, (term, factor, error) = losses._TERMS[loss], broken
 
     def wrong(graph, logits, y, smoothing):
         terms = right(graph, logits, y, smoothing)
-        return replace(terms, losses=scaled(graph, terms.losses, 1.001))
+        return replace(terms, **{term: scaled(graph, getattr(terms, term), factor)})
 
     monkeypatch.setitem(losses._TERMS, loss, wrong)
-    with pytest.raises(CertificateError, match=r"the compiled step's loss error is 0\.001, above 0\.0001"):
+    with pytest.raises(CertificateError, match=f"the compiled step's {error}"):
         compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
 
 
@@ -112,20 +119,6 @@ def test_a_gradient_that_comes_from_nowhere_is_found_in_a_segment_that_has_none(
     torch.manual_seed(0)
     with pytest.raises(CertificateError, match=rf"gradient of '{alone}' differs .* with segment 'alone' alone"):
         compile_artifact(Cut(), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, segments={"alone": alone})
-
-
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
-def test_a_wrong_metric_is_found(tmp_path, monkeypatch, loss):
-    right = losses._TERMS[loss]
-
-    def wrong(graph, logits, y, smoothing):
-        terms = right(graph, logits, y, smoothing)
-        return replace(terms, metric=scaled(graph, terms.metric, 0.999))
-
-    monkeypatch.setitem(losses._TERMS, loss, wrong)
-    with pytest.raises(CertificateError, match=r"the compiled step's metric error is 0\.00\d+, above 0\.0001"):
-        compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
 
 
 @pytest.mark.usefixtures("unmeasured")
