@@ -101,13 +101,16 @@ def new_result(bench: str, packages: Sequence[str]) -> Result:
 
 
 def print_result(result: Result, columns: Sequence[str], output: Path | None = None) -> None:
-    """A table of some columns on standard error for readers, the whole on standard output as one JSON line, last."""
+    """For readers a table of some columns and the missed bars on standard error; on standard output one JSON line."""
     table = Table(title=result.bench)
     for column in columns:
         table.add_column(column)
     for row in result.rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_COLUMNS).print(table)
+    for bar in result.bars:
+        if not bar.met:
+            sys.stderr.write(f"missed: {bar.name}: {bar.value:g}, bar {bar.bar:g}\n")
     line = json.dumps(to_plain(result), ensure_ascii=False, allow_nan=False)
     if output is not None:
         # What is kept says when and how it came about; what is printed is of this moment anyway.

@@ -1,9 +1,9 @@
 """Peak memory of one way, in a process of its own (arguments: NETWORK WAY BATCH FOLDER).
 
 The way is opened, its parameters and gradients included, which ours makes when it steps and ORT Training when it opens,
-and steps three times: from the second step on, ONNX Runtime may use blocks that it planned in the first one. The figure
-is the growth of the peak of resident memory over what was resident before, without the program's own pages, which are
-read from disk as they are first run.
+and steps three times, since a later step may take more than the first one. The figure is the growth of the peak of
+resident memory over what was resident before, without the program's own pages, which are read from disk as they are
+first run.
 """
 
 import json

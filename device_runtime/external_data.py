@@ -46,6 +46,15 @@ def has_external_data(model: bytes) -> bool:
     return False
 
 
+def fault_of(model: bytes) -> str | None:
+    """What forbids opening a model that others made, in words that follow its name; None where nothing does."""
+    try:
+        has_files = has_external_data(model)
+    except ValueError as error:
+        return f"is {error}"
+    return "refers to other files, which no graph may" if has_files else None
+
+
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field; the values of numbers of fixed size are 0."""
     position = 0

@@ -21,8 +21,9 @@ from device_runtime.arrays import Floats, Vector
 # The deviation is larger by this than what is accounted for. It pays for all that makes the sensitivity of what is
 # computed larger than the one that is promised ("Widespread Underestimation of Sensitivity in Differentially Private
 # Libraries", arXiv:2207.10635), relative to it: 2^-11 for rounding to the lattice, 2 B^2 2^-24 for summing a chunk of B
-# examples in float32 (2^-9 at B = 128), 2 m 2^-24 for passing the sum of m examples on in float32 (2^-10 at m = 8192),
-# all worst cases, and 1e-4 for norms in float32: what the certificate lets pass where it looks, no proof for every x.
+# examples in float32 (2^-9 at B = 128), 2 m 2^-24 for passing the sum of m examples on in float32 (2^-10 at m = 8192).
+# These are worst cases: a graph forms each example's share by itself and takes the norm of those very numbers before it
+# adds examples. 1e-4 for norms in float32 is none: it is what the certificate lets pass where it looks.
 WIDENING = 2.0**-8
 _ROUNDING = 2.0**-11
 _LARGEST = 2.0**52  # the sum of two integers of this size is exact in float64

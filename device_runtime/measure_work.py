@@ -28,7 +28,7 @@ def measure_assignment(  # noqa: PLR0913, PLR0917  (what measuring needs from ou
         clock: Seconds, from any start.
 
     Raises:
-        PackError: The blobs are no measurement pack.
+        PackError: The blobs are no measurement pack, or a graph of it refers to other files.
         WorkRefusedError: The assignment is not to measure.
         Exception: What ONNX Runtime or `read_blob` raises.
     """

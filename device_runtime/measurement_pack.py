@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime.external_data import fault_of
 from profiles.records import RecordError, decode_record
 from profiles.schema import Direction, Kernel
 
@@ -42,15 +43,24 @@ class PackManifest:
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack in memory.
+    """A pack in memory. It may come from a server, so that no graph of it may read what else lies on the device.
 
     Attributes:
         graphs: Bytes by sha256.
+
+    Raises:
+        PackError: A graph is no ONNX file, or refers to other files.
     """
 
     pack_id: str
     manifest: PackManifest
     graphs: dict[str, bytes]
+
+    def __post_init__(self) -> None:
+        for sha256, graph in self.graphs.items():
+            if fault := fault_of(graph):
+                where = f"graph {sha256} of measurement pack {self.pack_id[:12]}"
+                raise PackError(f"{where} {fault}; compile the pack again (handheld profile pack)")
 
 
 def graph_file(sha256: str) -> str:

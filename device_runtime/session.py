@@ -8,7 +8,7 @@ import onnxruntime
 
 from device_runtime.arrays import Flags, Inputs, Labels, Vector
 from device_runtime.artifact import Artifact, ArtifactError
-from device_runtime.external_data import has_external_data
+from device_runtime.external_data import fault_of
 from device_runtime.specs import ExampleSpec, Manifest
 
 GRADIENT_OUTPUTS = ("gradient_sum", "loss_sum", "norms")
@@ -265,7 +265,8 @@ def _pad(array: Inputs, length: int) -> Inputs:
 
 
 def _open(graph: bytes, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-    _check_self_contained(graph, name)
+    if fault := fault_of(graph):
+        raise ArtifactError(f"{name} {fault}; compile the artifact again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -278,12 +279,3 @@ def _open(graph: bytes, name: str, inputs: tuple[str, ...], outputs: tuple[str, 
             f"got {sorted(found[0])} and {sorted(found[1])}; compile the artifact again"
         )
     return session
-
-
-def _check_self_contained(graph: bytes, name: str) -> None:
-    try:
-        has_files = has_external_data(graph)
-    except ValueError as error:
-        raise ArtifactError(f"{name} is {error}; compile the artifact again") from error
-    if has_files:
-        raise ArtifactError(f"{name} refers to other files, which no graph may; compile the artifact again")

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from device_runtime.accounting import BudgetExceededError, Release, release_of_terms
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, ArtifactError, check_artifact, read_manifest
-from device_runtime.examples.source import ExampleSource, SourceError, check_spec
+from device_runtime.examples.source import ExampleSource, SourceError, check_spec, get_or_null
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
 from device_runtime.measurement_pack import PackError
@@ -218,9 +218,10 @@ def perform_charged(
 
 
 def read_examples(assignment: Assignment, holdings: Holdings) -> Examples:
-    """The examples of the split that an assignment sees."""
-    split = split_ids(holdings.source, holdings.split_key, assignment.rotation)
-    return Examples(*holdings.source.get(split[split_of_assignment(assignment)]))
+    """The examples of the split that an assignment sees; in private work those that cannot be read as null records."""
+    source, split = holdings.source, split_of_assignment(assignment)
+    ids = split_ids(source, holdings.split_key, assignment.rotation)[split]
+    return Examples(*(source.get(ids) if privacy_of(assignment) is None else get_or_null(source, ids)))
 
 
 def abort_reason_of(error: Exception) -> AbortReason:

@@ -29,7 +29,8 @@ class ExampleSource(Protocol):
     def get(self, ids: Sequence[str]) -> tuple[Inputs, Labels]:
         """Read x and y for these ids, in their order.
 
-        x is [n] of `spec.row_dtype()`, y i64[n] class indices or f32[n, K] values, as `spec.target` says.
+        x is [n] of `spec.row_dtype()`, y i64[n] class indices or f32[n, K] values, as `spec.target` says. Raises
+        SourceError where an example cannot be read; private work takes such a one as a null record (`get_or_null`).
         """
         ...
 
@@ -121,6 +122,37 @@ class ClientSource:
     def test_ids(self) -> frozenset[str] | None:
         given = given_test_ids(self._source)
         return None if given is None else given & self._share
+
+
+def get_or_null(source: ExampleSource, ids: Sequence[str]) -> tuple[Inputs, Labels]:
+    """Like `source.get`, for private work: an example that cannot be read gives a row that no network takes.
+
+    An error would tell of one example, before anything is charged and as often as somebody asks. What is raised over it
+    depends on its bytes, so any error counts, and so does a row of another type or shape than the specification's.
+    """
+    try:
+        return source.get(ids)
+    except Exception:  # noqa: BLE001  (any would tell)
+        rows = [_row_or_null(source, example_id) for example_id in ids]
+    return np.concatenate([x for x, _ in rows]), np.concatenate([y for _, y in rows])
+
+
+def _row_or_null(source: ExampleSource, example_id: str) -> tuple[Inputs, Labels]:
+    null_x, null_y = _null_row(source.spec)
+    try:
+        x, y = source.get([example_id])
+    except Exception:  # noqa: BLE001  (any would tell)
+        return null_x, null_y
+    is_as_specified = (x.dtype, x.shape, y.dtype, y.shape) == (null_x.dtype, null_x.shape, null_y.dtype, null_y.shape)
+    return (x, y) if is_as_specified else (null_x, null_y)
+
+
+def _null_row(spec: ExampleSpec) -> tuple[Inputs, Labels]:
+    """One row whose y is no class and no value: whole numbers in x have none that is no number."""
+    x: Inputs = np.zeros(1, spec.row_dtype())
+    if spec.target == "class":
+        return x, np.full(1, -1, np.int64)
+    return x, np.full((1, len(spec.labels)), np.nan, np.float32)
 
 
 def given_test_ids(source: ExampleSource) -> frozenset[str] | None:

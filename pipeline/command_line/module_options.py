@@ -8,7 +8,7 @@ from typing import cast
 
 from device_runtime.specs import DType, ExampleSpec, InputSpec
 
-THE_INPUT = "x"  # of a module with one; forward's own name for it does not matter
+THE_INPUT = "x"  # of a module with one, where nobody names it: forward's own name for it does not matter
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ModuleOptions:
     """The options that an architecture does not take.
 
     Attributes:
-        inputs: Of one example; one input is called `x`.
+        inputs: Of one example; one alone is called `x`, or by forward's name for it.
         num_classes: None where the specification tells.
         segments: Name patterns by segment.
         freeze: Name patterns of what is not trained.
@@ -94,7 +94,7 @@ def compile_module(target: str, options: ModuleOptions, job: Job) -> None:
     examples = {one.name: torch.zeros(one.shape, dtype=getattr(torch, one.dtype)) for one in inputs}
     compile_artifact(
         module,
-        examples if len(inputs) > 1 else examples[inputs[0].name],
+        examples[THE_INPUT] if list(examples) == [THE_INPUT] else examples,
         num_classes,
         job.output,
         batch_size=job.batch_size,

@@ -11,6 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from pipeline.compile.lower import Node, layer_name, refusing
+
 _LARGEST = 1 << 16  # elements of a folded result
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
@@ -54,7 +56,8 @@ def _value(
     if any(name and name not in constants for name in node.input) or not (node.input or node.attribute):
         return None
     evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in model.opset_import})
-    (result,) = evaluator.run(None, {name: constants[name] for name in node.input if name})
+    with refusing(Node(node.op_type, layer_name(node.name or node.output[0]), tuple(node.output), {})):
+        (result,) = evaluator.run(None, {name: constants[name] for name in node.input if name})
     value = np.asarray(result)
     return value if value.size <= _LARGEST else None
 

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from pipeline.compile.builder import GraphBuilder, Tensor
-from pipeline.compile.values import ExampleSum, Outer, is_ghost, reshape, rows, squared_lengths, turned
+from pipeline.compile.values import ExampleSum, Outer, reshape, rows, squared_lengths, turned
 from pipeline.compile.window import Sizes, Window
 
 _ROWS = 2  # the first axis of positions
@@ -100,8 +100,9 @@ def weight_shares(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor, we
 
 
 def _few_positions(dy: Tensor, weight: Tensor) -> bool:
-    """Whether a norm costs less from products of positions than from the gradient."""
-    return is_ghost(prod(dy.shape[2:]), weight.shape[0], weight.size // weight.shape[0])
+    """Whether rows of what the kernel sees at each position cost little beside the gradient: docs/decisions/0008."""
+    num_positions, outputs, columns = prod(dy.shape[2:]), weight.shape[0], weight.size // weight.shape[0]
+    return num_positions == 1 or num_positions * (outputs + columns) <= outputs * columns
 
 
 def _outer(graph: GraphBuilder, window: Window, dy: Tensor, x: Tensor) -> Outer:

@@ -23,7 +23,7 @@ from pipeline.compile.builder import CompileError
 from pipeline.compile.constant_folding import fold_constants
 from pipeline.compile.lower import layer_name
 from pipeline.compile.quiet import quiet_native_log
-from pipeline.compile.rewrite import carry, read_back, write_pads
+from pipeline.compile.rewrite import carry, read_back, write_pads, write_slices
 from pipeline.compile.symbolic import exporting
 from pipeline.compile.symbolics import layers_as_operators
 
@@ -104,7 +104,7 @@ def _trace(module: torch.nn.Module, examples: Mapping[str, torch.Tensor]) -> onn
     model.graph.input.extend(used)
     if unused := examples.keys() - {value.name for value in used}:
         raise CompileError(f"forward does not use its input {min(unused).removeprefix('x.')!r}; leave it out")
-    return model
+    return write_slices(model)
 
 
 def _forward_of(model: onnx.ModelProto, module: torch.nn.Module) -> Forward:

@@ -15,6 +15,7 @@ from pipeline.compile.steady_points import TOLERANCE, CertificateError
 
 EXTREME_SCALE = 1e4
 OFFSETS = (1e2, 1e4)  # added to inputs: what all positions have in common then hides how they differ
+FLAT, FLAT_LEVEL = (162.0, 0.003), 162  # a common part and how far values leave it; a level of 8-bit pixels
 MOST_ALONE = 4  # examples of a batch that are clipped by themselves
 _SMALLEST_CLIP = BOUNDS[0]  # no private terms ask for less, and squares of less vanish in float32
 FINITE = "finite"
@@ -48,9 +49,17 @@ def check_clip(step: CompiledStep, batch: Batch) -> None:
             )
 
 
-def check_all_masked(step: CompiledStep, batch: Batch) -> None:
-    """Raises CertificateError unless a batch without an example gives exact zeros, whatever its rows hold."""
-    for x in (batch.x, map_inputs(batch.x, np.zeros_like)):
+def check_all_masked(step: CompiledStep, batch: Batch, zero_inputs: str) -> None:
+    """Check that a batch without an example gives exact zeros, whatever its rows hold.
+
+    Args:
+        zero_inputs: What `check_zeros` said: rows of zeros that are left out anyway decide nothing, since a session
+            puts none in a masked row's place.
+
+    Raises:
+        CertificateError: It does not.
+    """
+    for x in (batch.x, *([map_inputs(batch.x, np.zeros_like)] if zero_inputs == FINITE else [])):
         outputs = step.bare_outputs(replace(batch, x=x, mask=np.zeros_like(batch.mask)))
         if lost := [name for name, output in outputs.items() if output.any()]:  # a NaN is true
             raise CertificateError(f"the step's {', '.join(lost)} are not exactly zero when all examples are masked")
@@ -72,7 +81,10 @@ def check_zeros(step: CompiledStep, single: TorchStep, batch: Batch) -> str:
         return FINITE
     is_lost = ~np.isfinite(outputs["norms"])
     if not is_lost.any() or (single.reference(step.parameters, zeros).norms[is_lost] < LARGEST_NORM).any():
-        raise CertificateError("the step is not finite on inputs of zeros, where torch in float32 is")
+        raise CertificateError(
+            "the step is not finite on inputs of zeros, where torch in float32 is; in forward, add a small number "
+            "under a root (also that of std) and to a divisor, as in sqrt(variance + 1e-5)"
+        )
     _check_left_out(step, batch, zeros, is_lost)
     return LEFT_OUT
 
@@ -86,11 +98,17 @@ def _zeros(x: Inputs, num_ids: Collection[str]) -> Inputs:
 
 
 def _far_from_zero(x: Inputs) -> Iterator[Inputs]:
-    """Scaled, and moved: everything alike, or each value of the last axis by another number."""
+    """Scaled; moved, everything alike or each value of the last axis by another number; nearly constant.
+
+    Where all positions hold nearly the same, sums over them cancel.
+    """
     yield map_inputs(x, lambda value: value * np.float32(EXTREME_SCALE))
     for offset in OFFSETS:
         yield map_inputs(x, partial(_moved, by=offset))
         yield map_inputs(x, partial(_moved, by=offset, rng=np.random.default_rng(0)))
+    common, spread = map(np.float32, FLAT)
+    yield map_inputs(x, lambda value: common + spread * value)
+    yield map_inputs(x, lambda value: (FLAT_LEVEL + np.rint(value / 3)) / np.float32(255))
 
 
 def _moved(x: Inputs, by: float, rng: np.random.Generator | None = None) -> Inputs:

@@ -1,4 +1,4 @@
-"""Sums over examples that embeddings leave: rows added at ids, and such rows on top of a linear layer's products."""
+"""Sums over examples that embeddings leave: rows added at ids."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,15 @@ import numpy as np
 from onnx import TensorProto
 
 from pipeline.compile.builder import GraphBuilder, Tensor
-from pipeline.compile.values import ExampleSum, Materialised, Outer, reshape, total, turned, with_rounding
+from pipeline.compile.values import ExampleSum, Materialised, Outer, reshape, turned
 
 
 @dataclass(frozen=True)
 class Lookup(ExampleSum):
     """Shares have row dy[b, t] added at ids[b, t] and are zero elsewhere: the gradient of a table that is looked up in.
 
-    The rows of equal ids meet, so that |share|^2 = sum over t and s with equal ids of dy[t] dy[s]. Like an `Outer`'s,
-    such a norm is larger by a share of its `reach`. Where positions outnumber rows, the shares are written out.
+    The rows of equal ids meet in an example before anything else: norms and sums are of the same rows, each id's once.
+    Where positions outnumber rows, the shares are written out.
 
     Attributes:
         ids: [B, T], or [T] where all examples look up the same; int64 in [0, num_rows).
@@ -30,46 +30,45 @@ class Lookup(ExampleSum):
         return (self.num_rows, self.dy.shape[2])
 
     @property
-    def is_ghost(self) -> bool:
-        """Whether norms come from equal ids, or from rows that never meet."""
+    def is_sparse(self) -> bool:
+        """Whether the rows of the shares that are zero are left out."""
         return self._are_distinct() or self.dy.shape[1] <= self.num_rows
 
     @property
     def form(self) -> str:
-        return "ghost norm" if self.is_ghost else "materialised"
+        return "sparse" if self.is_sparse else "materialised"
 
     def per_example(self, graph: GraphBuilder) -> Tensor:
         return graph.op("MatMul", turned(graph, self._choices(graph)), self.dy)
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
-        if not self.is_ghost:
-            return Materialised(self.per_example(graph)).squared_norms(graph)
-        squares = self.squares(graph)
-        return squares if self._are_distinct() else with_rounding(graph, squares, self.reach(graph))
-
-    def squares(self, graph: GraphBuilder) -> Tensor:
-        """Squared norms from the products of rows as they round, [B]."""
-        if self._are_distinct():
-            return Materialised(self.dy).squared_norms(graph)
-        return self._sum_of_equal_ids(graph, self.dy)
-
-    def reach(self, graph: GraphBuilder) -> Tensor:
-        """Squared norms if no row cancelled another, [B]: of the lengths |dy[b, t]| added at ids[b, t]."""
-        if self._are_distinct():
-            return self.squares(graph)
-        squares = graph.op("ReduceSum", graph.op("Mul", self.dy, self.dy), graph.constant([2], np.int64), keepdims=1)
-        return self._sum_of_equal_ids(graph, graph.op("Sqrt", squares))
+        return Materialised(self._shares(graph)).squared_norms(graph)
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
-        if not self.is_ghost:  # of what the norms are of: another order of summation would round to another norm
-            return Materialised(self.per_example(graph)).weighted_sum(graph, weights)
+        shares = self._shares(graph)
+        if not self.is_sparse:
+            return Materialised(shares).weighted_sum(graph, weights)
         if len(self.ids.shape) == 1:
-            updates = Materialised(self.dy).weighted_sum(graph, weights)
+            updates = Materialised(shares).weighted_sum(graph, weights)
         else:
-            updates = graph.op("Mul", self.dy, reshape(graph, weights, (*weights.shape, 1, 1)))
+            updates = graph.op("Mul", shares, reshape(graph, weights, (*weights.shape, 1, 1)))
         zeros = graph.op("ConstantOfShape", graph.constant(np.array(self.shape, np.int64)))
         at, updates = reshape(graph, self.ids, (-1, 1)), reshape(graph, updates, (-1, self.shape[1]))
         return reshape(graph, graph.op("ScatterND", zeros, at, updates, reduction="add"), (-1,))
+
+    def _shares(self, graph: GraphBuilder) -> Tensor:
+        """The shares written out, or their rows [B, T, columns]: an id's where it comes first, and zeros after that."""
+        if not self.is_sparse:
+            return self.per_example(graph)
+        if self._are_distinct():
+            return self.dy
+        left, right = (reshape(graph, self.ids, (*self.ids.shape[:-1], *shape)) for shape in ((-1, 1), (1, -1)))
+        is_same = graph.op("Cast", graph.op("Equal", left, right), to=TensorProto.FLOAT)
+        count = self.ids.shape[-1]
+        earlier = graph.op("Mul", is_same, graph.constant(np.tri(count, k=-1, dtype=np.float32)))
+        num_earlier = graph.op("ReduceSum", earlier, graph.constant([-1], np.int64), keepdims=1)
+        is_first = graph.op("Cast", graph.op("Equal", num_earlier, graph.constant(0, np.float32)), to=TensorProto.FLOAT)
+        return graph.op("Mul", graph.op("MatMul", is_same, self.dy), is_first)
 
     def joined(self, graph: GraphBuilder, other: "Lookup") -> "Lookup":
         """Both sums' rows as one sum."""
@@ -79,20 +78,6 @@ class Lookup(ExampleSum):
             return Lookup(graph.op("Concat", self.ids, other.ids, axis=0), dy, self.num_rows)
         each = [_for_each(graph, value.ids, size) for value in (self, other)]
         return Lookup(graph.op("Concat", *each, axis=1), dy, self.num_rows)
-
-    def times(self, graph: GraphBuilder, other: Outer) -> Tensor:
-        """Inner product of each share with the other sum's, [B]: dy[t] times row ids[t] of left^T right."""
-        size, num_positions = self.dy.shape[0], other.left.shape[1]
-        at = reshape(graph, _for_each(graph, self.ids, size), (size, 1, -1))
-        shape = graph.constant(np.array([size, num_positions, self.dy.shape[1]], np.int64))
-        picked = graph.op("GatherElements", other.left, graph.op("Expand", at, shape), axis=2)
-        return total(graph, graph.op("Mul", graph.op("MatMul", other.right, turned(graph, self.dy)), picked))
-
-    def _sum_of_equal_ids(self, graph: GraphBuilder, each: Tensor) -> Tensor:
-        """Inner products of the rows of `each` [B, T, n] that have equal ids, added up, [B]."""
-        left, right = (reshape(graph, self.ids, (*self.ids.shape[:-1], *shape)) for shape in ((-1, 1), (1, -1)))
-        is_same = graph.op("Cast", graph.op("Equal", left, right), to=TensorProto.FLOAT)
-        return total(graph, graph.op("Mul", graph.op("MatMul", each, turned(graph, each)), is_same))
 
     def _are_distinct(self) -> bool:
         ids = self.ids.constant
@@ -104,38 +89,6 @@ class Lookup(ExampleSum):
         """1 where a position looks a row up: [B, T, rows] or [T, rows]."""
         at = reshape(graph, self.ids, (*self.ids.shape, 1))
         return graph.op("Cast", graph.op("Equal", at, graph.constant(np.arange(self.num_rows))), to=TensorProto.FLOAT)
-
-
-@dataclass(frozen=True)
-class Tied(ExampleSum):
-    """The gradient of a table that is looked up in and is a linear layer's weight as well.
-
-    |lookup + product|^2 = |lookup|^2 + |product|^2 + 2 <lookup, product>.
-    """
-
-    lookup: Lookup
-    product: Outer
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.lookup.shape
-
-    @property
-    def form(self) -> str:
-        return "ghost norm"
-
-    def per_example(self, graph: GraphBuilder) -> Tensor:
-        return graph.op("Add", self.product.per_example(graph), self.lookup.per_example(graph))
-
-    def squared_norms(self, graph: GraphBuilder) -> Tensor:
-        two = graph.constant(2.0, np.float32)
-        cross = graph.op("Mul", self.lookup.times(graph, self.product), two)
-        squares = graph.op("Sum", *(value.squares(graph) for value in (self.lookup, self.product)), cross)
-        reach = graph.op("Add", *(value.reach(graph) for value in (self.lookup, self.product)))
-        return with_rounding(graph, squares, graph.op("Mul", reach, two))  # (a + b)^2 <= 2 (a^2 + b^2)
-
-    def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
-        return graph.op("Add", *(value.weighted_sum(graph, weights) for value in (self.lookup, self.product)))
 
 
 def added(graph: GraphBuilder, sums: list[ExampleSum]) -> ExampleSum:
@@ -154,8 +107,6 @@ def added(graph: GraphBuilder, sums: list[ExampleSum]) -> ExampleSum:
     if not products:
         return lookup
     product = _joined(graph, products)
-    if lookup.is_ghost and product.is_ghost:
-        return Tied(lookup, product)
     return Materialised(graph.op("Add", product.per_example(graph), lookup.per_example(graph)))
 
 

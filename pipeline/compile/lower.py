@@ -4,7 +4,8 @@ One rule an operator, found in the tables of `rules_*.py`. The rules write into 
 shape, so the shape arithmetic of the gradient graph folds away as it is met.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ class Node:
 
 
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
+# What shape inference, folding and numpy's broadcasting raise on a node that was exported wrongly.
+_LIBRARY_ERRORS = (ValueError, IndexError, TypeError, RuntimeError, onnx.shape_inference.InferenceError)
 Rule = Callable[[GraphBuilder, Node, Sequence[Value | None]], tuple[Value | None, ...]]
 
 
@@ -90,13 +93,32 @@ def _apply(
 ) -> tuple[Value | None, ...]:
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
     node = Node(proto.op_type, layer_name(proto.name or proto.output[0]), tuple(proto.output), attributes)
+    with refusing(node):
+        return _lowered(graph, rules, proto, node, inputs)
+
+
+@contextmanager
+def refusing(node: Node) -> Iterator[None]:
+    """Name the layer in what a library raises on its node."""
+    try:
+        yield
+    except CompileError:
+        raise
+    except _LIBRARY_ERRORS as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise node.refused(f"cannot be computed as it was exported ({told})") from error
+
+
+def _lowered(
+    graph: GraphBuilder, rules: Mapping[str, Rule], proto: onnx.NodeProto, node: Node, inputs: list[Value | None]
+) -> tuple[Value | None, ...]:
     if inputs and proto.domain == "" and proto.op_type != "If" and all(_is_known(value) for value in inputs):
         return _evaluate(graph, proto, inputs)
     if proto.op_type in REASONS:
         raise refusal(proto.op_type, node.layer)
     rule = rules.get(proto.op_type)
     if rule is None:
-        if folded := _folded(graph, proto, attributes, inputs):
+        if folded := _folded(graph, proto, node.attributes, inputs):
             return folded
         raise CompileError(
             f"layer {node.layer!r} needs operator {proto.op_type}, which has no rule; replace the layer by one of the "

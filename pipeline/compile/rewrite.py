@@ -6,10 +6,12 @@ graph both are given back their names: X and XGrad, with the attributes of X.
 """
 
 import json
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from itertools import accumulate
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.capi import _pybind_state
 
 from pipeline.compile.symbolic import DOMAIN
@@ -30,6 +32,24 @@ def write_pads(model: onnx.ModelProto) -> onnx.ModelProto:
             pads = [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]
             node.attribute.remove(attributes["auto_pad"])
             node.attribute.append(helper.make_attribute("pads", pads))
+    return model
+
+
+def write_slices(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a Slice for each part that is used in the place of every Split that has sizes; changed in place.
+
+    ORT Training joins the gradients of those parts that have one, and takes the others for nothing instead of zeros;
+    its own tools make a Split again of Slices that give all parts. A Split without sizes is GLU's, which uses both.
+    """
+    known = {initializer.name: initializer for initializer in model.graph.initializer}
+    known |= {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    used = {*_taken(model.graph), *(value.name for value in model.graph.output)}
+    nodes = [written for node in model.graph.node for written in _sliced(node, known, used)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for unused in used & known.keys() - {*_taken(model.graph)}:  # sizes of a Split
+        if known[unused] in model.graph.initializer:
+            model.graph.initializer.remove(known[unused])
     return model
 
 
@@ -66,6 +86,33 @@ def read_back(gradient: onnx.ModelProto, forward: onnx.ModelProto) -> onnx.Model
         elif node.op_type in _OF_INPUT:
             node.input.append(original.input[0])
     return gradient
+
+
+def _taken(graph: onnx.GraphProto) -> Iterator[str]:
+    """What the nodes take, those of branches too."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _taken(attribute.g)
+
+
+def _sliced(
+    node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], used: Collection[str]
+) -> Iterator[onnx.NodeProto]:
+    """The Slices that stand for a Split with sizes; any other node itself."""
+    if node.op_type != "Split" or len(node.input) == 1:
+        yield node
+        return
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    sizes = numpy_helper.to_array(known[node.input[1]]).tolist()
+    for part, size, end in zip(node.output, sizes, accumulate(sizes), strict=True):
+        if part not in used:
+            continue
+        bounds = {f"{part}/{what}": at for what, at in (("start", end - size), ("end", end), ("axis", axis))}
+        for name, at in bounds.items():
+            value = helper.make_tensor(name, onnx.TensorProto.INT64, [1], [at])
+            yield helper.make_node("Constant", [], [name], name, value=value)
+        yield helper.make_node("Slice", [node.input[0], *bounds], [part], f"{node.name}.{part.rpartition('/')[2]}")
 
 
 def _name_each_use(graph: onnx.GraphProto) -> None:

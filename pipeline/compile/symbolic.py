@@ -34,5 +34,5 @@ def operator(g: Any, name: str, x: Any, *others: Any, sizes: Sequence[int] | Non
 
 def refused(g: Any, why: str, cure: str) -> CompileError:
     """The error for a layer that cannot be exported, with its path in the module."""
-    layer = g.original_node.scopeName().rpartition("::")[2]
+    layer = g.original_node.scopeName().rpartition("::")[2] or "forward"
     return CompileError(f"layer {layer!r} ({g.original_node.kind().removeprefix('aten::')}) {why}; {cure}")

@@ -18,6 +18,7 @@ from pipeline.compile import symbolics_products, symbolics_spatial
 from pipeline.compile.symbolic import Symbolic, exporting, operator, refused
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # arXiv:1706.02515
+_SOFTPLUS_THRESHOLD = 20.0  # torch's default: what it leaves out from there on is below float32's rounding
 
 
 @contextmanager
@@ -70,8 +71,13 @@ def _gelu(g: Any, x: Any, approximate: Any) -> Any:
     return operator(g, "GeluTanh" if symbolic_helper._parse_arg(approximate, "s") == "tanh" else "Gelu", x)
 
 
-def _softplus(g: Any, x: Any, beta: Any, _threshold: Any) -> Any:
-    return operator(g, "Softplus", x, beta_f=symbolic_helper._parse_arg(beta, "f"))
+def _softplus(g: Any, x: Any, beta: Any, threshold: Any) -> Any:
+    slope, bend = (symbolic_helper._parse_arg(value, "f") for value in (beta, threshold))
+    if bend < _SOFTPLUS_THRESHOLD:
+        raise refused(g, f"is linear from threshold={bend:g} on, where it has a step", "leave threshold at 20")
+    if slope == 0:
+        raise refused(g, "divides by beta=0", "give another beta")
+    return operator(g, "Softplus", x, beta_f=slope)
 
 
 def _elu(g: Any, x: Any, alpha: Any, scale: Any, input_scale: Any) -> Any:

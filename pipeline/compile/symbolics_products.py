@@ -1,15 +1,18 @@
-"""Export lookups whose padding row takes no gradient, and products with vectors; refuse what ties examples together."""
+"""Export lookups whose padding row takes no gradient, products with vectors, and attention; refuse what has no rule."""
 
 from typing import Any
 
-from torch.onnx import symbolic_helper
+from torch.onnx import symbolic_helper, symbolic_opset14
 
 from pipeline.compile.symbolic import Symbolic, operator, refused
 
 
-def _embedding(g: Any, weight: Any, ids: Any, padding_idx: Any, scale_by_frequency: Any, _sparse: Any) -> Any:
-    if symbolic_helper._parse_arg(scale_by_frequency, "b"):
+def _embedding(g: Any, weight: Any, ids: Any, padding_idx: Any, *options: Any) -> Any:
+    scales_by_frequency, is_sparse = (symbolic_helper._parse_arg(option, "b") for option in options)
+    if scales_by_frequency:
         raise refused(g, "scales gradients by how often an id is in the batch", "set scale_grad_by_freq=False")
+    if is_sparse:
+        raise refused(g, "makes sparse gradients, and a step's are dense", "set sparse=False")
     padding = symbolic_helper._parse_arg(padding_idx, "i")
     if padding < 0:
         return g.op("Gather", weight, ids)
@@ -34,9 +37,18 @@ def _matmul(g: Any, a: Any, b: Any) -> Any:
     return symbolic_helper._squeeze_helper(g, product, [-1 if ranks[1] == 1 else -2]) if ranks[0] == 1 else product
 
 
+def _attention(g: Any, *inputs: Any) -> Any:
+    *_, shares_heads = inputs
+    if symbolic_helper._parse_arg(shares_heads, "b"):
+        cure = "repeat the heads of key and value in forward (unsqueeze, expand, flatten) and leave enable_gqa out"
+        raise refused(g, "shares heads of keys and values between queries (enable_gqa)", cure)
+    return symbolic_opset14.scaled_dot_product_attention(g, *inputs)
+
+
 SYMBOLICS: dict[str, Symbolic] = {
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "matmul": _matmul,
     "mv": _matmul,
+    "scaled_dot_product_attention": _attention,
 }

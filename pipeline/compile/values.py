@@ -8,15 +8,14 @@ the layer.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 
 from pipeline.compile.builder import CompileError, GraphBuilder, Tensor
 
-ROUNDING = 2.0**-20  # what rounding takes off a norm that is summed from products, at most: decisions/0012
 UNDERFLOW = 2.0**-125  # what float32 may take off a product and the sum that it is added to; some runtimes flush
-MOST_POSITIONS = 128  # of a ghost norm: `ROUNDING` then moves norms of unlike positions by 6e-5 at most
+_LONGEST_SUM = 4096
 
 
 class CouplingError(CompileError):
@@ -137,11 +136,11 @@ class Materialised(ExampleSum):
 class Outer(ExampleSum):
     """Shares are products: the sum over T positions of left[b, t]^T right[b, t], the gradient of a linear layer.
 
-    Whether they are written out is decided where norms are asked for, by `is_ghost`; until then transposing swaps the
-    sides and the gradients of two uses of one tensor are joined along T, so that their cross terms are in the norm.
-    Where positions cancel, their products round to less than what `weighted_sum` adds up: a ghost norm is therefore
-    larger by a share of its `reach`, and never smaller than the norm of what is summed. Nor is it where the squares of
-    one side vanish in float32 and the other side is large: what may have vanished is part of the reach.
+    At one position a share is never written out: |left^T right| = |left| |right| ("Efficient Per-Example Gradient
+    Computations", arXiv:1510.01799). Nor does the norm vanish where the squares of one side do and the other side is
+    large. At several positions the shares are written out, since norms from products of positions would round to less
+    than what is summed: docs/decisions/0013. Until then transposing swaps the sides, and the gradients of two uses of
+    one tensor are joined along T.
 
     Attributes:
         left: [B, T, rows].
@@ -157,73 +156,37 @@ class Outer(ExampleSum):
 
     @property
     def is_ghost(self) -> bool:
-        """Whether norms come from the T x T products of positions: measured in docs/decisions/0006.
-
-        |sum of left^T right|^2 = sum of (left left^T) o (right right^T): "Efficient Per-Example Gradient
-        Computations", arXiv:1510.01799, for one position; "Large Language Models Can Be Strong Differentially Private
-        Learners", arXiv:2110.05679, for several.
-        """
-        return is_ghost(self.left.shape[1], *self.shape)
+        """Whether the shares are not written out."""
+        return self.left.shape[1] == 1
 
     @property
     def form(self) -> str:
         return "ghost norm" if self.is_ghost else "materialised"
 
     def per_example(self, graph: GraphBuilder) -> Tensor:
-        if self.left.shape[1] == 1:
-            return graph.op("Mul", turned(graph, self.left), self.right)
-        return graph.op("MatMul", turned(graph, self.left), self.right)
+        return graph.op("Mul" if self.is_ghost else "MatMul", turned(graph, self.left), self.right)
 
     def squared_norms(self, graph: GraphBuilder) -> Tensor:
         if not self.is_ghost:
             return Materialised(self.per_example(graph)).squared_norms(graph)
-        squares = self.squares(graph)
-        return squares if self.left.shape[1] == 1 else with_rounding(graph, squares, self.reach(graph))
-
-    def squares(self, graph: GraphBuilder) -> Tensor:
-        """Squared norms from the products of positions as they round, [B]."""
-        if self.left.shape[1] == 1:
-            return self.reach(graph)
-        left, right = (graph.op("MatMul", side, turned(graph, side)) for side in (self.left, self.right))
-        return total(graph, graph.op("Mul", left, right))
-
-    def reach(self, graph: GraphBuilder) -> Tensor:
-        """Squared norms if no position cancelled another, [B]: of the sum over t of |left[b, t]| |right[b, t]|."""
-        squares = graph.op("Mul", *(_squares_at_most(graph, side) for side in (self.left, self.right)))
-        if self.left.shape[1] == 1:
-            return squares
-        sums = total(graph, reshape(graph, graph.op("Sqrt", squares), self.left.shape[:2]))
-        return graph.op("Mul", sums, sums)
+        return graph.op("Mul", *(_squares_at_most(graph, side) for side in (self.left, self.right)))
 
     def weighted_sum(self, graph: GraphBuilder, weights: Tensor) -> Tensor:
         if not self.is_ghost:
             return Materialised(self.per_example(graph)).weighted_sum(graph, weights)
-        sides = [self.left, self.right]
-        narrow = int(self.right.shape[2] < self.left.shape[2])  # fewer values to scale
-        sides[narrow] = graph.op("Mul", sides[narrow], reshape(graph, weights, (*weights.shape, 1, 1)))
-        left, right = (reshape(graph, side, (-1, side.shape[2])) for side in sides)
-        return reshape(graph, graph.op("Gemm", left, right, transA=1), (prod(self.shape),))
+        sides = [rows(graph, self.left), rows(graph, self.right)]
+        narrow = int(sides[1].size < sides[0].size)  # fewer values to scale
+        sides[narrow] = graph.op("Mul", sides[narrow], reshape(graph, weights, (*weights.shape, 1)))
+        return reshape(graph, graph.op("Gemm", *sides, transA=1), (prod(self.shape),))
 
 
 Value = Plain | Moved | ExampleSum
 
 
-def is_ghost(num_positions: int, num_rows: int, num_columns: int) -> bool:
-    """Whether a sum of products over positions gets its norms from those: measured in docs/decisions/0006 and 0012."""
-    is_cheaper = num_positions * (num_rows + num_columns) <= num_rows * num_columns
-    return num_positions == 1 or (num_positions <= MOST_POSITIONS and is_cheaper)
-
-
 def _squares_at_most(graph: GraphBuilder, side: Tensor) -> Tensor:
-    """Squared length of each row of [B, T, n], [B T], and what may have vanished from its products with another."""
-    lengths = squared_lengths(graph, reshape(graph, side, (-1, side.shape[2])))
-    vanished = side.shape[2] * UNDERFLOW / ROUNDING  # a norm of several positions takes `ROUNDING` of it
-    return graph.op("Add", lengths, graph.constant(vanished, np.float32))
-
-
-def with_rounding(graph: GraphBuilder, squares: Tensor, reach: Tensor) -> Tensor:
-    """Squared norms [B] that rounding leaves no smaller than those of the sums; `reach` is what they cancel from."""
-    return graph.op("Add", squares, graph.op("Mul", reach, graph.constant(ROUNDING, np.float32)))
+    """Squared length of each example's only row, [B, 1, n] to [B], and what may have vanished from it."""
+    lengths = squared_lengths(graph, side)
+    return graph.op("Add", lengths, graph.constant(side.shape[2] * UNDERFLOW, np.float32))
 
 
 def summed(graph: GraphBuilder, terms: Sequence[Tensor]) -> Tensor:
@@ -267,5 +230,17 @@ def turned(graph: GraphBuilder, tensor: Tensor) -> Tensor:
 
 
 def squared_lengths(graph: GraphBuilder, tensor: Tensor) -> Tensor:
-    """Squared L2 norm of each row of [B, n], [B]; ONNX Runtime's ReduceSumSquare takes three times as long."""
-    return graph.op("ReduceSum", graph.op("Mul", tensor, tensor), graph.constant([1], np.int64), keepdims=0)
+    """Squared L2 norm of each example's [B, ...], [B]; ONNX Runtime's ReduceSumSquare takes three times as long.
+
+    A float32 sum of millions of terms may fall short by a percent, so many are added in two stages.
+    """
+    squares = rows(graph, graph.op("Mul", tensor, tensor))
+    if (size := squares.shape[1]) > _LONGEST_SUM and (parts := _divisor(size)) > 1:
+        in_parts = reshape(graph, squares, (squares.shape[0], parts, size // parts))
+        squares = graph.op("ReduceSum", in_parts, graph.constant([2], np.int64), keepdims=0)
+    return total(graph, squares)
+
+
+def _divisor(size: int) -> int:
+    """The divisor next to the square root, from below."""
+    return next(number for number in range(isqrt(size), 0, -1) if size % number == 0)

@@ -58,3 +58,13 @@ def test_the_last_line_is_one_json_object_and_the_table_goes_to_standard_error(t
     assert kept == plain
     assert "1.25" in captured.err
     assert "times_ms" not in captured.err
+    assert "missed" not in captured.err
+
+
+def test_missed_bars_are_told_on_standard_error(capsys):
+    bars = [Bar("small [MiB]", 1.5004, 1.5, met=False), Bar("quick", 3.0, 2.0, met=True), Bar("many", 4, 5, met=False)]
+    print_result(Result("demo", {}, {}, [], bars), ["name"])
+    captured = capsys.readouterr()
+    told = [line for line in captured.err.splitlines() if "missed" in line]
+    assert told == ["missed: small [MiB]: 1.5004, bar 1.5", "missed: many: 4, bar 5"]
+    assert [bar["met"] for bar in json.loads(captured.out)["bars"]] == [False, True, False]

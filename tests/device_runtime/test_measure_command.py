@@ -1,12 +1,17 @@
+import hashlib
 import json
+from dataclasses import replace
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 from device_runtime.command_line import PROGRAM
 from device_runtime.console import build_app, run_program
 from device_runtime.measure_command import read_link
+from device_runtime.measurement_pack import MANIFEST, PackManifest, graph_file
 from profiles.catalogue import load_profile
+from profiles.records import decode_record, encode_record
 
 
 def measure(*arguments: object) -> str:
@@ -37,6 +42,23 @@ def test_a_folder_that_is_no_pack_is_wrong_usage(tmp_path, capsys):
         run_program(PROGRAM, ["measure", "-o", str(tmp_path / "p.json"), "--pack", str(tmp_path)])
     assert left.value.code == 2
     assert "name the folder of a measurement pack" in capsys.readouterr().err
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_a_pack_with_a_graph_that_reads_files_is_wrong_usage(tmp_path, tiny_pack, capsys):
+    folder = tiny_pack(tmp_path / "pack")
+    manifest = decode_record(PackManifest, (folder / MANIFEST).read_bytes())
+    model = onnx.load(folder / graph_file(manifest.entries[0].sha256))
+    tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    graph = model.SerializeToString()
+    entry = replace(manifest.entries[0], sha256=hashlib.sha256(graph).hexdigest())
+    (folder / graph_file(entry.sha256)).write_bytes(graph)
+    (folder / MANIFEST).write_bytes(encode_record(replace(manifest, entries=(entry, *manifest.entries[1:]))))
+    with pytest.raises(SystemExit) as left:
+        run_program(PROGRAM, ["measure", "-o", str(tmp_path / "p.json"), "--pack", str(folder)])
+    assert left.value.code == 2
+    assert f"graph {entry.sha256}" in capsys.readouterr().err.replace("\n", "")
     assert not (tmp_path / "p.json").exists()
 
 

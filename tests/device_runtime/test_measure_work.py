@@ -1,6 +1,8 @@
 import hashlib
 import itertools
+from dataclasses import replace
 
+import onnx
 import onnxruntime
 import pytest
 
@@ -9,7 +11,7 @@ from device_runtime.ledger import Ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.measure import FULL, QUICK
 from device_runtime.measure_work import load_pack, measure_assignment, plan_of
-from device_runtime.measurement_pack import PackError, read_pack
+from device_runtime.measurement_pack import PackError, PackManifest, read_pack
 from device_runtime.probe import Host
 from device_runtime.terms import MeasureTerms, TrainTerms
 from device_runtime.wire import Assignment
@@ -72,6 +74,36 @@ def test_a_manifest_of_something_else_is_refused():
     with pytest.raises(PackError, match="measurement pack 000000000000: PackManifest lacks") as refused:
         load_pack("0" * 64, lambda _: b"{}")
     assert abort_reason_of(refused.value) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("make_graph", "why"),
+    [(lambda graph: read_from(graph, "photo"), "refers to other files"), (lambda _: b"none", "is no protocol buffer")],
+    ids=["reads a file", "is none"],
+)
+def test_a_graph_that_could_read_files_of_the_device_is_refused_before_any_runs(
+    assignment, blobs, monkeypatch, make_graph, why
+):
+    manifest = decode_record(PackManifest, blobs[assignment.artifact_id])
+    last = manifest.entries[-1]
+    graph = make_graph(blobs[last.sha256])
+    sha256 = hashlib.sha256(graph).hexdigest()
+    data = encode_record(replace(manifest, entries=(*manifest.entries[:-1], replace(last, sha256=sha256))))
+    pack_id = hashlib.sha256(data).hexdigest()
+    opened = []
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, **options: opened.append(given))
+    with pytest.raises(PackError, match=f"graph {sha256} of measurement pack {pack_id[:12]} {why}") as refused:
+        measure(replace(assignment, artifact_id=pack_id), {**blobs, pack_id: data, sha256: graph})
+    assert (abort_reason_of(refused.value), opened) == ("refused", [])
+
+
+def read_from(graph, path):
+    """The graph with a tensor that lies in a file."""
+    model = onnx.load_from_string(graph)
+    tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=path)
+    return model.SerializeToString()
 
 
 def test_only_an_assignment_to_measure_is_measured(blobs):

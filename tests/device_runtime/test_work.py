@@ -3,16 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from device_runtime.accounting import Budget, BudgetExceededError, Release
 from device_runtime.artifact import ArtifactError, RuntimeTooOldError
+from device_runtime.examples.images import open_images
 from device_runtime.examples.memory import ArraySource
-from device_runtime.examples.source import SpecMismatchError
+from device_runtime.examples.source import SourceError, SpecMismatchError
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.private_random import PrivateRandom
-from device_runtime.specs import ExampleSpec
+from device_runtime.specs import ExampleSpec, Manifest
 from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
 from device_runtime.training import DivergedError, Examples, LoadedAssignment, TooFewExamplesError, evaluate, train
 from device_runtime.vectors import VectorError, read_vector, write_vector
@@ -28,7 +30,8 @@ from device_runtime.work import (
     release_of,
     timed_report,
 )
-from profiles.records import encode_record
+from profiles.records import decode_record, encode_record
+from tests.device_runtime.softmax_regression import write_softmax_regression
 
 KEY, RANDOM = b"k" * 32, PrivateRandom(bytes(32))
 START = np.linspace(-1, 1, 12, dtype=np.float32)
@@ -138,6 +141,86 @@ class TestPerform:
         assert len(read) == 5  # manifest, two graphs, parameters; then parameters
         first = sessions.open(make_assignment(ORDINARY).artifact_id, blobs.__getitem__)
         assert sessions.open(make_assignment(ORDINARY).artifact_id, None) is first
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def make_16_bit(path):
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
+
+
+def make_smaller(path):
+    Image.new("RGB", (3, 4)).save(path)
+
+
+class TestUnreadableExample:
+    """One image in thirty that is none any more."""
+
+    TERMS = (
+        replace(PRIVATE, privacy=PrivacyTerms("device", 1.0, 2.0)),
+        EvaluateTerms("validation", ("loss", "accuracy"), 4.0, PrivacyTerms("device", 1.0, 2.0)),
+    )
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 3), np.uint8)
+        for i, image in enumerate(pixels):
+            path = tmp_path / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path)
+        return tmp_path
+
+    @pytest.fixture
+    def prepare(self, folder, blobs, make_assignment):
+        """An assignment of these terms for these images, and what it works on."""
+
+        def prepare(terms):
+            source = open_images(folder)
+            manifest, *graphs = write_softmax_regression((3, 4, 4), 2, 4).values()
+            manifest = encode_record(replace(decode_record(Manifest, manifest), spec=source.spec))
+            contents = [manifest, *graphs, write_vector("parameters", np.linspace(-1, 1, 98, dtype=np.float32))]
+            ids = [hashlib.sha256(data).hexdigest() for data in contents]
+            blobs.update(zip(ids, contents, strict=True))
+            assignment = replace(make_assignment(terms), artifact_id=ids[0], parameters_sha256=ids[-1])
+            ledger = Ledger(LedgerMemory(), "source", BUDGET) if terms.privacy else None
+            return assignment, Holdings(source, KEY, ledger)
+
+        return prepare
+
+    @pytest.mark.parametrize("spoil", [cut_short, make_16_bit, make_smaller])
+    @pytest.mark.parametrize("terms", TERMS, ids=["train", "evaluate"])
+    def test_in_private_work_it_is_a_null_record(self, prepare, work, folder, spoil, terms):
+        assignment, holdings = prepare(terms)
+        intact, victim = work(assignment, holdings), self.victim(holdings, terms)
+        holdings.source.get = with_null(holdings.source.get, victim)
+        with_null_record = work(assignment, holdings)
+        spoil(folder / victim)
+        assignment, holdings = prepare(terms)
+        assert work(assignment, holdings) == with_null_record != intact
+        assert len(holdings.ledger.releases()) == 1
+
+    @pytest.mark.parametrize("terms", [ORDINARY, replace(TERMS[1], privacy=None)], ids=["train", "evaluate"])
+    def test_in_ordinary_work_it_is_named(self, prepare, work, folder, terms):
+        assignment, holdings = prepare(terms)
+        victim = self.victim(holdings, terms)
+        cut_short(folder / victim)
+        with pytest.raises(SourceError, match=f"{victim} cannot be decoded as JPEG or PNG"):
+            work(assignment, holdings)
+
+    @staticmethod
+    def victim(holdings, terms):
+        return split_ids(holdings.source, KEY)["train" if isinstance(terms, TrainTerms) else terms.split][1]
+
+
+def with_null(get, victim):
+    def get_with_null(ids):
+        x, y = get(ids)
+        x[list(ids).index(victim)] = np.nan
+        return x, y
+
+    return get_with_null
 
 
 class TestTrust:

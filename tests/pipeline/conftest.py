@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from device_runtime.accounting import Budget
@@ -88,7 +89,7 @@ def write_pack(folder: Path) -> Path:
     folder.mkdir()
     kernel, entries = Kernel("relu", (2, 8, 8), (2, 8, 8)), []
     for batch_size, direction in ((1, "forward"), (4, "evaluate"), (4, "gradient")):
-        data = f"{direction} for {batch_size}".encode()
+        data = onnx.ModelProto(doc_string=f"{direction} for {batch_size}").SerializeToString()
         entries.append(PackEntry(kernel, batch_size, direction, hashlib.sha256(data).hexdigest()))
         (folder / graph_file(entries[-1].sha256)).write_bytes(data)
     (folder / "manifest.json").write_bytes(encode_record(PackManifest(tuple(entries), 17, "1.14.0", {})))

@@ -8,10 +8,11 @@ from device_runtime.examples.source import (
     SpecMismatchError,
     SpecOverrides,
     check_spec,
+    get_or_null,
     given_test_ids,
     normalize,
 )
-from device_runtime.specs import ExampleSpec
+from device_runtime.specs import ExampleSpec, InputSpec
 
 SPEC = ExampleSpec((2, 1, 1), ("a", "b"), colour="none", scale=0.5, mean=(1.0, 2.0), deviation=(0.5, 4.0))
 
@@ -35,6 +36,44 @@ def test_overrides_replace_what_was_said_and_nothing_else():
     spec = SpecOverrides(scale=2.0, colour="grey", resize=(4, 4)).apply(SPEC)
     assert (spec.scale, spec.colour, spec.resize) == (2.0, "grey", (4, 4))
     assert (spec.mean, spec.labels, spec.shape) == (SPEC.mean, SPEC.labels, SPEC.shape)
+
+
+SEVERAL = (InputSpec("ids", (2,), "int64"), InputSpec("scale", ()))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ExampleSpec((2,), ("a", "b")),
+        ExampleSpec((2,), ("a", "b"), dtype="int64"),
+        ExampleSpec((), ("u", "v", "w"), inputs=SEVERAL, target="values"),
+    ],
+    ids=["numbers", "ids", "several inputs and values"],
+)
+@pytest.mark.parametrize("bad", ["raises", "has another shape", "is of another type"])
+def test_what_cannot_be_read_is_a_row_that_no_network_takes_beside_the_others(spec, bad):
+    y = np.ones(4, np.int64) if spec.target == "class" else np.ones((4, 3), np.float32)
+    whole = ArraySource(np.ones(4, spec.row_dtype()), y, spec)
+
+    class Damaged:
+        def __init__(self):
+            self.spec, self.ids = spec, whole.ids
+
+        def get(self, ids):
+            x, y = whole.get(ids)
+            if "2" not in ids:
+                return x, y
+            if bad == "raises" or len(ids) > 1:
+                raise OverflowError("of a decoder, no error of ours")
+            return (x[:, None], y) if bad == "has another shape" else (x, y.astype(np.int32))
+
+    x, y = get_or_null(Damaged(), ["3", "2", "0"])
+    expected_x, expected_y = whole.get(["3", "0"])
+    np.testing.assert_array_equal(x[[0, 2]], expected_x)
+    np.testing.assert_array_equal(y[[0, 2]], expected_y)
+    assert (x.dtype, y.dtype, len(x)) == (expected_x.dtype, expected_y.dtype, 3)
+    assert y[1] == -1 if spec.target == "class" else np.isnan(y[1]).all()
+    np.testing.assert_array_equal(get_or_null(whole, ["1"])[0], whole.get(["1"])[0])
 
 
 def test_a_clients_share_is_a_source_of_its_own_in_the_sources_order():

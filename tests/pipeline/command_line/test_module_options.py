@@ -105,6 +105,22 @@ def test_the_summary_tells_forms_frozen_values_and_what_is_not_trained_by_the_lo
         assert told in out
 
 
+def test_an_input_alone_may_have_forwards_name(nets):
+    run(
+        "--module",
+        f"{nets}:make_net",
+        "--input",
+        "input=3x5x5",
+        "--classes",
+        "4",
+        "--batch-size",
+        "2",
+        "-o",
+        "artifact",
+    )
+    assert read_artifact(Path("artifact")).manifest.spec.shape == (3, 5, 5)
+
+
 def test_the_seed_draws_the_factorys_values_and_is_no_part_of_the_artifact(nets):
     ids, vectors = set(), []
     for seed in (0, 1):
@@ -185,6 +201,10 @@ def test_frozen_batch_normalisation_is_folded(nets):
         (
             ["{nets}:make_net", "--input", "a=3x5x5", "--input", "b=4", "--classes", "4"],
             "forward has no input 'a': it takes input",
+        ),
+        (
+            ["{nets}:make_net", "--input", "image=3x5x5", "--classes", "4"],
+            "forward has no input 'image': it takes input",
         ),
         (["{nets}:make_broken", *IMAGES], "make_broken fails: ValueError: no weights here (at networks_"),
         (["{nets}:make_net", *IMAGES, "--segment", "head"], "--segment must be NAME=PATTERN"),

@@ -190,7 +190,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [REQUEST.architecture_id()]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "gradient.onnx", "evaluate.onnx"])
+@pytest.mark.parametrize("name", ["manifest.json", pytest.param("gradient.onnx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"{}"), Path.unlink], ids=["altered", "missing"])
 def test_a_damaged_cache_entry_is_compiled_again(folder, tmp_path, name, damage):
     entry = tmp_path / REQUEST.architecture_id()

@@ -132,6 +132,7 @@ print(compile_artifact(Net(), inputs, 70, Path(sys.argv[1]), **options).manifest
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_another_hash_seed_gives_the_same_bytes(tmp_path, monkeypatch, capsys):
     (tmp_path / "script.py").write_text(COMPILE)
     done = subprocess.run(
@@ -283,3 +284,15 @@ def test_arrays_names_of_losses_and_folders_as_text_are_taken(artifact, tmp_path
     options = {"batch_size": 3, "loss": "cross_entropy"}
     again = compile_artifact(make_net(), IMAGE.numpy(), 4, str(tmp_path / "artifact"), **options)
     assert again.artifact_id == artifact.artifact_id
+
+
+class AsksForTheType(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * (2 if isinstance(self[0], nn.Dropout) else 1)
+
+
+def test_a_module_that_is_another_one_once_prepared_leaves_no_artifact(tmp_path):
+    module = AsksForTheType(nn.Dropout().eval(), nn.Linear(3, 2))
+    with pytest.raises(CompileError, match="prepared for compiling differs from yours"):
+        compile_artifact(module, torch.zeros(3), 2, tmp_path / "artifact", batch_size=2)
+    assert not (tmp_path / "artifact").exists()

@@ -158,6 +158,24 @@ def test_an_example_of_padding_alone_is_left_out(tmp_path):
     assert read_certificate(tmp_path / "artifact").zero_inputs == extremes.LEFT_OUT
 
 
+class Root(nn.Module):
+    """A length without a small number under its root."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        scaled = x * self.scale
+        return self.head(torch.sqrt(scaled * scaled))
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_root_that_has_no_gradient_at_zero_leaves_examples_of_zeros_out(tmp_path):
+    compile_artifact(Root(), torch.zeros(4), 3, tmp_path / "artifact", batch_size=4)
+    assert read_certificate(tmp_path / "artifact").zero_inputs == extremes.LEFT_OUT
+
+
 @pytest.mark.usefixtures("unmeasured")
 def test_a_step_that_overflows_is_refused_though_a_session_would_hide_it(folder, monkeypatch):
     monkeypatch.setattr(extremes, "EXTREME_SCALE", 1e30)

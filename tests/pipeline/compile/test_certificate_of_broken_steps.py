@@ -52,15 +52,22 @@ def break_rule(monkeypatch, op_type: str, output: int, change) -> list:
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
-def test_a_wrong_loss_is_found(tmp_path, monkeypatch, loss):
-    right = losses._TERMS[loss]
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ("losses", 1.001, r"loss error is 0\.001, above 0\.0001"),
+        ("metric", 0.999, r"metric error is 0\.00\d+, above 0\.0001"),
+    ],
+)
+def test_a_wrong_loss_or_metric_is_found(tmp_path, monkeypatch, loss, broken):
+    right, (term, factor, error) = losses._TERMS[loss], broken
 
     def wrong(graph, logits, y, smoothing):
         terms = right(graph, logits, y, smoothing)
-        return replace(terms, losses=scaled(graph, terms.losses, 1.001))
+        return replace(terms, **{term: scaled(graph, getattr(terms, term), factor)})
 
     monkeypatch.setitem(losses._TERMS, loss, wrong)
-    with pytest.raises(CertificateError, match=r"the compiled step's loss error is 0\.001, above 0\.0001"):
+    with pytest.raises(CertificateError, match=f"the compiled step's {error}"):
         compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
 
 
@@ -115,20 +122,6 @@ def test_a_gradient_that_comes_from_nowhere_is_found_in_a_segment_that_has_none(
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("loss", ["cross_entropy", "bce_with_logits", "mse"])
-def test_a_wrong_metric_is_found(tmp_path, monkeypatch, loss):
-    right = losses._TERMS[loss]
-
-    def wrong(graph, logits, y, smoothing):
-        terms = right(graph, logits, y, smoothing)
-        return replace(terms, metric=scaled(graph, terms.metric, 0.999))
-
-    monkeypatch.setitem(losses._TERMS, loss, wrong)
-    with pytest.raises(CertificateError, match=r"the compiled step's metric error is 0\.00\d+, above 0\.0001"):
-        compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4, loss=Loss(loss))
-
-
-@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("layer", ["stem", "body.0", "head"])
 def test_a_wrong_forward_blames_the_layer_itself(tmp_path, monkeypatch, layer):
     def change(graph, node, tensor):
@@ -147,6 +140,33 @@ def test_a_wrong_forward_blames_the_layer_itself(tmp_path, monkeypatch, layer):
         break_rule(monkeypatch, op_type, 0, change)
     with pytest.raises(CertificateError, match=rf"the output of '{layer}' is the first in forward that differs"):
         compile_artifact(Three(), torch.zeros(1, 6, 6), 3, tmp_path / "artifact", batch_size=3)
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("factor", [-5.0, 0.97])
+@pytest.mark.parametrize("gate", [0.0, 1e-6, 1e-3])
+def test_a_wrong_gradient_behind_a_nearly_closed_gate_is_found(tmp_path, monkeypatch, gate, factor):
+    class LayerScale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.gamma = nn.Parameter(torch.full((8,), gate))
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x + self.gamma * torch.tanh(self.block(x)))
+
+    right = graphs._shares
+
+    def wrong(graph, raw, layout, known):
+        shares = right(graph, raw, layout, known)
+        shares["block.weight"] = Materialised(scaled(graph, shares["block.weight"].per_example(graph), factor))
+        return shares
+
+    monkeypatch.setattr(graphs, "_shares", wrong)
+    torch.manual_seed(0)
+    with pytest.raises(CertificateError, match=r"gradient of 'block\.weight' differs"):
+        compile_artifact(LayerScale(), torch.zeros(6), 3, tmp_path / "artifact", batch_size=4)
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -311,6 +331,20 @@ def test_a_missing_clip_is_found_by_the_comparison_and_by_removing_an_example(tm
     monkeypatch.setattr(cases, "_complaint", lambda _: None)
     with pytest.raises(CertificateError, match=r"the compiled step's (replacement|removal) error is"):
         compile_broken(tmp_path)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_clip_that_fails_far_from_zero_alone_is_found(tmp_path, monkeypatch):
+    right = graphs._clip_factors
+
+    def wrong(graph, norms, max_grad_norm):
+        is_far = graph.op("Greater", norms, graph.constant(50.0, np.float32))
+        factors = right(graph, norms, max_grad_norm)
+        return graph.op("Where", is_far, scaled(graph, factors, 1.01), factors)
+
+    monkeypatch.setattr(graphs, "_clip_factors", wrong)
+    with pytest.raises(CertificateError, match="one example alone, far from zero, gives a sum of norm"):
+        compile_artifact(nn.Linear(3, 2), torch.zeros(3), 2, tmp_path / "artifact", batch_size=4)
 
 
 @pytest.mark.usefixtures("unmeasured")

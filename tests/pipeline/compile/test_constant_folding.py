@@ -3,6 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pipeline.compile.builder import CompileError
 from pipeline.compile.constant_folding import fold_constants
 
 
@@ -63,3 +64,14 @@ def test_what_would_fill_the_file_stays():
         "ReduceSum",
         "Add",
     ]
+
+
+def test_what_cannot_be_computed_is_told_with_its_layer():
+    nodes = [
+        number("values", [1.0, 2.0]),
+        number("axis", [0]),
+        helper.make_node("CumSum", ["values", "axis"], ["sums"], "/head/CumSum"),
+        helper.make_node("Identity", ["sums"], ["y"]),
+    ]
+    with pytest.raises(CompileError, match=r"layer 'head' \(CumSum\) .*rank-0.*; replace that layer"):
+        fold_constants(model(nodes))

@@ -138,9 +138,16 @@ def test_the_shares_are_written_out_as_the_shapes_ask(name, slices, products):
     assert {kind: nodes.count(kind) for kind in ("MatMul", "Mul", "ReduceSum", "Conv") if kind in nodes} == products
 
 
-@pytest.mark.parametrize("name", ["pointwise, few positions", "few positions", "one position"])
-def test_over_few_positions_they_are_never_written_out(name):
+@pytest.mark.parametrize("name", ["pointwise, few positions", "few positions"])
+def test_over_few_positions_they_are_one_product(name):
     graph = GraphBuilder()
+    shares = shares_of(CASES[name], graph)
+    nodes = [node.op_type for node in graph.to_model({"o": shares.per_example(graph)}, "test").graph.node]
+    assert (nodes.count("MatMul"), nodes.count("Mul")) == (1, 0)
+
+
+def test_over_one_position_they_are_never_written_out():
+    name, graph = "one position", GraphBuilder()
     shares = shares_of(CASES[name], graph)
     assert shares.form == "ghost norm"
     outputs = {

@@ -55,16 +55,22 @@ def test_huge_inputs_have_to_be_finite():
 
 @pytest.mark.parametrize("norms", [lambda x, _: size(x, 1), lambda x, _: np.where(size(x, 1) == 0, np.nan, 0)])
 def test_masked_examples_have_to_be_exact_zeros_whatever_they_hold(norms):
-    check_all_masked(Step(size), BATCH)
+    check_all_masked(Step(size), BATCH, FINITE)
     with pytest.raises(CertificateError, match="norms are not exactly zero when all examples are masked"):
-        check_all_masked(Step(norms), BATCH)
+        check_all_masked(Step(norms), BATCH, FINITE)
+
+
+def test_masked_zeros_decide_nothing_where_zeros_are_left_out():
+    check_all_masked(Step(lambda x, _: np.where(size(x, 1) == 0, np.nan, 0)), BATCH, LEFT_OUT)
+    with pytest.raises(CertificateError, match="norms are not exactly zero"):
+        check_all_masked(Step(lambda x, _: size(x, 1)), BATCH, LEFT_OUT)
 
 
 def test_zeros_are_finite_or_left_out_where_torch_is_not_finite_either():
     assert check_zeros(Step(size), Torch(1.0), BATCH) == FINITE
     assert check_zeros(Step(one_over), Torch(1e30), BATCH) == LEFT_OUT
     assert check_zeros(Step(one_over), Torch(np.nan), BATCH) == LEFT_OUT
-    with pytest.raises(CertificateError, match="not finite on inputs of zeros, where torch in float32 is"):
+    with pytest.raises(CertificateError, match=r"not finite on inputs of zeros, where torch in float32 is; .* a root"):
         check_zeros(Step(one_over), Torch(1e18), BATCH)
 
 
@@ -116,6 +122,8 @@ class Clipping:
     [
         lambda x: 1 - 2e-4 * np.isclose(x, 101).all(1),  # of ones, moved by 100
         lambda x: 1 - 2e-4 * (np.abs(x).max(1) > 5e3),
+        lambda x: 1 - 2e-4 * (np.isclose(x, 162, atol=0.1) & (x != 162)).all(1),  # nearly constant
+        lambda x: 1 - 2e-4 * (x == np.float32(162) / np.float32(255)).all(1),  # flat pixels
         lambda x: 1 - (x[:, 0] != x[:, 1]),  # said to have no gradient
         lambda x: np.where(x[:, 0] == 1e4, np.nan, 1),
     ],

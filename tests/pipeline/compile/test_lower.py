@@ -1,11 +1,12 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from pipeline.compile.builder import CompileError, GraphBuilder
 from pipeline.compile.lower import layer_name, lower
 from pipeline.compile.rules_elementwise import RULES
+from pipeline.compile.rules_products import RULES as PRODUCTS
 from pipeline.compile.values import Plain
 
 
@@ -80,3 +81,20 @@ def test_initializers_are_constants_unless_they_are_known():
     parameter = Plain(graph.input("c", ()), is_batched=False)
     (y,) = lower(model(nodes, [constant]), RULES, graph, {**known(graph), "c": parameter}, ["y"])
     assert len(graph.to_model({"y": y.tensor}, "test").graph.initializer) == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "known_by"),
+    [
+        (helper.make_node("Add", ["x", "p"], ["y"], "/head/Add"), "numpy"),
+        (helper.make_node("Gemm", ["x", "p"], ["y"], "/head/Gemm"), "shape inference"),
+        (helper.make_node("CumSum", ["p", "p"], ["y"], "/head/CumSum"), "the reference"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.op_type,
+)
+def test_what_a_library_says_of_wrong_shapes_is_told_with_the_layer(node, known_by):
+    graph = GraphBuilder()
+    initializers = [numpy_helper.from_array(np.ones((4, 5), np.float32), "p")]
+    with pytest.raises(CompileError, match=rf"layer 'head' \({node.op_type}\) .+; replace that layer") as caught:
+        lower(model([node], initializers), {**RULES, **PRODUCTS}, graph, known(graph), ["y"])
+    assert caught.value.__cause__ is not None, known_by

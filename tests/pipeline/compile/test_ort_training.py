@@ -95,6 +95,27 @@ def test_a_step_on_several_inputs_is_torchs_with_every_loss(tmp_path, name):
         np.testing.assert_allclose(after[f"{part}.weight"].reshape(moved.shape), moved, atol=1e-6)
 
 
+class Half(nn.Module):
+    """Of two parts of the hidden values, one is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 6), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x).split([2, 4], 1)[1])
+
+
+def test_a_part_of_a_split_that_nobody_uses_takes_no_step(tmp_path):
+    torch.manual_seed(0)
+    module, x, y = Half(), torch.rand(4, 3), torch.tensor([0, 1, 1, 0])
+    assert write_ort_training(module, {"x": x}, Loss(), tmp_path / "classic") == WRITTEN
+    _, after = classic_step(tmp_path / "classic", x.numpy(), y.numpy())
+    nn.functional.cross_entropy(module(x), y).backward()
+    moved = (module.body.weight - LEARNING_RATE * module.body.weight.grad).detach().numpy()
+    np.testing.assert_allclose(after["body.weight"].reshape(moved.shape), moved, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("module", "loss", "reason"),
     [

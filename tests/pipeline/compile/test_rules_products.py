@@ -14,6 +14,7 @@ from pipeline.compile.rules_products import RULES
 from pipeline.compile.values import CouplingError, Moved, Outer, Place, Plain
 from tests.pipeline.compile.nets import Net
 
+torch.manual_seed(0)  # parameters in the tables below are drawn as they are read
 SIZE = st.integers(1, 5)
 BATCH = st.sampled_from([1, 2, 4])
 
@@ -166,9 +167,9 @@ def test_products_and_shared_parameters_differentiate_as_in_torch(check_step, ba
 
 
 def test_each_layers_form_is_chosen_from_its_static_shapes(forms_of):
-    net = Net(lambda self, x: self.narrow(self.wide(x).relu()).mean(1), wide=nn.Linear(16, 64), narrow=nn.Linear(64, 3))
+    net = Net(lambda self, x: self.narrow(self.wide(x).relu().mean(1)), wide=nn.Linear(16, 64), narrow=nn.Linear(64, 3))
     forms = forms_of(net, (2, 8, 16))
-    assert (forms["wide.weight"], forms["narrow.weight"]) == ("ghost norm", "materialised")
+    assert (forms["wide.weight"], forms["narrow.weight"]) == ("materialised", "ghost norm")
 
 
 @pytest.fixture

@@ -22,6 +22,10 @@ class Cut(nn.Module):
         return self.classifier(self.function(x * self.weight).flatten(1))
 
 
+def gated(gate, x):
+    return (gate[..., :1] > 0) * x
+
+
 @settings(max_examples=20)
 @given(st.data())
 def test_any_slice_is_torchs(check_step, data):
@@ -41,6 +45,9 @@ def test_any_slice_is_torchs(check_step, data):
         pytest.param(lambda x: torch.cat(x.split([1, 3], 1)[::-1], 1) * x, id="split"),
         pytest.param(lambda x: x.chunk(2, 1)[1] * x[:, :2], id="one chunk of two"),
         pytest.param(lambda x: torch.stack(x.unbind(1)[::-1], 1) * x, id="unbind"),
+        pytest.param(lambda x: x.split(3, 1)[1], id="one part of a split"),
+        pytest.param(lambda x: x.unbind(1)[2] * x.unbind(1)[0], id="two of four"),
+        pytest.param(lambda x: gated(*x.split([2, 3], 2)), id="no gradient of one"),
         pytest.param(lambda x: nn.functional.pad(x, (1, 2, 0, 1), value=3.0), id="pad"),
         pytest.param(lambda x: nn.functional.pad(x, (-1, 2, 1, -2)), id="pad and crop"),
         pytest.param(lambda x: x.repeat(1, 2, 3), id="repeat"),
@@ -58,7 +65,7 @@ def test_cutting_padding_and_repeating_are_torchs(check_step, function, batch):
 
 
 class Halves(nn.Module):
-    """A parameter that is cut and padded before it is used."""
+    """A parameter that is cut, split and padded before it is used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +73,8 @@ class Halves(nn.Module):
         self.classifier = nn.Linear(4, 3)
 
     def forward(self, x):
-        return self.classifier(x * self.weight[::2].sum(0) * nn.functional.pad(self.weight[1, 1:], (1, 0)))
+        scale = self.weight[::2].sum(0) * self.weight.split(4, 0)[1].sum(0)
+        return self.classifier(x * scale * nn.functional.pad(self.weight[1, 1:], (1, 0)))
 
 
 @pytest.mark.parametrize("batch", [1, 3])

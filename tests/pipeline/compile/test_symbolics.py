@@ -74,6 +74,15 @@ class _Function(nn.Module):
         (lambda x: nn.functional.adaptive_max_pool2d(x, 2), r"pools \[3, 3\] to \[2, 2\]; use sizes that divide"),
         (lambda x: x.clamp(x.mean(), x.max()), r"\(clamp\) clamps by bounds that are computed; use torch.minimum"),
         (lambda x: nn.functional.pad(x, (-1, -2, 0, 0)), r"\(\w+\) leaves nothing of \[2, 4, 3, 3\]; cut off less"),
+        (
+            lambda x: nn.functional.softplus(x, 1.0, 5.0),
+            r"\(softplus\) is linear from threshold=5 on.*; leave threshold",
+        ),
+        (lambda x: nn.functional.softplus(x, 0.0), r"\(softplus\) divides by beta=0; give another beta"),
+        (
+            lambda x: nn.functional.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True),
+            r"\(scaled_dot_product_attention\) shares heads .*; repeat the heads of key and value",
+        ),
         (lambda x: x.norm(p=3, dim=1), r"\(linalg_vector_norm\) is a norm of order 3.0; use order 1 or 2"),
         (
             lambda x: nn.functional.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"),
@@ -88,6 +97,21 @@ class _Function(nn.Module):
 def test_what_cannot_be_exported_is_refused_by_the_layers_path(function, message):
     with pytest.raises(CompileError, match=rf"layer 'outer.1' .*{message}"):
         export_forward(Inside(function), {"x": torch.zeros(2, 4, 3, 3)})
+
+
+def test_what_forward_itself_calls_is_refused_as_forwards():
+    with pytest.raises(CompileError, match=r"layer 'forward' \(softplus\)"):
+        export_forward(_Function(lambda x: nn.functional.softplus(x, 1.0, 5.0)), {"x": torch.zeros(2, 3)})
+
+
+def test_attention_that_shares_heads_is_compiled_with_the_heads_repeated(check_step):
+    def attend(x):
+        shared = x.narrow(1, 0, 2).unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(1, 2)
+        return nn.functional.scaled_dot_product_attention(x, shared, shared)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), _Function(attend), nn.Flatten(), nn.Linear(4 * 5 * 3, 3))
+    check_step(net, (2, 4, 5, 3), 3)
 
 
 @pytest.mark.parametrize(
