@@ -54,6 +54,7 @@ TABLE = {
     "pipeline": Row(
         own=frozenset({"profiles", "search", "device_runtime"}),
         libraries=frozenset(CLIENT_LIBRARIES | SERVER_LIBRARIES),
+        libraries_by_file=(("*ray*.py", "ray"),),
     ),
 }
 

@@ -12,20 +12,23 @@ from device_runtime.terms import Split
 from device_runtime.training import Examples
 from pipeline.fleet.workers import FleetData, split_key
 
+MOST_SESSIONS = 16  # of networks whose trials may go on side by side
+
 
 @dataclass
 class PooledExamples:
-    """All clients' examples by split, read once."""
+    """All clients' examples by split, read once; the sessions of the last networks stay open."""
 
     data: FleetData
     source: DataSet
     rotation: int
     _splits: dict[Split, Examples] = field(default_factory=dict)
+    _sessions: dict[str, StepSession] = field(default_factory=dict)
 
     def accuracy(self, artifact: Artifact, parameters: Vector, split: Split) -> float:
         """Share of right examples of all clients' split."""
         examples = self.examples(split)
-        _, metrics = StepSession(artifact).evaluate(parameters, examples.x, examples.y)
+        _, metrics = self._session(artifact).evaluate(parameters, examples.x, examples.y)
         return float(metrics[:, artifact.manifest.metrics.index("accuracy")].mean())
 
     def examples(self, split: Split) -> Examples:
@@ -41,3 +44,11 @@ class PooledExamples:
         key = split_key(self.data.seed)
         sources = (ClientSource(self.source, share) for share in self.data.shares)
         return tuple(Examples(*source.get(split_ids(source, key, self.rotation)[split])) for source in sources)
+
+    def _session(self, artifact: Artifact) -> StepSession:
+        """Opening one takes longer than all it computes here, and trials side by side take turns."""
+        session = self._sessions.pop(artifact.artifact_id, None) or StepSession(artifact)
+        self._sessions[artifact.artifact_id] = session
+        if len(self._sessions) > MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        return session
