@@ -78,6 +78,7 @@ class SpaceSection(Section):
         depths: Blocks in a stage.
         kernels: Odd side of a square kernel, pixels.
         strides: Pixels between positions, of a stage's first block.
+        stem_strides: Likewise of the first convolution; as `strides` where left out.
         expansions: Inner channels of `inverted` blocks per input channel.
         max_stages: Most stages after the stem; 0 leaves stem and head.
     """
@@ -89,6 +90,7 @@ class SpaceSection(Section):
     strides: Options[PositiveInt]
     heads: Options[HeadKind]
     max_stages: Annotated[int, Field(ge=0)]
+    stem_strides: Options[PositiveInt] | None = None
     expansions: Options[PositiveInt] = (1,)
     normalizations: Options[Normalization] = ("none",)
     activations: Options[Activation] = ("relu",)

@@ -34,7 +34,7 @@ def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
     return SearchSpace(
         input_shape=(channels, height, width),
         num_classes=len(spec.labels),
-        stem=StemOptions(space.widths, space.kernels, space.strides),
+        stem=StemOptions(space.widths, space.kernels, space.stem_strides or space.strides),
         stages=StageOptions(space.kinds, space.widths, space.depths, space.kernels, space.strides, space.expansions),
         hyper_parameters=HyperParameterOptions(
             learning_rate=training.learning_rate,
