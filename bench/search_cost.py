@@ -1,4 +1,4 @@
-"""What a search costs its clients: FedNAS and each of its optimisations alone, beside the straightforward search.
+"""What a search costs its clients, and what it finds: FedNAS, its optimisations alone, ours, and the controls.
 
 All on digits with 30 emulated clients, under settings that were fixed before (`bench/search_cost.toml`). Costs are read
 from the cost ledger: client-seconds of the profile and bytes both ways, scoring included. Accuracies are the emulator's
@@ -6,12 +6,14 @@ over all test splits after the same final training. `rounds` decides how long th
 its candidates: the smallest of 5, 10, 20 rounds after which twice as many swap at most one pair of the candidates' mean
 scores over five seeds set apart.
 
-Rows are kept in --work, one line a method and seed: what was stopped goes on from there.
+Rows are kept in --work, one line a method and seed: what was stopped goes on from there. The first methods have 20
+paired seeds; the rest, which no claim rests on, have fewer.
 """
 
 import argparse
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -19,41 +21,77 @@ from typing import Any
 
 from scipy import stats
 
-from bench.measuring import Bar, new_result, print_result
+from bench.measuring import Bar, Result, new_result, print_result
 from bench.search_runs import Row, Task, run_tasks, with_search
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
-PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
+PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
 SEEDS, APART = range(20), range(1000, 1005)
 ROUNDS, MOST_ROUNDS = (5, 10, 20), 40
 GROUPS, PRETRAIN, KEEP, TRAIN = 10, 2, 3, 5
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
-POINT = 0.01  # of accuracy
 NUM_CLIENTS, REFERENCE = 30, "straightforward"
 LIMIT, LIMIT_OF_A_STEP = "latency_ms = 0.9077", "latency_ms = 2.7232"  # 30% and 90% of the largest network's
+LIMIT_OF_UNIFORM = "latency_ms = 0.7502"  # what uniform width needs, whose widths are rounded
 ROUNDS_RULE = {"algorithm": "fednas", "groups": 1, "pretrain_rounds": MOST_ROUNDS, "rounds": 0}
 COSTS = ("client_rounds", "client_seconds", "bytes")
+ONE_CLIENT = {
+    'partition = "dirichlet"\nalpha = 0.5\nclients = 30': 'partition = "iid"\nclients = 1',
+    "cohort_size = 30\nmin_reports = 20": "cohort_size = 1\nmin_reports = 1",
+}
+IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
+OURS = {"algorithm": "nested_race"}
+ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
 
 
-def methods(full: int) -> dict[str, dict[str, Any]]:
-    """Table [search] of each method.
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        search: Table [search].
+        num_seeds: The first so many seeds.
+        settings: What stands in the run file, and what stands there instead.
+    """
+
+    name: str
+    search: dict[str, Any]
+    num_seeds: int = len(SEEDS)
+    settings: dict[str, str] | None = None
+
+
+def methods(full: int) -> tuple[Method, ...]:
+    """All methods, those with claims first.
 
     Args:
         full: R_full, rounds of a candidate of the straightforward search.
     """
+    as_published = _fednas(GROUPS, PRETRAIN, KEEP, TRAIN)
+    netadapt = _fednas(1, PRETRAIN + TRAIN, None, 0, choose="accuracy")
+    drawn = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}
+    return (
+        Method("fednas", as_published),
+        Method("nested_race", OURS),
+        Method("uniform width", {"algorithm": "uniform_width"}),
+        Method("nested_race at the latency of uniform width", OURS, settings={LIMIT: LIMIT_OF_UNIFORM}),
+        Method("random pruning", {"algorithm": "random_pruning"}),
+        Method(REFERENCE, _fednas(1, full, None, 0)),
+        Method("centralised netadapt", netadapt, 10, ONE_CLIENT),
+        Method("fednas, iid", as_published, 10, IID),
+        Method("parallel groups only", _fednas(GROUPS, full, None, 0), 5),
+        Method("early dropping only", _fednas(1, PRETRAIN, KEEP, full - PRETRAIN), 5),
+        Method("growing rounds only", _fednas(1, 1, None, full - 1, schedule="growing"), 5),
+        Method("adaptive rounds only", _fednas(1, 1, None, full - 1, schedule="adaptive"), 5),
+        Method("straightforward, as many rounds as fednas", _fednas(1, PRETRAIN + TRAIN, None, 0), 5),
+        Method("random search", {"algorithm": "random_search", **drawn}, 5, ALL_WIDTHS),
+        Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, 5, ALL_WIDTHS),
+        Method("nsga2", {"algorithm": "nsga2", **drawn, "population_size": 10}, 5, ALL_WIDTHS),
+    )
 
-    def fednas(groups: int, pretrain: int, keep: int | None, rounds: int, **more: Any) -> dict[str, Any]:
-        own = {"groups": groups, "pretrain_rounds": pretrain, "keep": keep, "rounds": rounds, **more}
-        return {"algorithm": "fednas", **{name: value for name, value in own.items() if value is not None}}
 
-    return {
-        REFERENCE: fednas(1, full, None, 0),
-        "straightforward, as many rounds as fednas": fednas(1, PRETRAIN + TRAIN, None, 0),
-        "fednas": fednas(GROUPS, PRETRAIN, KEEP, TRAIN),
-        "parallel groups only": fednas(GROUPS, full, None, 0),
-        "early dropping only": fednas(1, PRETRAIN, KEEP, full - PRETRAIN),
-        "growing rounds only": fednas(1, 1, None, full - 1, schedule="growing"),
-    }
+def _fednas(groups: int, pretrain: int, keep: int | None, rounds: int, **more: Any) -> dict[str, Any]:
+    own = {"groups": groups, "pretrain_rounds": pretrain, "keep": keep, "rounds": rounds, **more}
+    return {"algorithm": "fednas", **{name: value for name, value in own.items() if value is not None}}
 
 
 def swapped_pairs(before: Sequence[float], after: Sequence[float]) -> int:
@@ -97,6 +135,8 @@ def summary(name: str, rows: Sequence[Row]) -> Row:
         "method": name,
         "seeds": len(rows),
         "test_accuracy": round(statistics.mean(_accuracy(row) for row in rows), 4),
+        "deviation": round(statistics.stdev(_accuracy(row) for row in rows), 4) if len(rows) > 1 else None,
+        "latency_ms": round(statistics.mean(next(iter(row["models"][0]["latency_ms"].values())) for row in rows), 4),
         "client_rounds": statistics.mean(one["client_rounds"] for one in search),
         "client_seconds": round(statistics.mean(one["client_seconds"] for one in search), 1),
         "megabytes": round(statistics.mean(one["bytes"] for one in search) / 1e6, 1),
@@ -106,43 +146,109 @@ def summary(name: str, rows: Sequence[Row]) -> Row:
     }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside another on the seeds that both have.
+
+    Attributes:
+        accuracy: Difference of test accuracies, see `difference`.
+        search, both: How many times less the method costs, by cost, in its search and with final training: the
+            geometric mean over seeds; infinite where it costs nothing.
+    """
+
+    ours: str
+    other: str
+    pairs: tuple[tuple[Row, Row], ...]
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        return difference([_accuracy(a) for a, _ in self.pairs], [_accuracy(b) for _, b in self.pairs])
+
+    @property
+    def search(self) -> dict[str, float]:
+        return {key: _times_fewer(self.pairs, ("search",), key) for key in COSTS}
+
+    @property
+    def both(self) -> dict[str, float]:
+        return {key: _times_fewer(self.pairs, ("search", "final"), key) for key in COSTS}
+
+    def row(self) -> Row:
+        """For the table."""
+        own = {"method": f"{self.ours} against {self.other}", "seeds": len(self.pairs), "accuracy": self.accuracy}
+        times = {"times less in the search": self.search, "with final training": self.both}
+        return {**dict.fromkeys(COLUMNS), **own, **{name: _finite(value) for name, value in times.items()}}
+
+
 def compare(rows: dict[str, list[Row]], full: int) -> tuple[list[Row], list[Bar]]:
-    """Every method beside the straightforward search, on the seeds that both have."""
-    found, bars = [], []
-    for name, own in rows.items():
-        pairs = _paired(own, rows[REFERENCE])
-        if name == REFERENCE or len(pairs) < 2:
-            continue
-        accuracy = difference([_accuracy(a) for a, _ in pairs], [_accuracy(b) for _, b in pairs])
-        times = {key: _times_fewer(pairs, ("search",), key) for key in COSTS}
-        total = {key: _times_fewer(pairs, ("search", "final"), key) for key in COSTS}
-        row = {"method": f"{REFERENCE} over {name}", "seeds": len(pairs), "accuracy": accuracy}
-        found.append({**dict.fromkeys(COLUMNS), **row, "search": times, "search and final training": total})
-        if name == "fednas":
-            bars += _fednas_bars(accuracy, times, full, pairs)
-    return found, bars
+    """Every method beside the straightforward search, FedNAS and uniform width, and the bars."""
+    found = {
+        (name, other): Comparison(name, other, tuple(_paired(own, rows[other])))
+        for name, own in rows.items()
+        for other in (REFERENCE, "fednas", "uniform width", "centralised netadapt")
+        if other in rows and other != name
+    }
+    found = {names: one for names, one in found.items() if len(one.pairs) > 1}
+    bars = [bar for names, make in BARS.items() if names in found for bar in make(found[names], full)]
+    return [one.row() for one in found.values()], bars
+
+
+def _fednas_bars(one: Comparison, full: int) -> list[Bar]:
+    """At least 20 times less where R_full >= 10, else 0.9 of what counting gives; counted exactly in client-rounds."""
+    counted = statistics.geometric_mean(analytic_rounds(b) / analytic_rounds(a) for a, b in one.pairs)
+    bar = 20.0 if full >= 10 else 0.9 * counted
+    uncounted = sum(analytic_rounds(row) != row["search"]["client_rounds"] for pair in one.pairs for row in pair)
+    ledger = Bar("runs whose ledger is not the analytic count (at most)", uncounted, 0, uncounted == 0)
+    return [ledger, *_equal_accuracy(one), *_cheaper(one, bar)]
+
+
+def _ours_bars(one: Comparison, full: int) -> list[Bar]:  # noqa: ARG001
+    return [*_equal_accuracy(one), *_cheaper(one, 60.0 if one.other == REFERENCE else 3.0)]
+
+
+def _uniform_bars(one: Comparison, full: int) -> list[Bar]:  # noqa: ARG001
+    gap = one.accuracy["low"]
+    return [Bar(f"{one.ours} over {one.other}: lower end of the difference", gap, 0.0, gap > 0)]
+
+
+def _netadapt_bars(one: Comparison, full: int) -> list[Bar]:  # noqa: ARG001
+    least = -0.01 if one.ours.endswith("iid") else -0.02
+    gap = one.accuracy["mean"]
+    return [Bar(f"{one.ours} against {one.other}: mean difference", gap, least, gap >= least)]
+
+
+BARS = {
+    ("fednas", REFERENCE): _fednas_bars,
+    ("nested_race", REFERENCE): _ours_bars,
+    ("nested_race", "fednas"): _ours_bars,
+    ("nested_race at the latency of uniform width", "uniform width"): _uniform_bars,
+    ("fednas", "centralised netadapt"): _netadapt_bars,
+    ("fednas, iid", "centralised netadapt"): _netadapt_bars,
+}
+
+
+def _equal_accuracy(one: Comparison) -> list[Bar]:
+    bound, name = one.accuracy["bound"], f"{one.ours} against {one.other}"
+    return [
+        Bar(f"{name}: paired seeds", len(one.pairs), len(SEEDS), len(one.pairs) >= len(SEEDS)),
+        Bar(f"{name}: one-sided 95% bound of the difference", bound, -0.01, bound > -0.01),
+    ]
+
+
+def _cheaper(one: Comparison, bar: float) -> list[Bar]:
+    times = one.search
+    name = f"{one.ours} against {one.other}: times fewer"
+    return [Bar(f"{name} {key} in the search", times[key], bar, times[key] >= bar) for key in COSTS[1:]]
+
+
+def _finite(times: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if value < float("inf") else None for name, value in times.items()}
 
 
 def _times_fewer(pairs: Sequence[tuple[Row, Row]], phases: Sequence[str], key: str) -> float:
-    """Geometric mean over seeds of the reference's cost by the method's."""
-    return statistics.geometric_mean(
-        sum(b[phase][key] for phase in phases) / max(1e-9, sum(a[phase][key] for phase in phases)) for a, b in pairs
-    )
-
-
-def _fednas_bars(
-    accuracy: dict[str, float], times: dict[str, float], full: int, pairs: Sequence[tuple[Row, Row]]
-) -> list[Bar]:
-    """At least 20 times fewer where R_full >= 10, else 0.9 of what counting gives; counted exactly in client-rounds."""
-    counted = statistics.geometric_mean(analytic_rounds(b) / analytic_rounds(a) for a, b in pairs)
-    bar = 20.0 if full >= 10 else 0.9 * counted
-    uncounted = sum(analytic_rounds(row) != row["search"]["client_rounds"] for pair in pairs for row in pair)
-    return [
-        Bar("fednas: paired seeds", len(pairs), len(SEEDS), len(pairs) >= len(SEEDS)),
-        Bar("runs whose ledger is not the analytic count (at most)", uncounted, 0, uncounted == 0),
-        Bar("fednas: 95% bound of its accuracy's difference", accuracy["bound"], -POINT, accuracy["bound"] > -POINT),
-        *(Bar(f"fednas: times fewer {key} in the search", times[key], bar, times[key] >= bar) for key in COSTS[1:]),
-    ]
+    ours, others = ([sum(row[phase][key] for phase in phases) for row in side] for side in zip(*pairs, strict=True))
+    if not all(ours):
+        return float("inf")
+    return statistics.geometric_mean(b / a for a, b in zip(ours, others, strict=True)) if all(others) else 0.0
 
 
 def _paired(ours: Sequence[Row], others: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -158,9 +264,21 @@ def _total(row: Row, key: str) -> float:
     return float(row["search"][key] + row["final"][key])
 
 
-def _tasks(sections: dict[str, dict[str, Any]], seeds: Iterable[int], limit: str = LIMIT) -> list[Task]:
-    text = RUN_FILE.read_text(encoding="utf-8").replace(LIMIT, limit)
-    return [Task(name, seed, with_search(text, seed, section)) for seed in seeds for name, section in sections.items()]
+def tasks_of(chosen: Iterable[Method], seeds: Sequence[int]) -> list[Task]:
+    """The runs of methods, one method after the other.
+
+    Raises:
+        ValueError: A line that a method replaces is not in the run file.
+    """
+    tasks = []
+    for method in chosen:
+        text = RUN_FILE.read_text(encoding="utf-8")
+        for line, instead in (method.settings or {}).items():
+            if line not in text:
+                raise ValueError(f"{RUN_FILE.name} has no {line!r}, which {method.name} replaces")
+            text = text.replace(line, instead)
+        tasks += [Task(method.name, seed, with_search(text, seed, method.search)) for seed in seeds[: method.num_seeds]]
+    return tasks
 
 
 def main() -> None:
@@ -169,25 +287,32 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="only the first so many seeds")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, beside `rounds`")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     arguments = parser.parse_args()
     result = new_result("search_cost", PACKAGES)
+    _run(arguments, result)
+    print_result(result, COLUMNS, arguments.output)
+
+
+def _run(arguments: argparse.Namespace, result: Result) -> None:
     lines = arguments.work / "rows.jsonl"
 
     def run(tasks: list[Task]) -> list[Row]:
         return list(run_tasks(tasks, arguments.work, lines, arguments.processes))
 
     # The first step's candidates alone: with a limit that one step meets.
-    full, swaps = full_rounds(run(_tasks({"rounds": ROUNDS_RULE}, APART, LIMIT_OF_A_STEP)))
-    result.rows.append({**dict.fromkeys(COLUMNS), "method": "rounds", "R_full": full, "swapped pairs": swaps})
-    rows: dict[str, list[Row]] = {}
-    for row in run(_tasks(methods(full), SEEDS[: arguments.seeds])):
-        rows.setdefault(row["method"], []).append(row)
+    rule = Method("rounds", ROUNDS_RULE, len(APART), {LIMIT: LIMIT_OF_A_STEP})
+    full, swaps = full_rounds(run(tasks_of([rule], APART)))
+    result.rows.append({**dict.fromkeys(COLUMNS), "method": rule.name, "R_full": full, "swapped pairs": swaps})
+    chosen = [one for one in methods(full) if arguments.methods is None or one.name in arguments.methods]
+    rows: dict[str, list[Row]] = {one.name: [] for one in chosen}
+    for row in run(tasks_of(chosen, SEEDS[: arguments.seeds])):
+        rows[row["method"]].append(row)
     compared, bars = compare(rows, full)
-    result.rows.extend(summary(name, rows[name]) for name in methods(full))
+    result.rows.extend(summary(name, own) for name, own in rows.items() if own)
     result.rows.extend(compared)
     result.bars.extend(bars)
-    print_result(result, COLUMNS, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`handheld report`: what a finished run found and what it cost, as one page; or the cost alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from device_runtime.console import JsonOption, print_result
 
 if TYPE_CHECKING:
     from pipeline.report.costs import CostRow, Costs
+    from pipeline.report.savings import Saving
     from pipeline.run_result import RunResult
 
 EXAMPLE = "handheld report runs/digits"
@@ -25,7 +27,7 @@ def report(
         Path | None, typer.Option(help="Folder that `handheld ship` wrote; left out, RUN/bundle where it is there.")
     ] = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Tell what the clients paid, by phase, and write no page.")
+        bool, typer.Option("--cost", help="Tell what the clients paid, by phase and optimisation, and write no page.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -51,11 +53,14 @@ def report(
 
 def _tell_cost(folder: Path, json: bool) -> None:
     from pipeline.report.costs import costs_of  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.report.savings import savings_of  # noqa: PLC0415
     from pipeline.run_result import read_result  # noqa: PLC0415
 
     result = read_result(folder)
-    costs = costs_of(result)
-    print_result([*costs.stages, costs.total], json, _cost_table(result, costs))
+    costs, savings = costs_of(result), savings_of(result)
+    told = {"stages": costs.stages, "total": costs.total, "savings": savings}
+    tables = [_cost_table(result, costs), *([_savings_table(savings)] if savings else [])]
+    print_result(told, json, Group(*tables))
 
 
 def _cost_table(result: "RunResult", costs: "Costs") -> Table:
@@ -70,6 +75,20 @@ def _cost_table(result: "RunResult", costs: "Costs") -> Table:
     table.add_row(*_cost_cells(costs.total), style="bold")
     source = "predicted from the profiles" if result.kind == "emulated" else "as the devices reported"
     table.caption = f"client-rounds: of training; seconds of clients, {source}"
+    return table
+
+
+def _savings_table(savings: "Sequence[Saving]") -> Table:
+    from pipeline.report.formats import significant, size  # noqa: PLC0415  (help must not wait for it)
+
+    table = Table(title="what each optimisation saved the search's training", title_justify="left")
+    table.add_column("without")
+    for name in ("client-rounds", "seconds", "bytes", "times"):
+        table.add_column(name, justify="right")
+    for row in savings:
+        figures = f"{row.client_rounds:,}", significant(row.client_seconds), size(row.num_bytes), f"{row.times:.2f}"
+        table.add_row(row.without or "as it was", *figures)
+    table.caption = "counted from what each candidate did cost, not measured; times: of the seconds"
     return table
 
 

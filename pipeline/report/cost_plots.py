@@ -1,12 +1,13 @@
 """Pictures of what the run cost its clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 
 from pipeline.report.costs import CostRow, Costs
 from pipeline.report.formats import percent, significant
 from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, whole_axis
+from pipeline.report.savings import Saving
 
 _COLOURS = {  # of (phase, stage), with how strong
     ("search", "training"): (SERIES, 0.9),
@@ -72,6 +73,28 @@ def draw_trials(costs: Costs) -> Plot | None:
         f"{significant(max(seconds))}, {significant(sum(seconds))} together."
     )
     return Plot(draw_svg("trialcosts", draw, 2.1), alt)
+
+
+def draw_savings(savings: Sequence[Saving]) -> Plot | None:
+    """Client-seconds of the search's training as it was and without each optimisation; None where none saved any."""
+    if not savings:
+        return None
+    names = [saving.without.partition(":")[0] for saving in savings]
+    labels = [f"without {name}" if name else "as it was" for name in names]
+    seconds = [saving.client_seconds for saving in savings]
+
+    def draw(axes: Axes) -> None:
+        bars = axes.barh(labels, seconds, height=0.66, color=[MARK, *[MUTED] * (len(seconds) - 1)], linewidth=0)
+        axes.bar_label(bars, [f"{saving.times:.3g}x" for saving in savings], padding=4, color=INK, fontsize=9)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("client-seconds of training in the search")
+
+    told = ", ".join(f"{label} {significant(value)}" for label, value in zip(labels, seconds, strict=True))
+    return Plot(
+        draw_svg("savings", draw, 0.8 + 0.36 * len(seconds)), f"Client-seconds of the search's training: {told}."
+    )
 
 
 def name_of(row: CostRow) -> str:

@@ -11,12 +11,13 @@ from pipeline.limits import PlatformNeeds
 from pipeline.privacy_spent import epsilon_text
 from pipeline.report import formats
 from pipeline.report.candidates import candidates_of, settings_of
-from pipeline.report.cost_plots import draw_stages, draw_trials
+from pipeline.report.cost_plots import draw_savings, draw_stages, draw_trials
 from pipeline.report.costs import costs_of
 from pipeline.report.curves import curves_of, draw_final, draw_search
 from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
 from pipeline.report.platforms import beside_its_limit, platforms_of
+from pipeline.report.savings import savings_of
 from pipeline.report.shipped import ShippedBundle, find_bundle
 from pipeline.report.spending import splits_of
 from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run, read_result
@@ -85,7 +86,7 @@ def write_report(request: ReportRequest) -> WrittenReport:
 def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     """The page: HTML with all styles and pictures inside, the same text for the same run."""
     result, fronts, costs = run.result, fronts_of(run.result), costs_of(run.result)
-    curves, platforms = curves_of(result), platforms_of(result)
+    curves, platforms, savings = curves_of(result), platforms_of(result), savings_of(result)
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -101,7 +102,9 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             search_curves=draw_search(curves, tuple(model.trial for model in result.models)),
             final_curve=draw_final(curves),
             costs=costs,
+            savings=savings,
             stage_costs=draw_stages(costs),
+            savings_plot=draw_savings(savings),
             trial_costs=draw_trials(costs),
             splits=splits_of(result.privacy) if result.privacy else (),
             picture=picture_of(result.winning.candidate.architecture),

@@ -77,7 +77,7 @@ def test_the_rows_of_the_cost_are_json(made, tmp_path):
     result = made.write_run(tmp_path / "run", made.result())
     costs = costs_of(result)
     rows = json.loads(run(tmp_path / "run", "--cost", "--json"))
-    assert rows == [to_plain(row) for row in (*costs.stages, costs.total)]
+    assert rows == {"stages": to_plain(costs.stages), "total": to_plain(costs.total), "savings": []}
 
 
 def test_the_cost_alone_goes_into_no_file(made, tmp_path, capsys):
