@@ -11,7 +11,7 @@ from pipeline.run_sections import (
     SpaceSection,
     TrainingSection,
 )
-from pipeline.search_sections import EvolutionSection, RandomSearchSection, SearchSection
+from pipeline.search_sections import EvolutionSection, Nsga2Section, RandomSearchSection, SearchSection
 
 
 def broken_rules(run: RunFile) -> list[str]:
@@ -73,13 +73,18 @@ def _search_rules(search: SearchSection) -> Iterator[str]:
                 f"[search] tournament_size must be <= population_size = {search.population_size}, "
                 f"got {search.tournament_size}"
             )
+    if isinstance(search, Nsga2Section) and search.population_size >= search.trials:
+        yield (
+            f"[search] population_size must be < trials = {search.trials}, got {search.population_size}: "
+            "nothing would be bred"
+        )
 
 
 def _plan_rules(search: SearchSection) -> Iterator[str]:
-    if not isinstance(search, RandomSearchSection | EvolutionSection):
+    if not isinstance(search, RandomSearchSection | EvolutionSection | Nsga2Section):
         yield (
             f"[privacy] what {search.algorithm} will release cannot be planned, so it runs without [privacy] only; "
-            "choose 'random_search' or 'regularized_evolution'"
+            "choose 'random_search', 'regularized_evolution' or 'nsga2'"
         )
 
 

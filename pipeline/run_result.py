@@ -11,7 +11,7 @@ from device_runtime.specs import ExampleSpec
 from device_runtime.vectors import read_parameters
 from device_runtime.wire import RunKind
 from pipeline.privacy_spent import PrivacyResult
-from profiles.records import decode_record
+from profiles.records import RecordError, from_plain, parse_json
 from search.candidate import Candidate
 
 Z_95 = 1.959964
@@ -228,13 +228,20 @@ def read_result(folder: Path) -> RunResult:
 
     Raises:
         NoResultError: The search is not finished, or never was here.
+        RecordError: It was altered, or an older version wrote it.
     """
     path = Path(folder) / RESULT
     if not path.is_file():
         raise NoResultError(
             f"{folder} has no {RESULT}: name the folder of a finished run, or finish it with `handheld search --resume`"
         )
-    return decode_record(RunResult, path.read_bytes())
+    found = parse_json(path.read_bytes(), RunResult.__name__)
+    if isinstance(found, dict) and "winner" in found and "models" not in found:
+        raise RecordError(
+            f"{path} is of an older version of handheld, which kept one model: report and ship it with that version, "
+            f"or search again in a new folder: handheld search {folder}/run.toml -o NEW"
+        )
+    return from_plain(RunResult, found)
 
 
 def model_folder(folder: Path, trial: int) -> Path:

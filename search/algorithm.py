@@ -35,6 +35,8 @@ class SearchAlgorithm(Protocol[S]):
     def tell(self, state: S, observations: Sequence[Observation]) -> S:
         """Take what came of the last trials asked for: of all, some or none, in any order.
 
+        A search that is over has asked for nothing: to be told of none leaves it over.
+
         Raises:
             ValueError: When a trial is told twice.
         """
@@ -107,3 +109,20 @@ def sort_told(observations: Sequence[Observation], num_told: int) -> tuple[Obser
 def next_index(told: Sequence[Observation], num_told: int) -> int:
     """Index of the next trial; at least one more than before, so that a search whose phones all vanish ends."""
     return told[-1].trial.index + 1 if told else num_told + 1
+
+
+def told_by_index(observations: Sequence[Observation], begin: int, end: int) -> dict[int, Observation | None]:
+    """What came of the trials of a stage that are over now, by index and in its order; None of one that was lost.
+
+    Args:
+        begin, end: The trials of the stage that are not over, the second exclusive; equal when the search is over.
+
+    Raises:
+        ValueError: When a trial is told twice, or one that was not asked for.
+    """
+    told = sort_told(observations, begin)
+    if told and told[-1].trial.index >= end:
+        asked = f"trials {begin} to {end - 1} were" if begin < end else "the search is over and nothing was"
+        raise ValueError(f"only trials that were asked for can be told: {asked}, got trial {told[-1].trial.index}")
+    by_index = {observation.trial.index: observation for observation in told}
+    return {index: by_index.get(index) for index in range(begin, min(next_index(told, begin), end))}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console, Group
@@ -21,13 +21,17 @@ EXAMPLE = "handheld search run.toml -o runs/digits"
 MOST_SHOWN = 30  # candidates, and bars of what is under way
 
 
-def search(
+def search(  # noqa: PLR0913, PLR0917  (an option each)
     run_file: Annotated[Path, typer.Argument(help="What to search, with whom and how privately (docs/run-file.md).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run, made if absent.")],
     attach: Annotated[
         Path | None, typer.Option(help="State folder of a running `handheld serve`, to search with real clients.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search that was stopped.")] = False,
+    engine: Annotated[
+        Literal["process", "ray"] | None,
+        typer.Option(help="Where emulated phones are computed, in place of the file's engine."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Search a network and its hyper-parameters, train the winner, test it once.
@@ -35,11 +39,15 @@ def search(
     Without --attach the clients are an emulated fleet in this process: the real server application and the real client
     on a virtual clock. The folder gets `result.json` and `models/`, for `handheld report` and `handheld ship`. A search
     that was stopped at any moment goes on with --resume.
+
+    Emulated phones are computed on this machine, or on a Ray cluster that shares the run's folder; a search may go on
+    with another engine than it began with: RAY_ADDRESS=10.0.0.1:6379 handheld search run.toml -o runs/digits
+    --engine ray
     """
     from pipeline.searching.session import SearchRequest, run_search  # noqa: PLC0415  (help must not wait for torch)
 
     with SearchView() as view:
-        result = run_search(SearchRequest(run_file, output, resume, attach), view)
+        result = run_search(SearchRequest(run_file, output, resume, attach, engine), view)
     print_result(result, json, result_view(result, output))
 
 

@@ -1,4 +1,4 @@
-"""Run the demo: search, ship, check what was shipped, report; for each of the embedded run files."""
+"""Run the demo: search, ship every model, check what was shipped, report; for each of the embedded run files."""
 
 import shutil
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import numpy as np
 from device_runtime.arrays import Inputs, Labels
 from device_runtime.session import StepSession
 from pipeline.report.page import ReportRequest, write_report
+from pipeline.report.shipped import BUNDLE_FOLDER
 from pipeline.run_file import read_run_file
-from pipeline.run_result import FinishedRun, read_finished_run, read_result
+from pipeline.run_result import FinishedRun, ModelResult, read_finished_run
 from pipeline.searching.loop import Watcher
 from pipeline.searching.session import SearchRequest, open_scene, run_search
 from pipeline.ship.bundle import ship_run
@@ -27,25 +28,38 @@ class DemoError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class DemoModel:
+    """One of a run's models, trained and shipped.
+
+    Attributes:
+        platforms: Profiles of the phones that it is for.
+        accuracy: As the run released it.
+        exact_accuracy: Of the trained model over all emulated test splits; known to the emulator alone.
+        shipped_accuracies: Of each shipped file over the same examples.
+    """
+
+    platforms: tuple[str, ...]
+    accuracy: float
+    exact_accuracy: float
+    shipped_accuracies: dict[str, float]
+    bundle: str
+
+
+@dataclass(frozen=True)
 class DemoRun:
     """What one of the demo's runs came to.
 
     Attributes:
-        accuracy: As the run released it.
-        exact_accuracy: Of the trained model over all emulated test splits; known to the emulator alone.
-        shipped_accuracies: Of each shipped file over the same examples.
+        models: The one for most phones first.
         epsilon: None without privacy.
     """
 
     name: str
-    accuracy: float
-    exact_accuracy: float
-    shipped_accuracies: dict[str, float]
+    models: tuple[DemoModel, ...]
     epsilon: float | None
     delta: float | None
     noise_at: str | None
     report: str
-    bundle: str
 
 
 def run_demo(output: Path, watcher: Callable[[str], Watcher]) -> tuple[DemoRun, ...]:
@@ -64,30 +78,31 @@ def run_demo(output: Path, watcher: Callable[[str], Watcher]) -> tuple[DemoRun, 
 def _run_one(name: str, folder: Path, watcher: Watcher) -> DemoRun:
     with as_file(files("pipeline.demo") / f"{name}.toml") as run_file:
         _clear(folder, run_file)
-        run_search(SearchRequest(run_file, folder), watcher)
-    platform = read_result(folder).main_platform
-    run = read_finished_run(folder, platform)
-    bundle = folder / "bundle"
-    ship_run(folder, bundle, platform=platform)
+        result = run_search(SearchRequest(run_file, folder), watcher)
     x, y = pooled_test_examples(folder)
-    found = evaluate_bundle(bundle, x, y)
-    exact = trained_accuracy(run, x, y)
-    for file, accuracy in found.items():
-        if abs(accuracy - exact) > TOLERANCE:
-            raise DemoError(f"{bundle / file} reaches {accuracy:.1%} and the trained model {exact:.1%}: do not ship it")
-    privacy = run.result.privacy
-    report = write_report(ReportRequest(folder, bundle=bundle)).file
+    models = tuple(_ship(folder, model, x, y) for model in result.models)
+    privacy = result.privacy
     return DemoRun(
         name=name,
-        accuracy=run.model.accuracy.value,
-        exact_accuracy=exact,
-        shipped_accuracies=found,
+        models=models,
         epsilon=None if privacy is None else privacy.epsilon,
         delta=None if privacy is None else privacy.delta,
         noise_at=None if privacy is None else privacy.noise_at,
-        report=report,
-        bundle=str(bundle),
+        report=write_report(ReportRequest(folder, bundle=Path(models[0].bundle))).file,
     )
+
+
+def _ship(folder: Path, model: ModelResult, x: Inputs, y: Labels) -> DemoModel:
+    """Ship a model of a run, and check its files over all test examples."""
+    platform = model.platforms[0]
+    run = read_finished_run(folder, platform)
+    bundle = folder / (BUNDLE_FOLDER if model == run.result.main else f"{BUNDLE_FOLDER}-{platform}")
+    ship_run(folder, bundle, platform=platform)
+    exact, found = trained_accuracy(run, x, y), evaluate_bundle(bundle, x, y)
+    for file, accuracy in found.items():
+        if abs(accuracy - exact) > TOLERANCE:
+            raise DemoError(f"{bundle / file} reaches {accuracy:.1%} and the trained model {exact:.1%}: do not ship it")
+    return DemoModel(model.platforms, model.accuracy.value, exact, found, str(bundle))
 
 
 def trained_accuracy(run: FinishedRun, x: Inputs, y: Labels) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from device_runtime.accounting import ORDERS, Budget, Release, epsilon_of, planned_order, rdp_by_split
 from device_runtime.terms import NoiseAt, PrivacyTerms, Split
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
-from pipeline.search_sections import EvolutionSection, RandomSearchSection
+from pipeline.search_sections import EvolutionSection, Nsga2Section, RandomSearchSection
 
 _NOISE_STEPS = 30
 
@@ -108,7 +108,7 @@ def _planned(run_file: RunFile, privacy: PrivacySection) -> tuple[PlannedRelease
     metrics = Release("metrics", "validation", privacy.metrics.sample_rate, privacy.metrics.noise_multiplier)
     test = Release("metrics", "test", privacy.test.sample_rate, privacy.test.noise_multiplier)
     search = run_file.search
-    if not isinstance(search, RandomSearchSection | EvolutionSection):
+    if not isinstance(search, RandomSearchSection | EvolutionSection | Nsga2Section):
         raise ScheduleError(f"what {search.algorithm} will release cannot be planned: remove [privacy]")
     trials = search.trials
     return (

@@ -19,6 +19,7 @@ from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.rounds import EmulatedRounds
+from pipeline.fleet.workers import Engine
 from pipeline.limits import broken_limits
 from pipeline.run_result import Accuracy, EmulatorOnly, ModelResult, PhaseCostResult, RunResult, accuracy_of
 from pipeline.run_sections import RunFile
@@ -76,12 +77,14 @@ class SearchRequest:
     Attributes:
         output: Folder of the run.
         attach: State folder of a running server, for a real run.
+        engine: Where emulated phones compute, in place of the run file's; no result depends on it. None for the file's.
     """
 
     run_file: Path
     output: Path
     is_resumed: bool = False
     attach: Path | None = None
+    engine: Engine | None = None
 
 
 def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
@@ -103,7 +106,8 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
 @contextmanager
 def open_scene(run_file: RunFile, request: SearchRequest) -> Iterator[Scene]:
     """The rounds of the run: an emulated fleet of its own, or those of the server to attach to."""
-    scene = _emulated(run_file, request.output) if request.attach is None else _attached(run_file, request.attach)
+    state = request.attach
+    scene = _emulated(run_file, request) if state is None else _attached(run_file, request, state)
     try:
         yield scene
     finally:
@@ -125,10 +129,11 @@ def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Mode
         return models, scene.pooled.by_client(split)
 
 
-def _emulated(run_file: RunFile, output: Path) -> Scene:
+def _emulated(run_file: RunFile, request: SearchRequest) -> Scene:
     rotation = run_file.run.seed % 5  # five seeds in a row test every example once
-    made = fleet_of(run_file, output, rotation, budget_of(run_file))
-    rounds = EmulatedRounds(made.run, output, made.terms, made.data, made.source)
+    made = fleet_of(run_file, request.output, rotation, budget_of(run_file))
+    terms = replace(made.terms, engine=request.engine or made.terms.engine)
+    rounds = EmulatedRounds(made.run, request.output, terms, made.data, made.source)
     names = [phone.profile.name for phone in rounds.fleet.phones]
     pooled = PooledExamples(made.data, made.source, rotation)
     fleet = {name: names.count(name) for name in sorted(set(names))}
@@ -140,9 +145,11 @@ def _emulated(run_file: RunFile, output: Path) -> Scene:
     return Scene(rounds, made.source.spec, made.terms.profiles, rotation, num_clients, clients, pooled, fleet)
 
 
-def _attached(run_file: RunFile, state: Path) -> Scene:
+def _attached(run_file: RunFile, request: SearchRequest, state: Path) -> Scene:
     if run_file.run.kind != "real":
         raise ValueError('--attach waits for real devices: set [run] kind = "real", or leave --attach out')
+    if request.engine is not None:
+        raise ValueError(f"--engine {request.engine} says where emulated phones compute: leave it or --attach out")
     spec = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES).spec
     run = Run(run_file.run.name, "real", record_id(spec), run_file.run.seed, budget_of(run_file))
     profiles = tuple(load_profile(name) for name in run_file.run.targets or ())

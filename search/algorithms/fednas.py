@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, next_index, sort_told
+from search.algorithm import NoWinnerError, told_by_index
 from search.architecture import Architecture
 from search.budget import Feasibility, InfeasibleError
 from search.candidate import Candidate, Observation, Trial
@@ -53,7 +53,7 @@ class FedNasState:
     Attributes:
         stage: Of the step: 0 while all candidates train, later those that were kept.
         first_trial: Of the stage; its trials are numbered in the order of `going`.
-        going: Who trains in the stage, as it was before.
+        going: Who trains in the stage, as it was before; nobody when the search is over.
         told: What came of it so far, in the same order.
         trace: What each step began from: the first network, then the winners.
         ended: Why the search is over; empty while it is not.
@@ -138,13 +138,12 @@ class FedNas:
         return tuple(self._trial(state, place) for place in places)
 
     def tell(self, state: FedNasState, observations: Sequence[Observation]) -> FedNasState:
-        begin = state.first_trial + len(state.told)
-        told = sort_told(observations, begin)
-        by_trial = {observation.trial.index: observation for observation in told}
-        for index in range(begin, next_index(told, begin)):
-            entry = _after(state.going[index - state.first_trial], index, by_trial.get(index))
+        begin, end = state.first_trial + len(state.told), state.first_trial + len(state.going)
+        for index, observation in told_by_index(observations, begin, end).items():
+            entry = _after(state.going[index - state.first_trial], index, observation)
             state = replace(state, told=(*state.told, entry))
-        return self._end_stage(state) if len(state.told) == len(state.going) else state
+        is_stage_over = state.going and len(state.told) == len(state.going)
+        return self._end_stage(state) if is_stage_over else state
 
     def winners(self, state: FedNasState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
         winners = {}
@@ -191,7 +190,7 @@ class FedNas:
             return self._begin_step(replace(state, trace=state.told))
         scored = [entry for entry in state.told if entry.accuracy is not None]
         if not scored:
-            return replace(state, ended=f"every candidate of step {len(state.trace)} failed")
+            return replace(state, going=(), told=(), ended=f"every candidate of step {len(state.trace)} failed")
         kept = sorted(scored, key=_accuracy, reverse=True)[: self.keep] if state.stage == 0 else scored
         if self._goes_on(state.stage, kept):
             return replace(state, stage=state.stage + 1, going=tuple(kept), told=())

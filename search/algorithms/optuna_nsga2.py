@@ -53,7 +53,7 @@ class Nsga2:
         feasibility: The limits that every candidate meets.
         num_trials: Trials in total.
         rounds: Rounds that a trial trains.
-        population_size: Scored trials a generation; the first is drawn at random.
+        population_size: Scored trials a generation, fewer than there are trials; the first is drawn at random.
     """
 
     space: SearchSpace
@@ -63,8 +63,11 @@ class Nsga2:
     population_size: int = 20
 
     def __post_init__(self) -> None:
-        if self.population_size < 2:
-            raise ValueError(f"population_size must be >= 2, got {self.population_size}")
+        if not 2 <= self.population_size < self.num_trials:
+            raise ValueError(
+                f"population_size must be >= 2 and < trials = {self.num_trials}, got {self.population_size}: "
+                "the first generation is drawn at random, and no other would be bred"
+            )
 
     @property
     def state_type(self) -> type[Nsga2State]:

@@ -8,7 +8,7 @@ candidate over a device budget is never asked for.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.algorithm import most_accurate, next_index, sort_told
+from search.algorithm import most_accurate, told_by_index
 from search.algorithms.random_search import RandomSearch
 from search.budget import Feasibility
 from search.candidate import Candidate, Observation, Trial
@@ -30,7 +30,7 @@ class HalvingState:
 
     Attributes:
         first_trial: Of the rung; its trials are numbered in the order of `going`.
-        going: Who trains in the rung, as it was before.
+        going: Who trains in the rung, as it was before; nobody when the search is over.
         told: What came of it so far, in the same order.
     """
 
@@ -85,13 +85,13 @@ class SuccessiveHalving:
         )
 
     def tell(self, state: HalvingState, observations: Sequence[Observation]) -> HalvingState:
-        begin = state.first_trial + len(state.told)
-        told = sort_told(observations, begin)
-        accuracies = {one.trial.index: one.accuracy for one in told if one.is_scored}
-        for index in range(begin, next_index(told, begin)):
+        begin, end = state.first_trial + len(state.told), state.first_trial + len(state.going)
+        for index, observation in told_by_index(observations, begin, end).items():
             candidate = state.going[index - state.first_trial].candidate
-            state = replace(state, told=(*state.told, Contender(candidate, index, accuracies.get(index))))
-        return self._end_rung(state) if len(state.told) == len(state.going) else state
+            accuracy = observation.accuracy if observation and observation.is_scored else None
+            state = replace(state, told=(*state.told, Contender(candidate, index, accuracy)))
+        is_rung_over = state.going and len(state.told) == len(state.going)
+        return self._end_rung(state) if is_rung_over else state
 
     def winners(self, state: HalvingState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
         """As of every search; of the last rung that scored anybody, since rungs do not compare."""

@@ -108,11 +108,19 @@ def test_evolution_needs_sizes_that_fit_each_other(population, tournament, line)
     assert line in told
 
 
+def test_nsga2_breeds_only_after_its_first_generation():
+    assert lines(ORDINARY, "search", algorithm="nsga2", population_size=3) == []
+    (told,) = lines(ORDINARY, "search", algorithm="nsga2", population_size=4)
+    assert "population_size must be < trials = 4, got 4: nothing would be bred" in told
+
+
 def test_a_search_whose_releases_cannot_be_planned_is_not_private():
     assert lines(ORDINARY, "search", algorithm="fednas", groups=2, trials=None, rounds=0) == []
     (told,) = lines(PRIVATE, "search", algorithm="fednas", groups=2, trials=None, rounds=0)
     assert "[privacy] what fednas will release cannot be planned" in told
-    assert "choose 'random_search' or 'regularized_evolution'" in told
+    assert "choose 'random_search', 'regularized_evolution' or 'nsga2'" in told
+    for name, settings in (("nsga2", {"population_size": 2}), ("random_search", {})):
+        assert lines(PRIVATE, "search", algorithm=name, **settings) == []
 
 
 def test_a_real_run_has_no_fleet():

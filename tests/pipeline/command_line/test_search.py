@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import pytest
 
@@ -76,3 +77,14 @@ def test_a_search_for_several_platforms_tells_each_models_platforms_and_how_to_s
     for platform in ("pixel-4", "redmi-8"):
         assert re.search(rf"winner for {platform}: trial \d+, \d+ parameters test accuracy", words)
     assert "--platform " in words.split("next: ")[1]
+
+
+@pytest.mark.parametrize(("engine", "code"), [("ray", 1), ("cloud", 2)])
+def test_an_engine_that_is_missing_fails_the_work_and_one_that_nobody_knows_is_wrong_usage(
+    command, tmp_path, monkeypatch, engine, code
+):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    left, _, err = command(ORDINARY, "search", "FILE", "-o", str(tmp_path / "run"), "--engine", engine)
+    assert left == code
+    told = {"ray": "pip install 'handheld[ray]'", "cloud": "is not one of 'process'"}
+    assert told[engine] in " ".join(err.split())

@@ -19,17 +19,26 @@ def test_a_run_without_privacy_has_no_schedule_and_no_budget():
     assert terms_of(None, "update") is None
 
 
-def test_the_plan_counts_every_release_of_every_phase():
-    schedule = plan_schedule(run_file(PRIVATE))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'algorithm = "random_search"',
+        'algorithm = "regularized_evolution"\npopulation_size = 2\ntournament_size = 1',
+        'algorithm = "nsga2"\npopulation_size = 2',
+    ],
+)
+def test_the_plan_counts_every_release_of_every_phase(settings):
+    text = PRIVATE.replace('algorithm = "random_search"\ntrials = 2\nrounds = 1', f"{settings}\ntrials = 3\nrounds = 2")
+    schedule = plan_schedule(run_file(text))
     assert schedule is not None
     counts = {(entry.phase, entry.release.kind, entry.release.split): entry.count for entry in schedule.planned}
     assert counts == {
-        ("search", "update", "train"): 2,
-        ("search", "metrics", "validation"): 2,
+        ("search", "update", "train"): 6,
+        ("search", "metrics", "validation"): 3,
         ("final", "update", "train"): 1,
         ("test", "metrics", "test"): 1,
     }
-    assert len(schedule.releases()) == 6
+    assert len(schedule.releases()) == 11
 
 
 def test_the_total_is_the_largest_split_at_the_order_that_makes_it_smallest():

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy import select
 from pipeline.coordinator import tables
 from pipeline.coordinator.store import Store
 from pipeline.fleet.fleet import Fleet
+from pipeline.fleet.ray_workers import RayError
 from pipeline.limits import needs_of
 from pipeline.report.costs import costs_of
 from pipeline.run_result import PARAMETERS, NoResultError, model_folder, read_finished_run, read_result
@@ -122,6 +124,22 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished, 
     assert other.main.parameters_sha256 != again.main.parameters_sha256
 
 
+def kill_during(request, event, monkeypatch):
+    """Begin a search and kill it at an event of its fleet."""
+    step, seen = Fleet._step, [0]
+
+    def counted(fleet):
+        seen[0] += 1
+        if seen[0] == event:
+            raise KilledError
+        step(fleet)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fleet, "_step", counted)
+        with pytest.raises(KilledError):
+            run_search(request, Unwatched())
+
+
 KILLS = [(name, share) for name in ("ordinary", "private", "fednas") for share in (0.02, 0.3, 0.55, 0.8, 0.97)]
 QUICK = [kill for kill in KILLS if kill[1] == 0.55 or kill == ("ordinary", 0.02)]
 SLOW = [pytest.param(*kill, marks=pytest.mark.slow) for kill in KILLS if kill not in QUICK]
@@ -133,18 +151,7 @@ def test_a_search_killed_at_any_event_resumes_to_the_same_result(finished, tmp_p
     run_file = finished[name] / "run.toml"
     kill_after = int(share * int((finished[name] / "num_events").read_text(encoding="utf-8")))
     request = SearchRequest(run_file, tmp_path / "run")
-    step, seen = Fleet._step, [0]
-
-    def counted(fleet):
-        seen[0] += 1
-        if seen[0] == kill_after:
-            raise KilledError
-        step(fleet)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fleet, "_step", counted)
-        with pytest.raises(KilledError):
-            run_search(request, Unwatched())
+    kill_during(request, kill_after, monkeypatch)
     with pytest.raises(NoResultError, match="handheld search --resume"):
         read_finished_run(tmp_path / "run")
     resumed = run_search(replace(request, is_resumed=True), Unwatched())
@@ -152,6 +159,33 @@ def test_a_search_killed_at_any_event_resumes_to_the_same_result(finished, tmp_p
     for model in unbroken.models:
         again, before = (model_folder(run, model.trial) for run in (tmp_path / "run", finished[name] / "run"))
         assert (again / PARAMETERS).read_bytes() == (before / PARAMETERS).read_bytes()
+
+
+ON_RAY = ORDINARY.replace("[space]", 'engine = "ray"\n\n[space]')
+
+
+def test_the_engine_that_is_asked_for_takes_the_place_of_the_run_files(finished, tmp_path, write_run_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    run_file = write_run_file(ON_RAY)
+    request = SearchRequest(run_file, tmp_path / "run")
+    with pytest.raises(RayError, match="needs the library Ray"):
+        run_search(request, Unwatched())
+    resumed = replace(request, is_resumed=True, engine="process")
+    assert run_search(resumed, Unwatched()) == read_result(finished["ordinary"] / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_search_killed_on_this_machine_goes_on_on_a_cluster_to_the_same_result(finished, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'handheld[ray]'")
+    request = SearchRequest(finished["fednas"] / "run.toml", tmp_path / "run")
+    kill_during(request, int((finished["fednas"] / "num_events").read_text(encoding="utf-8")) // 2, monkeypatch)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        resumed = run_search(replace(request, is_resumed=True, engine="ray"), Unwatched())
+    finally:
+        ray.shutdown()
+    assert resumed == read_result(finished["fednas"] / "run")
 
 
 def test_a_folder_with_a_search_is_not_begun_again_and_not_mixed_with_another(finished, tmp_path, write_run_file):
@@ -182,3 +216,11 @@ def test_a_plan_over_the_target_is_refused_before_anything_is_trained(tmp_path, 
 def test_an_emulated_run_does_not_attach(tmp_path, write_run_file):
     with pytest.raises(ValueError, match='kind = "real"'):
         run_search(SearchRequest(write_run_file(ORDINARY), tmp_path / "run", attach=tmp_path), Unwatched())
+
+
+def test_a_search_with_real_clients_has_no_engine(tmp_path, write_run_file):
+    text = ORDINARY.replace('"emulated"', '"real"\ntargets = ["pixel-4"]')
+    text = text.replace('[fleet]\nprofiles = ["pixel-4", "redmi-8"]\n', "")
+    request = SearchRequest(write_run_file(text), tmp_path / "run", attach=tmp_path, engine="ray")
+    with pytest.raises(ValueError, match="--engine ray says where emulated phones compute: leave it or --attach out"):
+        run_search(request, Unwatched())
