@@ -129,6 +129,7 @@ class ModelResult:
     Attributes:
         platforms: Names of the profiles that it is for; empty in a run without profiles.
         accuracy: On the clients' test splits.
+        is_fresh: Whether its final training began with fresh weights; else with those of its trial.
     """
 
     trial: int
@@ -137,6 +138,7 @@ class ModelResult:
     artifact_id: str
     parameters_sha256: str
     accuracy: Accuracy
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True)

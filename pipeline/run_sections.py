@@ -152,9 +152,11 @@ class FinalSection(Section):
 
     Attributes:
         rounds: Rounds after the search.
+        start: From the weights that it has from the `search`, or `fresh` ones, as of a network that nobody searched.
     """
 
     rounds: PositiveInt
+    start: Literal["search", "fresh"] = "search"
 
 
 class RoundSection(Section):

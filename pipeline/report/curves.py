@@ -40,8 +40,11 @@ def curves_of(result: RunResult) -> tuple[Curve, ...]:
         points.setdefault((point.phase, point.trial), []).append(point)
     trained = _rounds_trained(result)
     known = {trial.index: trial for trial in result.trials}
+    fresh = {model.trial for model in result.models if model.is_fresh}
 
     def before(phase: str, trial: int) -> int:
+        if phase == "final" and trial in fresh:
+            return 0
         own = known[trial].rounds if phase == "search" and trial in known else 0
         return trained.get(trial, 0) - own
 

@@ -131,10 +131,12 @@ class Search:
         state = from_plain(self.algorithm.state_type, progress.state)
         return self.algorithm.winners(state, progress.observations)
 
-    def model_of(self, progress: Progress, trial: int) -> Model:
-        """A trial's model when it was over."""
+    def model_of(self, progress: Progress, trial: int, is_fresh: bool = False) -> Model:
+        """A trial's model when it was over, or its network with fresh weights."""
         place = next(i for i, one in enumerate(progress.observations) if one.trial.index == trial)
         candidate = progress.observations[place].trial.candidate
+        if is_fresh:
+            return self.trainer.start(candidate)
         return self.trainer.start(candidate, self._read(progress.weights[place], candidate.architecture))
 
     def _run_step(self, trials: Sequence[Trial], progress: Progress) -> tuple[tuple[Observation, ...], Progress]:

@@ -192,11 +192,12 @@ def _run(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -
 
 def _train_winners(search: Search, progress: Progress, winners: dict[str, int]) -> dict[int, Final]:
     """Each winner's final training and its one test, side by side."""
-    trainer, rounds = search.trainer, search.trainer.run_file.final.rounds
+    trainer, final = search.trainer, search.trainer.run_file.final
     trials = sorted(set(winners.values()))
-    jobs = [Job(Part("final", trial), search.model_of(progress, trial), rounds) for trial in trials]
+    models = [search.model_of(progress, trial, final.start == "fresh") for trial in trials]
+    jobs = [Job(Part("final", trial), one, final.rounds) for trial, one in zip(trials, models, strict=True)]
     for job in jobs:
-        search.watcher.began(job.part, None, rounds)
+        search.watcher.began(job.part, None, final.rounds)
     trained = trainer.train(jobs)
     tests = [Job(Part("test", trial), one.model) for trial, one in zip(trials, trained, strict=True)]
     finals = {}
@@ -251,6 +252,7 @@ def _models(run_file: RunFile, winners: dict[str, int], finals: dict[int, Final]
             artifact_id=final.model.artifact.artifact_id,
             parameters_sha256=_sha256(final.model),
             accuracy=released_accuracy(run_file, final.score),
+            is_fresh=run_file.final.start == "fresh",
         )
         for trial, final in finals.items()
     ]

@@ -47,6 +47,8 @@ def test_a_trial_begins_where_the_one_it_starts_from_ended(made):
         ("search", 2, [6]),
         ("final", 2, [7]),
     ]
+    fresh = made.result(trials=trials, curves=points, models=(made.model(trial=2, is_fresh=True),))
+    assert curves_of(fresh)[-1].rounds == [1]
 
 
 def test_the_final_training_of_several_models_is_told_apart(made):

@@ -1,10 +1,13 @@
 import json
 import sys
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import select
 
+from device_runtime.vectors import write_vector
+from pipeline.compile.artifact import initial_parameters
 from pipeline.coordinator import tables
 from pipeline.coordinator.store import Store
 from pipeline.fleet.fleet import Fleet
@@ -58,12 +61,35 @@ def test_a_finished_search_leaves_a_result_and_a_model_that_belong_together(fini
     assert run.result.privacy is None
 
 
-def test_every_client_trains_on_its_own_and_the_test_splits_are_read_once(finished):
-    store = Store(f"sqlite:///{finished['ordinary'] / 'run' / 'handheld.db'}")
+def plans_of(run):
+    """Every round's plan, in order."""
+    store = Store(f"sqlite:///{run / 'handheld.db'}")
     with store.transaction():
         rows = store.execute(select(tables.rounds.c.plan).order_by(tables.rounds.c.number)).fetchall()
     store.close()
-    plans = [json.loads(row.plan) for row in rows]
+    return [json.loads(row.plan) for row in rows]
+
+
+def begins_fresh(run):
+    """Whether the final training's first round sent what the network's initial parameters are."""
+    result = read_result(run)
+    first = next(plan for plan in plans_of(run) if plan["phase"] == "final")
+    fresh = write_vector("parameters", initial_parameters(result.winning.candidate.architecture, result.seed))
+    return first["parameters_sha256"] == sha256(fresh).hexdigest()
+
+
+def test_final_training_goes_on_from_the_search_or_begins_with_fresh_weights(finished, tmp_path):
+    assert not begins_fresh(finished["ordinary"] / "run")
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(ORDINARY.replace("[final]", '[final]\nstart = "fresh"'), encoding="utf-8")
+    result = run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
+    assert begins_fresh(tmp_path / "run")
+    assert result.main.is_fresh
+    assert not read_result(finished["ordinary"] / "run").main.is_fresh
+
+
+def test_every_client_trains_on_its_own_and_the_test_splits_are_read_once(finished):
+    plans = plans_of(finished["ordinary"] / "run")
     splits = [plan["evaluate"]["split"] for plan in plans if plan["evaluate"]]
     assert splits == ["validation", "validation", "test"]
     assert sum(plan["train"] is not None for plan in plans) == 3
