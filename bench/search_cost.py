@@ -14,7 +14,7 @@ import argparse
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from scipy import stats
 
 from bench.measuring import Bar, Result, new_result, print_result
-from bench.search_runs import Row, Task, run_tasks, with_search
+from bench.search_runs import Method, Row, Sitting, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
@@ -33,35 +33,25 @@ COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds"
 NUM_CLIENTS, REFERENCE = 30, "straightforward"
 LIMIT, LIMIT_OF_A_STEP = "latency_ms = 0.9077", "latency_ms = 2.7232"  # 30% and 90% of the largest network's
 LIMIT_OF_UNIFORM = "latency_ms = 0.7502"  # what uniform width needs, whose widths are rounded
-ROUNDS_RULE = {"algorithm": "fednas", "groups": 1, "pretrain_rounds": MOST_ROUNDS, "rounds": 0}
 COSTS = ("client_rounds", "client_seconds", "bytes")
 ONE_CLIENT = {
     'partition = "dirichlet"\nalpha = 0.5\nclients = 30': 'partition = "iid"\nclients = 1',
     "cohort_size = 30\nmin_reports = 20": "cohort_size = 1\nmin_reports = 1",
 }
+# The first step's candidates alone: with a limit that one step meets. Only their curves are read.
+RULE = Method(
+    "rounds",
+    {"algorithm": "fednas", "groups": 1, "pretrain_rounds": MOST_ROUNDS, "rounds": 0},
+    {LIMIT: LIMIT_OF_A_STEP, '\nstart = "fresh"': ""},
+)
+INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 OURS = {"algorithm": "nested_race"}
 ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
 
 
-@dataclass(frozen=True)
-class Method:
-    """A row of the table.
-
-    Attributes:
-        search: Table [search].
-        num_seeds: The first so many seeds.
-        settings: What stands in the run file, and what stands there instead.
-    """
-
-    name: str
-    search: dict[str, Any]
-    num_seeds: int = len(SEEDS)
-    settings: dict[str, str] | None = None
-
-
-def methods(full: int) -> tuple[Method, ...]:
-    """All methods, those with claims first.
+def methods(full: int) -> list[tuple[Method, int]]:
+    """All methods, those with claims first, and how many of the seeds each has.
 
     Args:
         full: R_full, rounds of a candidate of the straightforward search.
@@ -69,24 +59,32 @@ def methods(full: int) -> tuple[Method, ...]:
     as_published = _fednas(GROUPS, PRETRAIN, KEEP, TRAIN)
     netadapt = _fednas(1, PRETRAIN + TRAIN, None, 0, choose="accuracy")
     drawn = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}
-    return (
+    claims = (
         Method("fednas", as_published),
         Method("nested_race", OURS),
         Method("uniform width", {"algorithm": "uniform_width"}),
-        Method("nested_race at the latency of uniform width", OURS, settings={LIMIT: LIMIT_OF_UNIFORM}),
+        Method("nested_race at the latency of uniform width", OURS, {LIMIT: LIMIT_OF_UNIFORM}),
         Method("random pruning", {"algorithm": "random_pruning"}),
         Method(REFERENCE, _fednas(1, full, None, 0)),
-        Method("centralised netadapt", netadapt, 10, ONE_CLIENT),
-        Method("fednas, iid", as_published, 10, IID),
-        Method("parallel groups only", _fednas(GROUPS, full, None, 0), 5),
-        Method("early dropping only", _fednas(1, PRETRAIN, KEEP, full - PRETRAIN), 5),
-        Method("growing rounds only", _fednas(1, 1, None, full - 1, schedule="growing"), 5),
-        Method("adaptive rounds only", _fednas(1, 1, None, full - 1, schedule="adaptive"), 5),
-        Method("straightforward, as many rounds as fednas", _fednas(1, PRETRAIN + TRAIN, None, 0), 5),
-        Method("random search", {"algorithm": "random_search", **drawn}, 5, ALL_WIDTHS),
-        Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, 5, ALL_WIDTHS),
-        Method("nsga2", {"algorithm": "nsga2", **drawn, "population_size": 10}, 5, ALL_WIDTHS),
     )
+    beside = (
+        Method("centralised netadapt", netadapt, ONE_CLIENT),
+        Method("fednas, iid", as_published, IID),
+    )
+    others = (
+        Method("fednas, final training from its weights", as_published, INHERITED),
+        Method("nested_race, final training from its weights", OURS, INHERITED),
+        Method("parallel groups only", _fednas(GROUPS, full, None, 0)),
+        Method("early dropping only", _fednas(1, PRETRAIN, KEEP, full - PRETRAIN)),
+        Method("growing rounds only", _fednas(1, 1, None, full - 1, schedule="growing")),
+        Method("adaptive rounds only", _fednas(1, 1, None, full - 1, schedule="adaptive")),
+        Method("straightforward, as many rounds as fednas", _fednas(1, PRETRAIN + TRAIN, None, 0)),
+        Method("random search", {"algorithm": "random_search", **drawn}, ALL_WIDTHS),
+        Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, ALL_WIDTHS),
+        Method("nsga2", {"algorithm": "nsga2", **drawn, "population_size": 10}, ALL_WIDTHS),
+    )
+    counts = (claims, len(SEEDS)), (beside, 10), (others, 5)
+    return [(method, count) for ones, count in counts for method in ones]
 
 
 def _fednas(groups: int, pretrain: int, keep: int | None, rounds: int, **more: Any) -> dict[str, Any]:
@@ -264,50 +262,28 @@ def _total(row: Row, key: str) -> float:
     return float(row["search"][key] + row["final"][key])
 
 
-def tasks_of(chosen: Iterable[Method], seeds: Sequence[int]) -> list[Task]:
-    """The runs of methods, one method after the other.
-
-    Raises:
-        ValueError: A line that a method replaces is not in the run file.
-    """
-    tasks = []
-    for method in chosen:
-        text = RUN_FILE.read_text(encoding="utf-8")
-        for line, instead in (method.settings or {}).items():
-            if line not in text:
-                raise ValueError(f"{RUN_FILE.name} has no {line!r}, which {method.name} replaces")
-            text = text.replace(line, instead)
-        tasks += [Task(method.name, seed, with_search(text, seed, method.search)) for seed in seeds[: method.num_seeds]]
-    return tasks
-
-
 def main() -> None:
     """Run the bench; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench.search_cost", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="only the first so many seeds")
+    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, beside `rounds`")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     arguments = parser.parse_args()
     result = new_result("search_cost", PACKAGES)
-    _run(arguments, result)
+    _run(Sitting(arguments.work, arguments.processes, arguments.seeds), arguments.methods, result)
     print_result(result, COLUMNS, arguments.output)
 
 
-def _run(arguments: argparse.Namespace, result: Result) -> None:
-    lines = arguments.work / "rows.jsonl"
-
-    def run(tasks: list[Task]) -> list[Row]:
-        return list(run_tasks(tasks, arguments.work, lines, arguments.processes))
-
-    # The first step's candidates alone: with a limit that one step meets.
-    rule = Method("rounds", ROUNDS_RULE, len(APART), {LIMIT: LIMIT_OF_A_STEP})
-    full, swaps = full_rounds(run(tasks_of([rule], APART)))
-    result.rows.append({**dict.fromkeys(COLUMNS), "method": rule.name, "R_full": full, "swapped pairs": swaps})
-    chosen = [one for one in methods(full) if arguments.methods is None or one.name in arguments.methods]
-    rows: dict[str, list[Row]] = {one.name: [] for one in chosen}
-    for row in run(tasks_of(chosen, SEEDS[: arguments.seeds])):
+def _run(sitting: Sitting, names: Sequence[str] | None, result: Result) -> None:
+    text = RUN_FILE.read_text(encoding="utf-8")
+    full, swaps = full_rounds(sitting.rows(tasks_of(text, [RULE], APART)))
+    result.rows.append({**dict.fromkeys(COLUMNS), "method": RULE.name, "R_full": full, "swapped pairs": swaps})
+    chosen = [(method, count) for method, count in methods(full) if names is None or method.name in names]
+    rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
+    tasks = [tasks_of(text, [method], sitting.seeds(SEEDS[:count])) for method, count in chosen]
+    for row in sitting.rows(list(chain.from_iterable(tasks))):
         rows[row["method"]].append(row)
     compared, bars = compare(rows, full)
     result.rows.extend(summary(name, own) for name, own in rows.items() if own)

@@ -9,12 +9,16 @@ reads them.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import sqrt
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from pipeline.run_file import parse_run_file
 from pipeline.run_result import PhaseCostResult, RunResult
@@ -37,22 +41,54 @@ class Task:
     run_file: str
 
 
-def run_tasks(tasks: Sequence[Task], work: Path, lines: Path, num_processes: int) -> Iterator[Row]:
-    """Rows of all tasks; those whose line stands in `lines` are not run again.
+Run = Callable[[Task, Path], Row]  # from a task and the folder of all runs to what it came to
 
-    A line of another run file than the task's is dropped, and so is one that was torn.
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a table.
+
+    Attributes:
+        search: Table [search].
+        settings: What stands in the run file, and what stands there instead.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    kept = _kept(tasks, lines)
-    yield from kept.values()
-    waiting = [task for task in tasks if (task.method, task.seed) not in kept]
-    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
-        futures = [pool.submit(run_task, task, work) for task in waiting]
-        for future in as_completed(futures):
-            row = future.result()
-            with lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            yield row
+
+    name: str
+    search: dict[str, Any]
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def tasks_of(run_file: str, methods: Iterable[Method], seeds: Iterable[int]) -> list[Task]:
+    """The runs of methods, all of a seed before the next.
+
+    Raises:
+        RunFileError: What a method makes of the run file is none.
+        ValueError: A method replaces what is not there.
+    """
+    texts = {method.name: (replace_lines(run_file, method.settings), method.search) for method in methods}
+    return [Task(name, seed, with_search(text, seed, own)) for seed in seeds for name, (text, own) in texts.items()]
+
+
+def mean_of(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean with its 95% interval (Student's t), which one value alone does not have."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def replace_lines(run_file: str, instead: Mapping[str, str]) -> str:
+    """A run file with other settings: what stands in it, and what shall stand there.
+
+    Raises:
+        ValueError: A text to replace is not there, or more than once.
+    """
+    for line, other in instead.items():
+        if run_file.count(line) != 1:
+            raise ValueError(f"the run file must have {line!r} once, it has it {run_file.count(line)} times")
+        run_file = run_file.replace(line, other)
+    return run_file
 
 
 def run_task(task: Task, work: Path) -> Row:
@@ -69,9 +105,61 @@ def run_task(task: Task, work: Path) -> Row:
     os.nice(5)
     is_resumed = (folder / "run.toml").exists()
     result = run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched())
-    row = {"method": task.method, "seed": task.seed, "run_file": task.run_file, **row_of(result)}
     shutil.rmtree(folder)
-    return row
+    return row_of(result)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    work: Path,
+    lines: Path,
+    num_processes: int,
+    run: Run = run_task,
+) -> Iterator[Row]:
+    """Rows of all tasks; those whose line stands in `lines` are not run again.
+
+    A line of another run file than the task's is dropped, and so is one that was torn.
+
+    Args:
+        run: Does one task; its row gets the task's own fields.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    if lines.exists() and not lines.read_bytes().endswith(b"\n"):
+        lines.write_bytes(lines.read_bytes() + b"\n")  # after a torn line, so that it takes no other with it
+    kept = _kept(tasks, lines)
+    yield from kept.values()
+    waiting = [task for task in tasks if (task.method, task.seed) not in kept]
+    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+        futures = {pool.submit(run, task, work): task for task in waiting}
+        for future in as_completed(futures):
+            row = {**vars(futures[future]), **future.result()}
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            yield row
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What a bench's runs are done with, one sitting after the other.
+
+    Attributes:
+        work: Folder of rows and of runs under way.
+        num_processes: Runs at a time.
+        num_seeds: Of each method at most the first so many; None for all.
+    """
+
+    work: Path
+    num_processes: int = 1
+    num_seeds: int | None = None
+
+    def seeds(self, wanted: range) -> range:
+        """Those of this sitting."""
+        return wanted[: self.num_seeds]
+
+    def rows(self, tasks: Sequence[Task], run: Run = run_task) -> list[Row]:
+        """Rows of all tasks, by seed; see `run_tasks`."""
+        done = run_tasks(tasks, self.work, self.work / "rows.jsonl", self.num_processes, run)
+        return sorted(done, key=lambda row: row["seed"])
 
 
 def row_of(result: RunResult) -> Row:
@@ -95,6 +183,7 @@ def row_of(result: RunResult) -> Row:
             for model in result.models
         ],
         "steps": [[t.index, t.start_from, t.rounds, t.num_clients, t.accuracy, t.failed] for t in result.trials],
+        "num_scored": [trial.num_examples for trial in result.trials],
         "curves": _curves(result),
         "virtual_s": exact.virtual_s,
     }

@@ -4,16 +4,19 @@ import pytest
 
 from bench.search_cost import (
     APART,
+    BARS,
     MOST_ROUNDS,
     REFERENCE,
-    Method,
+    RULE,
+    RUN_FILE,
+    SEEDS,
     compare,
     difference,
     full_rounds,
     methods,
     swapped_pairs,
-    tasks_of,
 )
+from bench.search_runs import tasks_of
 
 
 def a_row(seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_bytes=100, steps=()):
@@ -100,15 +103,16 @@ def test_a_method_that_costs_nothing_is_infinitely_cheaper():
     assert all(bar.met for bar in cheaper)
 
 
-def test_every_method_makes_a_run_file_and_only_the_first_have_all_seeds():
-    chosen = methods(10)
-    tasks = tasks_of(chosen, range(20))
-    assert {task.method for task in tasks} == {one.name for one in chosen}
-    assert len(tasks) == sum(one.num_seeds for one in chosen)
-    assert len({(task.method, task.seed) for task in tasks}) == len({task.run_file for task in tasks}) == len(tasks)
+def test_every_method_makes_a_run_file_of_its_own():
+    chosen = [method for method, _ in methods(10)]
+    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [*chosen, RULE], [3])
+    assert [task.method for task in tasks] == [one.name for one in (*chosen, RULE)]
+    assert len({task.run_file for task in tasks}) == len(tasks)
 
 
-def test_a_setting_that_replaces_nothing_is_refused():
-    wrong = Method("x", {"algorithm": "uniform_width"}, 1, {"no such line": ""})
-    with pytest.raises(ValueError, match="'no such line', which x replaces"):
-        tasks_of([wrong], range(1))
+def test_claims_rest_on_all_seeds():
+    counts = {method.name: count for method, count in methods(10)}
+    assert {name for names in BARS for name in names if counts[name] < len(SEEDS)} == {
+        "centralised netadapt",
+        "fednas, iid",
+    }

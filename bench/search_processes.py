@@ -1,0 +1,200 @@
+"""Searches on digits as a user runs them, as processes of their own: one for this machine, some that are killed.
+
+`measured`: this machine is profiled, a network is searched for a limit on it and shipped, and its inference is timed as
+a stranger would: plain ONNX Runtime, one thread, one example, in turns with the largest network's.
+
+`unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly. The search is killed at five
+random moments, each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from bench.measuring import Bar, spread_of, time_interleaved
+from bench.search_cost import GROUPS, KEEP, LIMIT, PRETRAIN, RUN_FILE, TRAIN
+from bench.search_runs import Method, Row, Sitting, Task, replace_lines, tasks_of
+from device_runtime.examples import SpecOverrides, open_source
+from pipeline.digits import DATA_SCHEMES
+from pipeline.run_file import parse_run_file
+from pipeline.run_result import RESULT, read_result
+from pipeline.searching.choices import space_of
+from pipeline.ship.onnx_export import ONNX
+from profiles.catalogue import load_profile
+from search.cost import cost_of
+
+PROFILES, FINAL = 'profiles = ["redmi-note-4"]', "[final]\nrounds = 40"
+FEDNAS: dict[str, Any] = {
+    "algorithm": "fednas",
+    "groups": GROUPS,
+    "pretrain_rounds": PRETRAIN,
+    "keep": KEEP,
+    "rounds": TRAIN,
+    "first_reduction": 0.2,  # 4 steps to the limits rather than 9
+}
+LINK = "20,10,30"  # Mbit/s down and up, ms: the emulated clients' only, no network is sent anywhere
+SHARE = 0.6  # of what the largest network needs
+REPETITIONS, WARM_UP = 1000, 100
+AWAY = f"{PROFILES}\navailability = 0.7\nmean_spell_s = 60.0\nstraggler_share = 0.3\nstraggler_factor = 5.0"
+HALF = "latency_ms = 1.5129"  # of the largest network's
+KILLS = range(5)
+
+
+def measured(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
+    """One row, and whether the shipped network keeps its limit here."""
+    method = Method("measured", FEDNAS, {FINAL: "[final]\nrounds = 1"})
+    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [method], [0])
+    (row,) = replace(sitting, num_processes=1).rows(tasks, measure_shipped)
+    shipped = row["shipped"]
+    bar = Bar("shipped network: ms of an inference", shipped["median_ms"], row["limit_ms"], shipped["ratio"] <= 1)
+    return [{name: value for name, value in row.items() if name != "run_file"}], [bar]
+
+
+def measure_shipped(task: Task, work: Path) -> Row:
+    """Profile this machine, search and ship for a limit on it, and time what was shipped beside the largest network."""
+    folder = work / task.method
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    profile = folder / "this-machine.json"
+    run_handheld("profile", "measure", "--quick", "--link", LINK, "-o", profile)
+    latency_ms = _largest_latency_ms(task.run_file, profile)
+    predicted, models, limit_ms = {}, {}, SHARE * latency_ms
+    for name, limit in (("shipped", limit_ms), ("largest", latency_ms)):
+        text = replace_lines(task.run_file, {PROFILES: f'profiles = ["{profile}"]', LIMIT: f"latency_ms = {limit!r}"})
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+        run_handheld("search", folder / f"{name}.toml", "-o", folder / name)
+        run_handheld("ship", folder / name, "-o", folder / name / "bundle")
+        result = read_result(folder / name)
+        predicted[name] = result.winning.costs[0].latency_ms
+        models[name] = inference(folder / name / "bundle" / ONNX, result.spec.shape)
+    times = time_interleaved(models, REPETITIONS, WARM_UP)
+    found: Row = {"limit_ms": limit_ms}
+    for name, limit in (("shipped", limit_ms), ("largest", latency_ms)):
+        spread = spread_of(times[name])
+        ratios = {"ratio": spread["median_ms"] / limit, "measured by predicted": spread["median_ms"] / predicted[name]}
+        found[name] = {"predicted_ms": predicted[name], **spread, **ratios}
+    return found
+
+
+def inference(model: Path, shape: tuple[int, ...]) -> Callable[[], object]:
+    """One run of a shipped model over one example of `shape`, with one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).random((1, *shape), np.float32)
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: x})
+
+
+def unreliable(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
+    """The unbroken run and those that were killed, and whether all came to the same bytes."""
+    text = RUN_FILE.read_text(encoding="utf-8")
+    settings = {FINAL: "[final]\nrounds = 2", PROFILES: AWAY, LIMIT: HALF}
+    (unbroken,) = sitting.rows(tasks_of(text, [Method("unbroken", FEDNAS, settings)], [0]), run_unbroken)
+    # Of one seed: what differs is the moment. Timed beside each other, runs would end before they are killed.
+    tasks = [Task("killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
+    rows = sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))
+    same = sum(row["result_sha256"] == unbroken["result_sha256"] for row in rows)
+    bar = Bar("runs killed and resumed whose result is the unbroken run's", same, len(KILLS), same == len(KILLS))
+    return [{name: value for name, value in row.items() if name != "run_file"} for row in (unbroken, *rows)], [bar]
+
+
+def run_unbroken(task: Task, work: Path) -> Row:
+    """One search from beginning to end."""
+    folder, command = _new_run(task, work)
+    begin = time.perf_counter()
+    run_handheld(*command)
+    wall_s = time.perf_counter() - begin
+    result = read_result(folder)
+    failed = sum(bool(trial.failed) for trial in result.trials)
+    return {**_came_to(folder), "wall_s": wall_s, "num_trials": len(result.trials), "failed trials": failed}
+
+
+def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
+    """Kill a search at a random moment, resume it, and say what it came to.
+
+    Args:
+        wall_s: About how long it takes unbroken; one that was over sooner than it was to be killed begins anew.
+    """
+    rng = np.random.default_rng((2026, task.seed))
+    while True:
+        folder, command = _new_run(task, work)
+        moment = float(rng.uniform(0, wall_s))
+        process = subprocess.Popen(
+            [*_handheld(), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+            continue
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait()
+        kept = _num_rounds(folder)
+        try:
+            run_handheld(*command, *(["--resume"] if (folder / "run.toml").exists() else []))
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it had started and nobody ended
+        return {**_came_to(folder), "moment_s": moment, "exit_status": killed, "num_rounds when killed": kept}
+
+
+def run_handheld(*arguments: str | Path) -> None:
+    """Run `handheld` as a process of its own.
+
+    Raises:
+        RuntimeError: With what it wrote, when it fails.
+    """
+    done = subprocess.run([*_handheld(), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"handheld {' '.join(map(str, arguments))} failed:\n{done.stderr}")
+
+
+def _handheld() -> list[str]:
+    return [sys.executable, "-c", "from pipeline.command_line import main; main()"]
+
+
+def _new_run(task: Task, work: Path) -> tuple[Path, list[str | Path]]:
+    """An empty folder for a run, and how to search into it."""
+    folder, run_file = work / f"{task.method}-{task.seed}", work / f"{task.method}-{task.seed}.toml"
+    shutil.rmtree(folder, ignore_errors=True)
+    run_file.write_text(task.run_file, encoding="utf-8")
+    return folder, ["search", run_file, "-o", folder]
+
+
+def _came_to(folder: Path) -> Row:
+    result = (folder / RESULT).read_bytes()
+    accuracy = read_result(folder).main.accuracy.value
+    return {
+        "result_sha256": hashlib.sha256(result).hexdigest(),
+        "accuracy": accuracy,
+        "num_rounds": _num_rounds(folder),
+    }
+
+
+def _num_rounds(folder: Path) -> int:
+    """Rounds that a run has held or begun."""
+    if not (folder / "handheld.db").exists():
+        return 0
+    with closing(sqlite3.connect(folder / "handheld.db")) as database:
+        has_table = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'rounds'").fetchone()[0]
+        return int(database.execute("SELECT count(*) FROM rounds").fetchone()[0]) if has_table else 0
+
+
+def _largest_latency_ms(run_file: str, profile: Path) -> float:
+    run = parse_run_file(run_file)
+    source = open_source(run.data.source, SpecOverrides(), DATA_SCHEMES)
+    largest = space_of(run, source.spec).largest()
+    return cost_of(largest, load_profile(profile), run.training.artifact_batch_size).latency_ms

@@ -1,0 +1,195 @@
+"""What the searches find and how far their choices can be trusted, in parts that can be run one by one.
+
+- `cifar`: all methods on cifar10-20k at 16 x 16 for two platforms, each with the latency limit that uniform width 16
+  needs there; three seeds, means with intervals, no bar. The archive is no part of the project: without it the part is
+  left out.
+- `fidelity`: `bench/search_fidelity.py`.
+- `platforms`: one pass of FedNAS on digits for 1, 2 and 4 platforms. The fleet has the same four phones in all of them,
+  so that client-seconds can be compared; what differs is how many of them have a limit. The same one is the tightest
+  in all, and what a step takes away is a part of the tightest limit: the others need not cost the search anything.
+- `measured`, `unreliable`: `bench/search_processes.py`.
+
+Rows are kept in --work, one line a method and seed: what was stopped goes on from there.
+"""
+
+import argparse
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from bench import search_cost
+from bench.measuring import Bar, new_result, print_result
+from bench.search_cost import COSTS, LIMIT
+from bench.search_fidelity import fidelity
+from bench.search_images import ARCHIVE, write_npz
+from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
+from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
+from pipeline.run_file import parse_run_file
+from profiles.catalogue import load_profile
+
+RUN_FILE = Path(__file__).with_suffix(".toml")
+PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
+COLUMNS = (
+    "part", "method", "platform", "seeds", "test_accuracy", "difference", "client_seconds", "megabytes", "tau", "ratio"
+)  # fmt: skip
+SEEDS = range(3)
+CONTROL, TUNED = "uniform width", "uniform width, learning rate tuned in the run"
+REDUCTION = FEDNAS["first_reduction"]
+RATES = "learning_rate = [0.005, 0.01, 0.02]"
+# By how many platforms have one: 30% of what the largest network needs on the slowest, where it is the tightest.
+ENTRY = f"[budgets.entry]\n{LIMIT}"
+HIGH, MID = "[budgets.high]\nlatency_ms = 0.347\n\n", "[budgets.mid]\nlatency_ms = 0.65\n\n"
+DEFAULT = f"[budgets.default]\n{LIMIT}"
+LIMITS = {1: ENTRY, 2: HIGH + ENTRY, 4: MID + HIGH + ENTRY}
+FLEET = 'profiles = ["redmi-note-4", "pixel-2-xl", "galaxy-s9", "pixel-4"]'
+MOST_TIMES = 1.3  # the cost of one platform
+Part = tuple[list[Row], list[Bar]]
+
+
+def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
+    """The methods of the table on cifar10-20k, uniform width first.
+
+    Args:
+        full_rounds: R_full, rounds of a candidate of the straightforward search.
+        run_file: Whose one learning rate the tuned control replaces by a list.
+    """
+    rate = re.findall(r"^learning_rate = .+$", run_file, re.MULTILINE)[0]
+    straightforward = {"groups": 1, "pretrain_rounds": full_rounds, "rounds": 0}
+    return (
+        Method(CONTROL, {"algorithm": "uniform_width"}),
+        Method(TUNED, {"algorithm": "uniform_width"}, {rate: RATES}),
+        Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
+        Method("nested_race", {"algorithm": "nested_race"}),
+        Method("fednas", FEDNAS),
+        Method("straightforward", {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
+    )
+
+
+def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
+    """A row for each method and platform."""
+    if not archive.exists():
+        return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
+    data = sitting.work / "cifar10-20k.npz"
+    write_npz(archive, data)
+    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", str(data))
+    rows: dict[str, list[Row]] = {method.name: [] for method in methods(full_rounds, text)}
+    for row in sitting.rows(tasks_of(text, methods(full_rounds, text), sitting.seeds(SEEDS))):
+        rows[row["method"]].append(row)
+    platforms = sorted({name for row in rows[CONTROL] for model in row["models"] for name in model["platforms"]})
+    return [on_platform(name, own, rows[CONTROL], one) for name, own in rows.items() for one in platforms], []
+
+
+def on_platform(name: str, rows: Sequence[Row], control: Sequence[Row], platform: str) -> Row:
+    """A method's figures on one platform, beside the control's of the same seeds; costs are of all its platforms.
+
+    Args:
+        rows, control: By seed, of the same ones.
+    """
+    models = [model_of(row, platform) for row in rows]
+    accuracy = [model["test_accuracy"] for model in models]
+    gaps = [a - model_of(row, platform)["test_accuracy"] for a, row in zip(accuracy, control, strict=True)]
+    found = {
+        "method": name,
+        "platform": platform,
+        "seeds": len(rows),
+        "test_accuracy": statistics.mean(accuracy),
+        "test_accuracy_interval": mean_of(accuracy),
+        "latency_ms": statistics.mean(model["latency_ms"][platform] for model in models),
+        "num_parameters": statistics.mean(model["num_parameters"] for model in models),
+        "client_seconds": statistics.mean(row["search"]["client_seconds"] for row in rows),
+        "megabytes": statistics.mean(row["search"]["bytes"] for row in rows) / 1e6,
+        "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in rows],
+    }
+    # The control has no difference from itself.
+    return found if name == CONTROL else {**found, "difference": statistics.mean(gaps), "paired": mean_of(gaps)}
+
+
+def model_of(row: Row, platform: str) -> Row:
+    """What a run ships for a platform."""
+    return next(model for model in row["models"] if platform in model["platforms"])
+
+
+def platforms(sitting: Sitting) -> Part:
+    """A row for each number of platforms; its cost beside that of one platform."""
+    text = search_cost.RUN_FILE.read_text(encoding="utf-8")
+    names = {count: f"{count} platform{'s' if count > 1 else ''}" for count in LIMITS}
+    section = {**FEDNAS, "first_reduction": 0.1}
+    chosen = [
+        Method(names[count], section, {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"})
+        for count, limits in LIMITS.items()
+    ]
+    rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
+    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
+        rows[row["method"]].append(row)
+    one, *_ = found = [cost_row(name, own, rows[names[1]]) for name, own in rows.items()]
+    over = sum(row["over_limit"] for row in found)
+    bars = [
+        Bar(f"{row['method']}: {key} of the search beside {one['method']}", times, MOST_TIMES, times <= MOST_TIMES)
+        for row in found
+        if row is not one
+        for key, times in row["ratios"].items()
+    ]
+    return found, [*bars, Bar("networks over their platform's predicted limit (at most)", over, 0, over == 0)]
+
+
+def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
+    """What searches cost, and how many times as much as others of the same seeds (geometric means)."""
+    pairs = [*zip(rows, others, strict=True)]
+    ratios = {
+        key: statistics.geometric_mean(row["search"][key] / other["search"][key] for row, other in pairs)
+        for key in COSTS
+    }
+    return {
+        "method": name,
+        "seeds": len(rows),
+        "client_seconds": statistics.mean(row["search"]["client_seconds"] for row in rows),
+        "megabytes": statistics.mean(row["search"]["bytes"] for row in rows) / 1e6,
+        "ratio": ratios["client_seconds"],
+        "ratios": ratios,
+        "over_limit": sum(over_limit(row) for row in rows),
+        "runs": [{key: row[key] for key in ("seed", "search", "models", "num_trials")} for row in rows],
+    }
+
+
+def over_limit(row: Row) -> int:
+    """Platforms of a run whose network is predicted to need more than the latency limit of their class, if any."""
+    budgets = parse_run_file(row["run_file"]).budgets
+    needs = [
+        (budgets.get(load_profile(platform).device_class), model["latency_ms"][platform])
+        for model in row["models"]
+        for platform in model["platforms"]
+    ]
+    return sum(limit is not None and limit.latency_ms is not None and ms > limit.latency_ms for limit, ms in needs)
+
+
+def main() -> None:
+    """Run the bench; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.search_quality", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
+    parser.add_argument("--full-rounds", type=int, default=10, help="of a candidate of the straightforward search")
+    parts = ("cifar", "fidelity", "platforms", "measured", "unreliable")
+    parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="only these")
+    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
+    arguments = parser.parse_args()
+    result = new_result("search_quality", PACKAGES)
+    sitting = Sitting(arguments.work, arguments.processes, arguments.seeds)
+    runs: dict[str, Callable[[Sitting], Part]] = {
+        "cifar": partial(cifar, full_rounds=arguments.full_rounds),
+        "fidelity": fidelity,
+        "platforms": platforms,
+        "measured": measured,
+        "unreliable": unreliable,
+    }
+    for name in arguments.part:
+        rows, bars = runs[name](sitting)
+        result.rows.extend({**dict.fromkeys(COLUMNS), "part": name, **row} for row in rows)
+        result.bars.extend(bars)
+    print_result(result, COLUMNS, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

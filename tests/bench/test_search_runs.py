@@ -1,0 +1,92 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bench.search_runs import Method, Sitting, Task, mean_of, replace_lines, run_tasks, tasks_of
+from pipeline.run_file import RunFileError, parse_run_file
+from tests.pipeline.searching.conftest import FEDNAS
+
+TASKS = [Task("a", 0, "first"), Task("a", 1, "first"), Task("b", 0, "other")]
+
+
+def count_letters(task, work):
+    """Stands for a run; needs no time and leaves a trace."""
+    with (work / "done").open("a") as file:
+        file.write(f"{task.method}{task.seed} ")
+    return {"letters": len(task.run_file)}
+
+
+def done(folder):
+    path = folder / "done"
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch):
+    """Threads in place of processes: what is tested here is which tasks run, not where."""
+    monkeypatch.setattr("bench.search_runs.ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count))
+
+
+def test_a_row_has_its_task_and_what_the_task_came_to(tmp_path):
+    rows = Sitting(tmp_path).rows(TASKS[:1], count_letters)
+    assert rows == [{"method": "a", "seed": 0, "run_file": "first", "letters": 5}]
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    sitting = Sitting(tmp_path)
+    sitting.rows(TASKS[:2], count_letters)
+    rows = sitting.rows(TASKS, count_letters)
+    assert done(tmp_path) == ["a0", "a1", "b0"]
+    assert sorted((row["method"], row["seed"]) for row in rows) == [("a", 0), ("a", 1), ("b", 0)]
+
+
+def test_a_row_of_other_settings_is_done_again(tmp_path):
+    sitting = Sitting(tmp_path)
+    sitting.rows([Task("a", 0, "before")], count_letters)
+    (row,) = sitting.rows(TASKS[:1], count_letters)
+    assert (row["run_file"], done(tmp_path)) == ("first", ["a0", "a0"])
+
+
+def test_rows_with_fewer_fields_are_read_and_a_torn_line_takes_no_other_with_it(tmp_path):
+    old = {"method": "a", "seed": 0, "run_file": "first"}
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(json.dumps(old) + '\n{"method": "a", "se')
+    first, _ = run_tasks(TASKS[:2], tmp_path, lines, 1, count_letters)
+    assert first == old
+    assert len(list(run_tasks(TASKS[:2], tmp_path, lines, 1, count_letters))) == 2
+    assert done(tmp_path) == ["a1"]
+
+
+def test_a_sitting_may_end_after_the_first_seeds():
+    assert list(Sitting("work", num_seeds=2).seeds(range(1000, 1005))) == [1000, 1001]
+    assert list(Sitting("work").seeds(range(3))) == [0, 1, 2]
+
+
+def test_a_method_has_its_own_search_and_settings_and_each_seed_all_methods():
+    methods = [
+        Method("fednas", {"algorithm": "fednas", "groups": 2}),
+        Method("wide", {"algorithm": "uniform_width"}, {"widths = [8]": "widths = [16]"}),
+    ]
+    tasks = tasks_of(FEDNAS.replace("seed = 3", "seed = 0"), methods, [5, 6])
+    assert [(task.method, task.seed) for task in tasks] == [("fednas", 5), ("wide", 5), ("fednas", 6), ("wide", 6)]
+    run = parse_run_file(tasks[3].run_file)
+    assert (run.run.seed, run.search.algorithm, run.space.widths) == (6, "uniform_width", (16,))
+    assert parse_run_file(tasks[2].run_file).search.groups == 2
+    with pytest.raises(RunFileError, match="groups"):
+        tasks_of(FEDNAS, [Method("no groups", {"algorithm": "fednas"})], [0])
+
+
+@pytest.mark.parametrize(("line", "times"), [("widths = [9]", 0), ("rounds = 1", 2)])
+def test_a_setting_to_replace_stands_there_once(line, times):
+    with pytest.raises(ValueError, match=rf"must have .* once, it has it {times} times"):
+        replace_lines(FEDNAS, {line: ""})
+
+
+def test_a_mean_has_the_interval_of_students_t_and_one_value_has_none():
+    found = mean_of([1.0, 2.0, 3.0])
+    assert found["mean"] == 2
+    assert found["high"] - 2 == pytest.approx(4.302653 / 3**0.5)
+    assert 2 - found["low"] == pytest.approx(4.302653 / 3**0.5)
+    assert mean_of([0.5]) == {"mean": 0.5, "low": None, "high": None}
