@@ -47,6 +47,7 @@ RULE = Method(
 INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 OURS = {"algorithm": "nested_race"}
+ONE_ENTRANT = {**OURS, "entrants": 1}  # the server's ranking alone
 ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
 
 
@@ -62,6 +63,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
     claims = (
         Method("fednas", as_published),
         Method("nested_race", OURS),
+        Method("nested_race without a race", ONE_ENTRANT),
         Method("uniform width", {"algorithm": "uniform_width"}),
         Method("nested_race at the latency of uniform width", OURS, {LIMIT: LIMIT_OF_UNIFORM}),
         Method("random pruning", {"algorithm": "random_pruning"}),

@@ -62,6 +62,7 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
         Method(TUNED, {"algorithm": "uniform_width"}, {rate: RATES}),
         Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
         Method("nested_race", {"algorithm": "nested_race"}),
+        Method("nested_race without a race", {"algorithm": "nested_race", "entrants": 1}),
         Method("fednas", FEDNAS),
         Method("straightforward", {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
     )

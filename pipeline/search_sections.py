@@ -9,6 +9,7 @@ from pipeline.section import PositiveInt, Section
 from search.algorithm import SearchAlgorithm
 from search.algorithms.by_rule import ByRule, random_pruning, uniform_width
 from search.algorithms.fednas import Choice, FedNas, Schedule
+from search.algorithms.nested_race import NestedRace
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
 from search.algorithms.successive_halving import SuccessiveHalving
@@ -103,6 +104,30 @@ class FedNasSection(Section):
         return FedNas(problem.space, problem.feasibility, problem.clients, **settings)
 
 
+class NestedRaceSection(Section):
+    """Table [search] of a nested race: few parts of the space's largest network, within the limits, share its weights.
+
+    Attributes:
+        entrants: Networks in each platform's race.
+        rounds: Of training, at most.
+        cohorts: Groups of a platform's clients that take turns at scoring.
+        margin: Standard errors that a network must be behind the leader to leave.
+        parallel: Trials that train side by side; fewer than a race has share what they learnt less often.
+    """
+
+    algorithm: Literal["nested_race"]
+    entrants: PositiveInt = 4
+    rounds: PositiveInt = 6
+    cohorts: PositiveInt = 5
+    margin: Annotated[float, Field(gt=0)] = 2.0
+    parallel: PositiveInt = 64
+
+    def make(self, problem: Problem) -> SearchAlgorithm[Any]:
+        """The algorithm."""
+        settings = self.entrants, self.rounds, self.cohorts, self.margin
+        return NestedRace(problem.space, problem.feasibility, problem.clients, *settings)
+
+
 class UniformWidthSection(Section):
     """Table [search] of uniform width scaling, which searches nothing: the control of every search.
 
@@ -167,7 +192,7 @@ class Nsga2Section(Section):
     Attributes:
         trials: Candidates trained in total.
         rounds: Rounds that a trial trains.
-        population_size: Scored trials a generation.
+        population_size: Scored trials a generation, fewer than `trials`.
         parallel: Trials that train side by side.
     """
 
@@ -188,6 +213,7 @@ SearchSection = (
     RandomSearchSection
     | EvolutionSection
     | FedNasSection
+    | NestedRaceSection
     | UniformWidthSection
     | RandomPruningSection
     | SuccessiveHalvingSection
@@ -198,6 +224,7 @@ ALGORITHMS: dict[str, type[Section]] = {
     "random_search": RandomSearchSection,
     "regularized_evolution": EvolutionSection,
     "fednas": FedNasSection,
+    "nested_race": NestedRaceSection,
     "uniform_width": UniformWidthSection,
     "random_pruning": RandomPruningSection,
     "successive_halving": SuccessiveHalvingSection,

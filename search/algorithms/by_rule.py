@@ -64,7 +64,8 @@ class ByRule:
 
     def ask(self, state: ByRuleState, count: int) -> tuple[Trial, ...]:
         combinations = [HyperParameters(**fields) for fields in combine(self.space.hyper_parameters.choices())]
-        networks = dict.fromkeys(state.networks.values())  # platforms may share one
+        # By name: a saved state's platforms are in this order, whichever they had before. They may share a network.
+        networks = dict.fromkeys(state.networks[name] for name in sorted(state.networks))
         candidates = [Candidate(network, training) for network in networks for training in combinations]
         rounds = self.rounds if len(combinations) > 1 else 0
         begin = state.num_told

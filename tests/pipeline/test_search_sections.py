@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.search_sections import ALGORITHMS, Problem
-from search.algorithms import ByRule, FedNas, RandomSearch, RegularizedEvolution, SuccessiveHalving, uniform_width
+from search.algorithms import (
+    ByRule,
+    FedNas,
+    NestedRace,
+    RandomSearch,
+    RegularizedEvolution,
+    SuccessiveHalving,
+    uniform_width,
+)
 from search.algorithms.optuna_nsga2 import Nsga2
 from search.budget import Feasibility
 from search.clients import Client
@@ -27,6 +35,10 @@ MADE = {
     "fednas": (
         {"groups": 2, "keep": 3, "decay": 0.5},
         FedNas(SPACE, FREE, CLIENTS, groups=2, keep=3, decay=0.5),
+    ),
+    "nested_race": (
+        {"entrants": 3, "rounds": 4, "cohorts": 2, "margin": 1.5},
+        NestedRace(SPACE, FREE, CLIENTS, num_entrants=3, rounds=4, cohorts=2, margin=1.5),
     ),
     "uniform_width": ({"rounds": 3}, ByRule(SPACE, FREE, uniform_width, 3)),
     "successive_halving": (

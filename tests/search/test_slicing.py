@@ -127,3 +127,17 @@ def test_the_whole_network_is_a_slice_of_itself():
 def test_what_is_no_part_is_refused_by_layer(small, named):
     with pytest.raises(SlicingError, match=named):
         places(LARGE, small, "first")
+
+
+@pytest.mark.parametrize("head", ["flatten", "global_average"])
+def test_a_network_of_fewer_stages_takes_the_first_ones_and_the_classifier_columns_of_its_channels(head):
+    stages = tuple(Stage("depthwise", 8) for _ in range(3))
+    large = Architecture((2, 4, 4), 3, Stem(8), stages, head)
+    positions = 16 if head == "flatten" else 1
+    found = places(large, replace(large, stages=(Stage("depthwise", 4),)), "first")
+    classifier = num_parameters(large) - 3 * (8 * positions + 1)
+    weight = classifier + np.arange(3)[:, None] * 8 * positions + np.arange(4 * positions)
+    bias = num_parameters(large) - 3 + np.arange(3)
+    assert found[-weight.size - 3 :].tolist() == [*weight.ravel(), *bias]
+    second_stage = num_parameters(replace(large, stages=stages[:1])) - 3 * (8 * positions + 1)
+    assert found[: -weight.size - 3].max() < second_stage

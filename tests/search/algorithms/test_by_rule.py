@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from search.algorithm import NoWinnerError
+from search.algorithm import NoWinnerError, load_state, save_state
 from search.algorithms import ByRule, random_pruning, uniform_width
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
@@ -143,3 +143,12 @@ def test_settings_are_refused_by_name(first, decay, name):
         random_pruning(first, decay)
     with pytest.raises(ValueError, match="rounds must be >= 1, got 0"):
         ByRule(SPACE, Feasibility((), {}, 8), uniform_width, 0)
+
+
+def test_a_saved_state_asks_for_the_trials_that_it_had_not_asked_for(make_feasibility):
+    rule = ByRule(SPACE, make_feasibility(mid=kib(parameters_of(8)), entry=kib(parameters_of(4))), uniform_width, 5)
+    state = rule.init(0)
+    first = rule.ask(state, 1)
+    state = load_state(rule, save_state(rule.tell(state, observe(first))))
+    asked = [*first, *rule.ask(state, 2)]
+    assert {trial.candidate.architecture.stem.width for trial in asked} == {4, 8}

@@ -9,6 +9,7 @@ from search.algorithm import SearchAlgorithm, load_state, save_state
 from search.algorithms import (
     ByRule,
     FedNas,
+    NestedRace,
     RandomSearch,
     RegularizedEvolution,
     SuccessiveHalving,
@@ -36,8 +37,10 @@ PRUNING = {
     "uniform_width": lambda space, feasibility: ByRule(space, feasibility, uniform_width, rounds=3),
     "random_pruning": lambda space, feasibility: ByRule(space, feasibility, random_pruning(0.1, 0.96), rounds=3),
     "fednas": lambda space, feasibility: FedNas(space, feasibility, CLIENTS, groups=3, keep=2),
+    "nested_race": lambda space, feasibility: NestedRace(space, feasibility, CLIENTS, num_entrants=3, rounds=4),
 }
 MAKERS = DRAWING | PRUNING
+ONE_EACH = {"uniform_width": 1, "random_pruning": 1}  # trials of a control with one platform and nothing to tune
 WIDE_SPACE = SearchSpace(
     input_shape=(1, 8, 8),
     num_classes=10,
@@ -95,7 +98,7 @@ def test_a_seed_gives_one_search_and_another_seed_another_where_anything_is_draw
 def test_a_search_ends_after_its_trials_numbered_in_order(algorithm, name, parallel):
     trials = run(algorithm, algorithm.init(0), parallel)
     assert [trial.index for trial in trials] == list(range(len(trials)))
-    assert len(trials) == {"uniform_width": 1, "random_pruning": 1, "fednas": len(trials)}.get(name, NUM_TRIALS)
+    assert len(trials) == ONE_EACH.get(name, len(trials) if name in PRUNING else NUM_TRIALS)
     assert {client for trial in trials for client in trial.clients or ()} <= {client.name for client in CLIENTS}
 
 
@@ -176,6 +179,18 @@ def test_a_trial_is_told_once(algorithm):
     state = algorithm.tell(state, observations)
     with pytest.raises(ValueError, match="got trial 0 again"):
         algorithm.tell(state, observations)
+
+
+def test_a_search_that_is_over_stays_over_when_told_of_nothing_and_takes_no_trial_again(algorithm):
+    state, told = algorithm.init(0), []
+    while trials := algorithm.ask(state, 4):
+        told = observe(trials)
+        state = algorithm.tell(state, told)
+    over = algorithm.tell(state, ())
+    assert algorithm.ask(over, 4) == ()
+    for ended in (state, over):
+        with pytest.raises(ValueError, match=rf"got trial {told[0].trial.index} again"):
+            algorithm.tell(ended, told)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))

@@ -1,0 +1,272 @@
+"""A nested race: parts of one supernet train side by side until the clients have refuted all but one of them.
+
+Before any phone is touched, networks within each platform's limits are ranked (`entrants`); the first few race. In a
+round every client trains one path through the supernet, a network of its own platform's race, and what was learnt is
+averaged for each parameter over the paths that hold it ("HeteroFL", arXiv:2010.01264; "FedorAS", arXiv:2206.11239), so
+that nothing a loser learnt is lost. Then one cohort a platform scores all of its networks on the same examples. A
+network leaves when its paired difference to the leader is below 0 by its confidence bound (racing: "Hoeffding Races",
+Maron and Moore, 1993). What clients did not refute stays in the order of the ranking: few rounds measure how fast a
+network learns and little else, so a difference within the noise decides nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from search.algorithm import NoWinnerError, told_by_index
+from search.algorithms.nested_race_entrants import entrants
+from search.architecture import Architecture
+from search.budget import Feasibility
+from search.candidate import Candidate, Observation, Trial
+from search.clients import Client, balance
+from search.space import SearchSpace
+
+_LEAST_PAIRS = 3  # of scores, before they may refute anything
+# Of the way from guessing to certainty that the leader must have gone before: networks that know nothing name one class
+# each, and which one they name makes lasting differences.
+_LEAST_KNOWN = 0.25
+_Asked = tuple[str, int, tuple[str, ...]]  # platform, number of the runner in its race, clients
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on the round's cohort."""
+
+    round: int
+    accuracy: float
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A network that was not refuted.
+
+    Attributes:
+        scores: One a round, the oldest first; a round that failed has none.
+        trial: The newest one that scored it; None before.
+    """
+
+    network: Architecture
+    scores: tuple[Score, ...] = ()
+    trial: int | None = None
+
+
+class _Planned(NamedTuple):
+    platform: str
+    number: int
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class NestedRaceState:
+    """Where the search is.
+
+    Attributes:
+        races: Each platform's runners by the name of its profile, the favourite first.
+        is_scoring: Whether the round's training is over.
+        first_trial: Of the round's part, training or scoring.
+        num_told: Of its trials.
+    """
+
+    seed: int
+    races: dict[str, tuple[Runner, ...]]
+    round: int = 0
+    is_scoring: bool = False
+    first_trial: int = 0
+    num_told: int = 0
+    schema: int = 1
+
+
+@dataclass(frozen=True)
+class NestedRace:
+    """Search by racing parts of one supernet, the space's largest network, under hard limits.
+
+    Attributes:
+        feasibility: The limits; each platform has a race of networks within its own, run by its own clients. Clients of
+            an unknown profile are dealt out to the platforms.
+        clients: Who takes part.
+        num_entrants: Networks in each race.
+        rounds: Of training, at most; a race is over when one network is left.
+        cohorts: Groups of each platform's clients that take turns at scoring; a bound looks at one turn of each.
+        margin: Standard errors of the paired difference that a network must be behind to leave.
+    """
+
+    space: SearchSpace
+    feasibility: Feasibility
+    clients: tuple[Client, ...]
+    num_entrants: int = 4
+    rounds: int = 6
+    cohorts: int = 5
+    margin: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("num_entrants", self.num_entrants, 1),
+            ("rounds", self.rounds, 1),
+            ("cohorts", self.cohorts, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not self.margin > 0:
+            raise ValueError(f"margin must be > 0, got {self.margin}")
+        self.space.hyper_parameters.only()  # refuses several
+        for name, clients in self._clients_of.items():
+            if not clients:
+                raise ValueError(f"no client is left for the race of {name}: bring more, or name fewer profiles")
+
+    @property
+    def state_type(self) -> type[NestedRaceState]:
+        return NestedRaceState
+
+    def init(self, seed: int) -> NestedRaceState:
+        races = {
+            name: tuple(Runner(network) for network in entrants(self.space, limits, self.num_entrants))
+            for name, limits in self._platforms.items()
+        }
+        state = NestedRaceState(seed, races)
+        return state if self._plan(state) else replace(state, is_scoring=True)  # where every platform has one network
+
+    def ask(self, state: NestedRaceState, count: int) -> tuple[Trial, ...]:
+        return tuple(place.trial for place in self._plan(state))[state.num_told :][:count]
+
+    def tell(self, state: NestedRaceState, observations: Sequence[Observation]) -> NestedRaceState:
+        plan, first = self._plan(state), state.first_trial
+        over = told_by_index(observations, first + state.num_told, first + len(plan))
+        races = {name: list(runners) for name, runners in state.races.items()}
+        for index, observation in over.items():
+            platform, number, _ = plan[index - first]
+            if state.is_scoring and observation is not None and observation.is_scored:
+                races[platform][number] = _after(races[platform][number], observation, state.round)
+        state = replace(
+            state,
+            races={name: tuple(runners) for name, runners in races.items()},
+            num_told=state.num_told + len(over),
+        )
+        return self._next_part(state, len(plan)) if plan and state.num_told == len(plan) else state
+
+    def winners(self, state: NestedRaceState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
+        scored = {name: [one for one in state.races[name] if one.trial is not None] for name in self._platforms}
+        newest: dict[Architecture, int] = {}  # of the same network in several races, so that they ship one model
+        for runner in (one for runners in scored.values() for one in runners):
+            newest[runner.network] = max(runner.trial or 0, newest.get(runner.network, 0))
+        for name, runners in scored.items():
+            if not runners:
+                raise NoWinnerError(f"no network{' of ' + name if name else ''} was ever scored: begin anew")
+        return {name: newest[runners[0].network] for name, runners in scored.items()}
+
+    @cached_property
+    def _platforms(self) -> dict[str, Feasibility]:
+        return self.feasibility.platforms or {"": self.feasibility}
+
+    @cached_property
+    def _clients_of(self) -> dict[str, tuple[Client, ...]]:
+        """Each platform's own clients, and its share of those whose profile nobody knows."""
+        names = list(self._platforms)
+        unknown = sorted((one for one in self.clients if one.profile not in names), key=lambda one: one.name)
+        return {
+            name: (*(one for one in self.clients if one.profile == name), *unknown[i :: len(names)])
+            for i, name in enumerate(names)
+        }
+
+    def _plan(self, state: NestedRaceState) -> tuple[_Planned, ...]:
+        """All trials of the round's part."""
+        if state.round >= self.rounds:
+            return ()
+        part = self._to_score if state.is_scoring else self._to_train
+        asked = [
+            one for i, name in enumerate(self._platforms) for one in part(state, name, i)
+        ]  # no state keeps an order
+        training = self.space.hyper_parameters.only()
+        return tuple(
+            _Planned(
+                name,
+                number,
+                Trial(
+                    state.first_trial + place,
+                    Candidate(state.races[name][number].network, training),
+                    rounds=0 if state.is_scoring else 1,
+                    supernet=self.space.largest(),
+                    clients=clients,
+                    is_scored=state.is_scoring,
+                ),
+            )
+            for place, (name, number, clients) in enumerate(asked)
+        )
+
+    def _to_train(self, state: NestedRaceState, name: str, platform: int) -> Iterator[_Asked]:
+        """Groups of nearly equal data take turns at the runners; a race that is over trains nobody."""
+        runners, clients = state.races[name], self._clients_of[name]
+        if len(runners) < 2:
+            return
+        order = np.random.default_rng((state.seed, platform)).permutation(len(runners))
+        for i, group in enumerate(balance(clients, min(len(runners), len(clients)))):
+            yield name, int(order[(i + state.round) % len(runners)]), group
+
+    def _to_score(self, state: NestedRaceState, name: str, platform: int) -> Iterator[_Asked]:  # noqa: ARG002
+        runners, clients = state.races[name], self._clients_of[name]
+        cohorts = balance(clients, min(self.cohorts, len(clients)))
+        for number, runner in enumerate(runners):
+            if len(runners) > 1 or not any(score.round < state.round for score in runner.scores):
+                yield name, number, cohorts[state.round % len(cohorts)]
+
+    def _next_part(self, state: NestedRaceState, num_planned: int) -> NestedRaceState:
+        """The next part in which there is something to do; who is refuted leaves after a round's scores."""
+        state = replace(state, first_trial=state.first_trial + num_planned, num_told=0)
+        while state.round < self.rounds:
+            if state.is_scoring:
+                races = {name: self._unrefuted(runners, state.round) for name, runners in state.races.items()}
+                state = replace(state, races=races, round=state.round + 1)
+            state = replace(state, is_scoring=not state.is_scoring)
+            if self._plan(state):
+                break
+        return state
+
+    def _unrefuted(self, runners: tuple[Runner, ...], now: int) -> tuple[Runner, ...]:
+        recent = [
+            replace(runner, scores=tuple(score for score in runner.scores if score.round > now - self.cohorts))
+            for runner in runners
+        ]
+        leader = max(recent, key=_accuracy)
+        guessing = 1 / self.space.num_classes
+        if _accuracy(leader) < guessing + _LEAST_KNOWN * (1 - guessing):
+            return runners
+        return tuple(
+            runner
+            for runner, its in zip(runners, recent, strict=True)
+            if not is_behind(its.scores, leader.scores, self.margin)
+        )
+
+
+def is_behind(scores: Sequence[Score], leader: Sequence[Score], margin: float) -> bool:
+    """Whether accuracy is below the leader's by more than `margin` standard errors of their difference.
+
+    Rounds that scored both are pairs, weighted by their examples. The error is that of a weighted mean of the pairs'
+    differences, and no less than sampling alone gives: where accuracies differ by d, at least that share of the
+    answers does, so an answer's difference has at least the variance d (1 - d). Too few pairs decide nothing.
+    """
+    others = {score.round: score for score in leader}
+    pairs = [(one, others[one.round]) for one in scores if one.round in others]
+    if len(pairs) < _LEAST_PAIRS:
+        return False
+    num_examples = np.array([one.num_examples for one, _ in pairs])
+    lead = np.array([other.accuracy - one.accuracy for one, other in pairs])
+    weights = num_examples / num_examples.sum()
+    mean = float(weights @ lead)
+    between = float(weights**2 @ (lead - mean) ** 2) * len(pairs) / (len(pairs) - 1)
+    sampling = abs(mean) * (1 - abs(mean)) / float(num_examples.sum())
+    return mean > margin * sqrt(max(between, sampling, 0.0))
+
+
+def _after(runner: Runner, observation: Observation, round_: int) -> Runner:
+    score = Score(round_, observation.accuracy, max(1, observation.num_examples))
+    return replace(runner, scores=(*runner.scores, score), trial=observation.trial.index)
+
+
+def _accuracy(runner: Runner) -> float:
+    """Over all its scores; of one without any, 0."""
+    total = sum(score.num_examples for score in runner.scores)
+    return sum(score.accuracy * score.num_examples for score in runner.scores) / max(1, total)

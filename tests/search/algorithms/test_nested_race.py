@@ -1,0 +1,301 @@
+"""A nested race: who enters, who trains which path on whose data, who is refuted, what each platform ships."""
+
+from dataclasses import replace
+
+import pytest
+
+from search.algorithm import NoWinnerError, load_state, save_state
+from search.algorithms import NestedRace, uniform_width
+from search.algorithms.nested_race import Score, is_behind
+from search.algorithms.nested_race_entrants import entrants, multiply_accumulates
+from search.architecture import Architecture, Stage, Stem
+from search.budget import Feasibility, InfeasibleError, Limits
+from search.candidate import Observation
+from search.clients import Client
+from search.cost import cost_of
+from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.space import SearchSpace
+
+CLIENTS = tuple(Client(f"{i:02}", 10 + i) for i in range(12))
+SPACE = SearchSpace(
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    stem=StemOptions((32,)),
+    stages=StageOptions(("depthwise",), (32,)),
+    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
+    max_stages=3,
+    heads=("global_average",),
+)
+LIMITS = {"default": Limits(size_kib=6.0), "entry": Limits(size_kib=3.0)}
+
+
+@pytest.fixture
+def make_search(make_profile):
+    def make(*classes, clients=CLIENTS, **settings):
+        phones = tuple(make_profile(f"{name} phone", name, 0.01) for name in classes or ["mid"])
+        return NestedRace(SPACE, Feasibility(phones, LIMITS, 8), clients, **settings)
+
+    return make
+
+
+def observe(trials, accuracy, failed=()):
+    return [
+        Observation(trial, accuracy(trial), num_examples=100, failed="too few" if trial.index in failed else "")
+        for trial in trials
+        if trial.is_scored
+    ]
+
+
+def run(search, accuracy, failed=(), seed=0):
+    """The state at the end, and the trials of each part of each round."""
+    state, asked = search.init(seed), []
+    while trials := search.ask(state, 100):
+        asked.append(trials)
+        state = search.tell(state, observe(trials, accuracy, failed) or [_not_asked(one) for one in trials])
+        assert len(asked) < 100
+    return state, asked
+
+
+def _not_asked(trial):
+    return Observation(trial, 0.0, failed="no score was asked for")
+
+
+def even(trial):
+    return 0.5
+
+
+def shallow(trial):
+    """Fewer stages are better, by far."""
+    return 0.9 - 0.2 * len(trial.candidate.architecture.stages)
+
+
+def networks(runners):
+    return [runner.network for runner in runners]
+
+
+def test_entrants_are_within_the_limits_and_have_different_numbers_of_stages(make_search):
+    limits = make_search().feasibility
+    found = entrants(SPACE, limits, 10)
+    assert all(limits.is_feasible(network) for network in found)
+    assert sorted(len(network.stages) for network in found) == [0, 1, 2, 3]
+    assert entrants(SPACE, limits, 2) == found[:2]
+
+
+def test_entrants_are_in_the_order_of_what_they_compute_which_the_cost_model_counts_alike(make_search, make_profile):
+    found = entrants(SPACE, make_search().feasibility, 10)
+    macs = [cost_of(network, make_profile("phone", "mid", 1.0), 8).macs for network in found]
+    assert macs == sorted(macs, reverse=True)
+    assert macs == [multiply_accumulates(network) for network in found]
+
+
+def test_no_block_of_an_entrant_can_be_a_step_wider(make_search):
+    limits = make_search().feasibility
+    for network in entrants(SPACE, limits, 10):
+        stem = network.stem
+        assert stem.width == 32 or not limits.is_feasible(replace(network, stem=replace(stem, width=stem.width + 8)))
+        for i, stage in enumerate(network.stages):
+            wider = (*network.stages[:i], replace(stage, width=stage.width + 8), *network.stages[i + 1 :])
+            assert stage.width == 32 or not limits.is_feasible(replace(network, stages=wider))
+
+
+def test_the_first_entrant_computes_more_than_uniform_width_scaling_within_the_same_limits(make_search):
+    limits = make_search().feasibility
+    (uniform,) = uniform_width(SPACE.largest(), limits, 0).values()
+    assert multiply_accumulates(entrants(SPACE, limits, 1)[0]) > multiply_accumulates(uniform)
+
+
+def test_without_limits_entrants_are_the_whole_of_the_largest_network_and_its_beginnings():
+    whole = SPACE.largest()
+    beginnings = tuple(replace(whole, stages=whole.stages[:stages]) for stages in (3, 2, 1, 0))
+    assert entrants(SPACE, Feasibility((), {}, 8), 10) == beginnings
+
+
+def test_entrants_have_the_kernels_and_depths_that_the_space_has(make_profile):
+    stages = StageOptions(("depthwise",), (16,), depths=(1, 2), kernels=(3, 5))
+    space = replace(SPACE, stem=StemOptions((16,), (3, 5)), stages=stages, max_stages=1, min_stages=1)
+    largest = space.largest()
+    kernels, depths = set(), set()
+    for size in (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0):
+        limits = Feasibility((make_profile("phone", "mid", 1.0),), {"mid": Limits(size_kib=size)}, 8)
+        (network,) = entrants(space, limits, 1)
+        kernels.add(network.stages[0].kernel)
+        depths.add(network.stages[0].depth)
+        assert network.stem.kernel == largest.stem.kernel
+    assert kernels == {3, 5}
+    assert depths == {1, 2}
+
+
+def test_limits_that_nothing_meets_are_an_error_before_any_trial(make_profile):
+    limits = Feasibility((make_profile("slow", "mid", 0.01),), {"mid": Limits(latency_ms=0.2)}, 8)
+    with pytest.raises(InfeasibleError, match=r"every width 4 the network breaks latency_ms=0\.2 on slow needs"):
+        NestedRace(SPACE, limits, CLIENTS).init(0)
+
+
+def test_in_a_round_every_client_trains_one_path_and_over_the_rounds_every_path(make_search):
+    _, asked = run(make_search(num_entrants=3, rounds=3), even)
+    training, trained = asked[::2], {}
+    for trials in training:
+        assert sorted(name for trial in trials for name in trial.clients) == [one.name for one in CLIENTS]
+        for trial in trials:
+            assert (trial.rounds, trial.is_scored, trial.supernet) == (1, False, SPACE.largest())
+            trained.setdefault(trial.candidate, []).extend(trial.clients)
+    assert len(trained) == 3
+    assert all(sorted(names) == [one.name for one in CLIENTS] for names in trained.values())
+
+
+def test_a_cohort_scores_all_networks_untrained_and_cohorts_take_turns(make_search):
+    _, asked = run(make_search(num_entrants=3, rounds=6, cohorts=4), even)
+    scoring = asked[1::2]
+    assert all((trial.rounds, trial.is_scored, len(trials)) == (0, True, 3) for trials in scoring for trial in trials)
+    cohorts = [{trial.clients for trial in trials} for trials in scoring]
+    assert all(len(cohort) == 1 for cohort in cohorts)
+    turn = [name for cohort in cohorts[:4] for names in cohort for name in names]
+    assert sorted(turn) == [one.name for one in CLIENTS]
+    assert cohorts[4:] == cohorts[:2]
+
+
+def test_what_the_clients_do_not_refute_ships_in_the_order_of_what_it_computes(make_search):
+    search = make_search(num_entrants=3, rounds=4)
+    state, asked = run(search, even)
+    assert networks(state.races["mid phone"]) == list(entrants(SPACE, search.feasibility, 3))
+    last = asked[-1][0]
+    assert search.winners(state, ()) == {"mid phone": last.index}
+    assert last.candidate.architecture == state.races["mid phone"][0].network
+
+
+def test_networks_far_behind_leave_after_three_scores_and_the_last_one_ends_the_race(make_search):
+    search = make_search(num_entrants=4, rounds=20)
+    state, asked = run(search, shallow)
+    assert [len(trials) for trials in asked] == [4] * 6
+    assert [len(one.network.stages) for one in state.races["mid phone"]] == [0]
+    winner = search.winners(state, ())["mid phone"]
+    assert next(trial for trial in asked[-1] if trial.index == winner).candidate.architecture.stages == ()
+
+
+@pytest.mark.parametrize(("level", "left"), [(0.3, 3), (0.35, 1)])
+def test_networks_that_still_guess_refute_nobody(make_search, level, left):
+    """Of 10 classes; a quarter of the way from 0.1 to 1 is 0.325."""
+
+    def guess(trial):
+        return level if len(trial.candidate.architecture.stages) == 1 else level / 4
+
+    state, _ = run(make_search(num_entrants=3, rounds=4), guess)
+    assert len(state.races["mid phone"]) == left
+
+
+def test_who_is_left_trains_on_the_data_of_who_has_left(make_search):
+    def deep_is_worst(trial):
+        return 0.2 if len(trial.candidate.architecture.stages) == 3 else 0.8
+
+    _, asked = run(make_search(num_entrants=3, rounds=4), deep_is_worst)
+    assert [len(trials) for trials in asked] == [3, 3, 3, 3, 3, 3, 2, 2]
+    assert sorted(name for trial in asked[6] for name in trial.clients) == [one.name for one in CLIENTS]
+
+
+def test_each_platform_races_networks_within_its_own_limits_on_its_own_phones(make_search):
+    clients = tuple(replace(one, profile=("entry phone", "high phone", "")[i % 3]) for i, one in enumerate(CLIENTS))
+    search = make_search("entry", "high", clients=clients, num_entrants=2, rounds=4)
+    profiles = {one.name: one.profile for one in clients}
+    state, asked = run(search, shallow)
+    for trial in (trial for trials in asked for trial in trials):
+        for name in {profiles[client] for client in trial.clients} - {""}:
+            assert search.feasibility.platforms[name].is_feasible(trial.candidate.architecture)
+    assert {name for trial in asked[0] for name in trial.clients} == set(profiles)
+    assert {trial.supernet for trials in asked for trial in trials} == {SPACE.largest()}
+    for name, index in search.winners(state, ()).items():
+        shipped = next(trial for trials in asked for trial in trials if trial.index == index)
+        assert search.feasibility.platforms[name].is_feasible(shipped.candidate.architecture)
+
+
+def test_platforms_with_the_same_best_network_ship_one_model(make_search):
+    search = make_search("mid", "high", num_entrants=2, rounds=2)  # of the same limits
+    state, asked = run(search, even)
+    last = [trial for trial in asked[-1] if trial.candidate.architecture == state.races["mid phone"][0].network]
+    assert len(last) == 2
+    assert search.winners(state, ()) == {"mid phone": last[1].index, "high phone": last[1].index}
+
+
+def test_a_search_of_several_platforms_goes_on_from_its_saved_state_as_if_it_had_not_stopped(make_search):
+    search = make_search("mid", "entry", num_entrants=2, rounds=4)  # JSON keeps names in another order
+    state, restored = search.init(0), search.init(0)
+    while trials := search.ask(state, 3):
+        assert search.ask(restored, 3) == trials
+        told = observe(trials, shallow)
+        state = search.tell(state, told)
+        restored = load_state(search, save_state(search.tell(restored, told)))
+    assert search.ask(restored, 3) == ()
+    assert search.winners(restored, ()) == search.winners(state, ())
+
+
+def test_a_race_of_one_costs_one_evaluation(make_search):
+    search = make_search(num_entrants=1, cohorts=1)
+    state, asked = run(search, even)
+    ((trial,),) = asked
+    assert (trial.rounds, len(trial.clients)) == (0, len(CLIENTS))
+    assert search.winners(state, ()) == {"mid phone": trial.index}
+
+
+def test_a_round_whose_scores_fail_refutes_nobody_and_what_was_never_scored_is_not_shipped(make_search):
+    search = make_search(num_entrants=2, rounds=2)
+    state, asked = run(search, shallow, failed=range(100))
+    assert len(asked) == 4
+    with pytest.raises(NoWinnerError, match="no network of mid phone was ever scored"):
+        search.winners(state, ())
+    favourite = asked[1][0].index
+    state, _ = run(search, shallow, failed=set(range(100)) - {favourite})
+    assert search.winners(state, ()) == {"mid phone": favourite}
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"num_entrants": 0}, "num_entrants must be >= 1, got 0"),
+        ({"rounds": 0}, "rounds must be >= 1, got 0"),
+        ({"cohorts": 0}, "cohorts must be >= 1, got 0"),
+        ({"margin": 0.0}, "margin must be > 0, got 0"),
+        ({"clients": ()}, "no client is left for the race of mid phone"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_search, settings, match):
+    with pytest.raises(ValueError, match=match):
+        make_search(**settings)
+
+
+def scores(*accuracies, num_examples=100):
+    return [Score(round_, accuracy, num_examples) for round_, accuracy in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize(
+    ("its", "leaders", "expected"),
+    [
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), False),  # equal
+        ((0.5, 0.5, 0.5), (0.7, 0.7, 0.7), True),  # 0.2 with an error of sqrt(0.2 * 0.8 / 300) = 0.023
+        ((0.5, 0.5, 0.5), (0.51, 0.51, 0.51), False),  # 0.01 with one of 0.0057: sampling alone may have done that
+        ((0.5, 0.5, 0.5), (0.9, 0.4, 0.6), False),  # cohorts disagree: 0.133 with one of 0.145
+        ((0.2, 0.5, 0.8), (0.4, 0.7, 0.99), True),  # cohorts differ, and the pairs do not
+        ((0.1, 0.1), (0.9, 0.9), False),  # too few
+    ],
+)
+def test_a_network_is_behind_where_its_paired_difference_is_two_errors_below_zero(its, leaders, expected):
+    assert is_behind(scores(*its), scores(*leaders), margin=2.0) is expected
+
+
+def test_only_rounds_that_scored_both_are_compared():
+    leader = scores(0.9, 0.9, 0.9, 0.9)
+    assert is_behind(scores(0.5, 0.5, 0.5), leader, 2.0)
+    assert not is_behind([*scores(0.5, 0.5), Score(9, 0.1, 100)], leader, 2.0)
+
+
+def test_pairs_weigh_as_much_as_their_examples():
+    its, leader = scores(0.5, 0.5, 0.5), scores(0.9, 0.9, 0.5)
+    assert not is_behind(its, leader, 2.0)
+    tiny = [*its[:2], replace(its[2], num_examples=1)]
+    assert is_behind(tiny, [*leader[:2], replace(leader[2], num_examples=1)], 2.0)
+
+
+def test_an_entrant_is_a_network_of_the_space_but_for_its_widths(make_search):
+    for network in entrants(SPACE, make_search().feasibility, 10):
+        stages = tuple(Stage("depthwise", 32) for _ in network.stages)
+        assert replace(network, stem=Stem(32), stages=stages) == Architecture(
+            (1, 8, 8), 10, Stem(32), stages, "global_average"
+        )
