@@ -152,7 +152,7 @@ def test_a_run_file_cannot_be_changed_after_reading():
         (
             "rounds = 20",
             "rounds = 20\nzzz = 1",
-            "run.toml: [final] has an unknown key 'zzz'; known: rounds",
+            "run.toml: [final] has an unknown key 'zzz'; known: rounds, start",
         ),
         ("seed = 7", "", "run.toml: [run] lacks seed"),
         ("[final]\nrounds = 20", "", "run.toml: lacks the table [final]"),
