@@ -78,6 +78,11 @@ def _search_rules(search: SearchSection) -> Iterator[str]:
             f"[search] population_size must be < trials = {search.trials}, got {search.population_size}: "
             "nothing would be bred"
         )
+    if isinstance(search, Nsga2Section) and search.parallel >= search.trials:
+        yield (
+            f"[search] parallel must be < trials = {search.trials}, got {search.parallel}: "
+            "all would be drawn before one was scored"
+        )
 
 
 def _plan_rules(search: SearchSection) -> Iterator[str]:

@@ -17,6 +17,7 @@ from search.budget import Feasibility
 from search.clients import Client
 from search.space import SearchSpace
 
+_ALL = 10**6  # no round has as many trials
 Part = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -112,15 +113,18 @@ class NestedRaceSection(Section):
         rounds: Of training, at most.
         cohorts: Groups of a platform's clients that take turns at scoring.
         margin: Standard errors that a network must be behind the leader to leave.
-        parallel: Trials that train side by side; fewer than a race has share what they learnt less often.
     """
 
     algorithm: Literal["nested_race"]
     entrants: PositiveInt = 4
     rounds: PositiveInt = 6
     cohorts: PositiveInt = 5
-    margin: Annotated[float, Field(gt=0)] = 2.0
-    parallel: PositiveInt = 64
+    margin: Annotated[float, Field(gt=0)] = 3.0
+
+    @property
+    def parallel(self) -> int:
+        """All trials of a round: what they learn is shared when it is over, so fewer would be another search."""
+        return _ALL
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""

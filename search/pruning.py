@@ -60,7 +60,8 @@ def prune(
     """
     for width in narrower(width_of(network, block)):
         pruned = with_width(network, block, width)
-        if load(pruned) <= target:
+        # Equal widths would let an inverted block add what it did not add: no part of the network any more.
+        if load(pruned) <= target and blocks_of(pruned) == blocks_of(network):
             return pruned
     return None
 

@@ -28,6 +28,14 @@ class SlicingError(ValueError):
     """A network is no part of the other; the message names the layer."""
 
 
+def is_part(large: Architecture, small: Architecture) -> bool:
+    """Whether the weights of `small` can be cut out of those of `large`."""
+    try:
+        return all(_pairs(large, small))
+    except SlicingError:
+        return False
+
+
 def inherit(large: Architecture, parameters: Floats, small: Architecture, keep: Keep) -> Floats:
     """Parameters f32[P] of `small` out of those of `large`, in layout order.
 
@@ -142,6 +150,8 @@ def _pairs(large: Architecture, small: Architecture) -> Iterator[tuple[Layer, La
 def _is_part(wide: Layer, narrow: Layer) -> bool:
     if wide.kind == "linear":
         return wide.output_shape == narrow.output_shape and wide.input_shape[0] >= narrow.input_shape[0]
+    if wide.kind == "flatten" and wide.input_shape[1:] != narrow.input_shape[1:]:
+        return False  # a weight of the classifier belongs to a channel and a position
     same = (wide.has_bias, wide.stride) == (narrow.has_bias, narrow.stride)
     return same and wide.kernel >= narrow.kernel and wide.output_shape[0] >= narrow.output_shape[0]
 

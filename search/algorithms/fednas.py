@@ -3,7 +3,9 @@
 "Federated Neural Architecture Search", arXiv:2002.06352. Candidates need only be ranked, not trained to the end: each
 trains on one group of clients (O1), the best few go on (O2), for as many rounds as the step asks for (O3). Differences
 from the authors' code: candidates are scored on validation splits alone; hard limits of every kind and platform count
-as one load, the largest part of a limit that is needed; what a network needs is predicted from profiles.
+as one load, the largest part of a limit that is needed; what a network needs is predicted from profiles. Where no
+block alone gives a step's reduction, half of it is asked for, and so on; a candidate's group is its place among the
+step's candidates modulo G. Until the last step phones train networks above their limits, the first one above all.
 
 Without its three optimisations it is the straightforward search that it is measured against: one group, everybody
 goes on, all rounds at once (`groups = 1`, `rounds = 0`). On one client that holds all data, choosing by accuracy, that

@@ -3,10 +3,11 @@
 Before any phone is touched, networks within each platform's limits are ranked (`entrants`); the first few race. In a
 round every client trains one path through the supernet, a network of its own platform's race, and what was learnt is
 averaged for each parameter over the paths that hold it ("HeteroFL", arXiv:2010.01264; "FedorAS", arXiv:2206.11239), so
-that nothing a loser learnt is lost. Then one cohort a platform scores all of its networks on the same examples. A
-network leaves when its paired difference to the leader is below 0 by its confidence bound (racing: "Hoeffding Races",
-Maron and Moore, 1993). What clients did not refute stays in the order of the ranking: few rounds measure how fast a
-network learns and little else, so a difference within the noise decides nothing.
+that nothing a loser learnt is lost. Then one cohort a platform scores all of its networks. A network leaves when its
+difference to the leader is below 0 by a wide confidence bound (racing: "Hoeffding Races", Maron and Moore, 1993). What
+clients did not refute stays in the order of the ranking: few rounds measure how fast a network learns and little else,
+so a difference within the noise should decide nothing. The bound is wide because it is looked at after every round, for
+every network, against the luckiest of them; tests hold how often it refutes one of equals.
 """
 
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,7 @@ class NestedRaceState:
     Attributes:
         races: Each platform's runners by the name of its profile, the favourite first.
         is_scoring: Whether the round's training is over.
+        last_trained: The last round that trained anybody; -1 before.
         first_trial: Of the round's part, training or scoring.
         num_told: Of its trials.
     """
@@ -75,6 +77,7 @@ class NestedRaceState:
     seed: int
     races: dict[str, tuple[Runner, ...]]
     round: int = 0
+    last_trained: int = -1
     is_scoring: bool = False
     first_trial: int = 0
     num_told: int = 0
@@ -92,7 +95,7 @@ class NestedRace:
         num_entrants: Networks in each race.
         rounds: Of training, at most; a race is over when one network is left.
         cohorts: Groups of each platform's clients that take turns at scoring; a bound looks at one turn of each.
-        margin: Standard errors of the paired difference that a network must be behind to leave.
+        margin: Standard errors of the difference that a network must be behind to leave.
     """
 
     space: SearchSpace
@@ -101,7 +104,7 @@ class NestedRace:
     num_entrants: int = 4
     rounds: int = 6
     cohorts: int = 5
-    margin: float = 2.0
+    margin: float = 3.0
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -210,12 +213,20 @@ class NestedRace:
         runners, clients = state.races[name], self._clients_of[name]
         cohorts = balance(clients, min(self.cohorts, len(clients)))
         for number, runner in enumerate(runners):
-            if len(runners) > 1 or not any(score.round < state.round for score in runner.scores):
+            if len(runners) > 1 or self._needs_score(state, runner):
                 yield name, number, cohorts[state.round % len(cohorts)]
+
+    def _needs_score(self, state: NestedRaceState, alone: Runner) -> bool:
+        """Whether one that races no more has no score yet, or none of the weights that the last round left."""
+        is_last = state.round == self.rounds - 1 or all(len(runners) == 1 for runners in state.races.values())
+        newest = max((score.round for score in alone.scores), default=-1)
+        return not alone.scores or (is_last and newest < state.last_trained)
 
     def _next_part(self, state: NestedRaceState, num_planned: int) -> NestedRaceState:
         """The next part in which there is something to do; who is refuted leaves after a round's scores."""
         state = replace(state, first_trial=state.first_trial + num_planned, num_told=0)
+        if not state.is_scoring:
+            state = replace(state, last_trained=state.round)
         while state.round < self.rounds:
             if state.is_scoring:
                 races = {name: self._unrefuted(runners, state.round) for name, runners in state.races.items()}
@@ -244,21 +255,26 @@ class NestedRace:
 def is_behind(scores: Sequence[Score], leader: Sequence[Score], margin: float) -> bool:
     """Whether accuracy is below the leader's by more than `margin` standard errors of their difference.
 
-    Rounds that scored both are pairs, weighted by their examples. The error is that of a weighted mean of the pairs'
-    differences, and no less than sampling alone gives: where accuracies differ by d, at least that share of the
-    answers does, so an answer's difference has at least the variance d (1 - d). Too few pairs decide nothing.
+    Rounds that scored both are pairs, weighted by the fewer of their examples. The error is that of a weighted mean of
+    the pairs' differences, and no less than sampling gives where the two answer independently: few pairs tell their own
+    spread badly, and who did not report makes the examples differ. Too few pairs decide nothing.
     """
     others = {score.round: score for score in leader}
     pairs = [(one, others[one.round]) for one in scores if one.round in others]
     if len(pairs) < _LEAST_PAIRS:
         return False
-    num_examples = np.array([one.num_examples for one, _ in pairs])
+    num_examples = np.array([min(one.num_examples, other.num_examples) for one, other in pairs])
     lead = np.array([other.accuracy - one.accuracy for one, other in pairs])
     weights = num_examples / num_examples.sum()
     mean = float(weights @ lead)
     between = float(weights**2 @ (lead - mean) ** 2) * len(pairs) / (len(pairs) - 1)
-    sampling = abs(mean) * (1 - abs(mean)) / float(num_examples.sum())
+    sampling = float(weights**2 @ np.array([_variance(one) + _variance(other) for one, other in pairs]))
     return mean > margin * sqrt(max(between, sampling, 0.0))
+
+
+def _variance(score: Score) -> float:
+    """Of sampling; accuracies of private runs may lie outside [0, 1]."""
+    return max(0.0, score.accuracy * (1 - score.accuracy)) / score.num_examples
 
 
 def _after(runner: Runner, observation: Observation, round_: int) -> Runner:

@@ -13,6 +13,7 @@ from search.architecture import Architecture
 from search.budget import Feasibility, InfeasibleError
 from search.layers import layers_of
 from search.pruning import LEAST_WIDTH, blocks_of, narrower, width_of, with_width
+from search.slicing import is_part
 from search.space import SearchSpace
 
 TAPERS = (1.0, 4.0, 0.25)  # width of the last block over the first one's
@@ -22,21 +23,29 @@ def entrants(space: SearchSpace, limits: Feasibility, count: int) -> tuple[Archi
     """At most `count` parts of the space's largest network within the limits, those that compute most first.
 
     Each has another number of stages, and is the one of most multiply-accumulates that widening block by block reaches
-    from even, growing and shrinking widths, with each of the space's depths and kernels.
+    from even, growing and shrinking widths, with each of the space's depths and kernels. Where stages have strides and
+    the head keeps positions, all have the largest network's number: its classifier has weights for its own positions.
 
     Raises:
         InfeasibleError: When no part is within the limits.
     """
     largest = space.largest()
+    parts = [
+        [
+            shape
+            for shape in _shapes(space, replace(largest, stages=largest.stages[:num_stages]))
+            if is_part(largest, shape)
+        ]
+        for num_stages in range(space.min_stages, len(largest.stages) + 1)
+    ]
     found = []
-    for num_stages in range(space.min_stages, len(largest.stages) + 1):
-        shortened = replace(largest, stages=largest.stages[:num_stages])
-        ones = [widest for shape in _shapes(space, shortened) for widest in _widest(shape, limits)]
+    for shapes in parts:
+        ones = [widest for shape in shapes for widest in _widest(shape, limits)]
         if ones:
             found.append(max(ones, key=multiply_accumulates))
     if not found:
-        shortest = next(_shapes(space, replace(largest, stages=largest.stages[: space.min_stages])))
-        broken = limits.violations(_narrowed(shortest))[0]
+        shortest = next(shape for shapes in parts for shape in shapes)
+        broken = limits.violations(_scaled(shortest, 1.0, 0.0))[0]
         raise InfeasibleError(f"with the fewest stages and every width {LEAST_WIDTH} the network breaks {broken}")
     return tuple(sorted(found, key=multiply_accumulates, reverse=True)[:count])
 
@@ -97,10 +106,6 @@ def _filled_up(network: Architecture, shape: Architecture, limits: Feasibility) 
 def _a_step_wider(network: Architecture, shape: Architecture, block: tuple[int, ...]) -> list[Architecture]:
     wider = [width for width in _widths(shape, block) if width > width_of(network, block)]
     return [with_width(network, block, min(wider))] if wider else []
-
-
-def _narrowed(shape: Architecture) -> Architecture:
-    return _scaled(shape, 1.0, 0.0)
 
 
 def _widths(shape: Architecture, block: tuple[int, ...]) -> list[int]:

@@ -112,6 +112,8 @@ def test_nsga2_breeds_only_after_its_first_generation():
     assert lines(ORDINARY, "search", algorithm="nsga2", population_size=3) == []
     (told,) = lines(ORDINARY, "search", algorithm="nsga2", population_size=4)
     assert "population_size must be < trials = 4, got 4: nothing would be bred" in told
+    (told,) = lines(ORDINARY, "search", algorithm="nsga2", population_size=3, parallel=4)
+    assert "parallel must be < trials = 4, got 4: all would be drawn before one was scored" in told
 
 
 def test_a_search_whose_releases_cannot_be_planned_is_not_private():

@@ -1,0 +1,62 @@
+"""How often clients refute a network that is as good as the others, and one that is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search.algorithms import NestedRace
+from search.algorithms.nested_race import Runner, Score, is_behind
+from search.budget import Feasibility
+from search.clients import Client
+from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.space import SearchSpace
+
+SPACE = SearchSpace(
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    stem=StemOptions((32,)),
+    stages=StageOptions(("depthwise",), (32,)),
+    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
+    max_stages=4,
+)
+NO_LIMITS = Feasibility((), {}, 8)
+CLIENTS = tuple(Client(f"client {i}", 40) for i in range(10))
+
+
+def survivors(race, accuracies, num_examples, rng):
+    """Which of the networks are left when all rounds are over; each answers every example on its own."""
+    largest = SPACE.largest()
+    networks = [replace(largest, stages=largest.stages[:i]) for i in range(len(accuracies))]
+    true = dict(zip(networks, accuracies, strict=True))
+    runners = tuple(Runner(network) for network in networks)
+    for i in range(race.rounds):
+        scores = {one: Score(i, rng.binomial(num_examples, true[one]) / num_examples, num_examples) for one in networks}
+        runners = tuple(replace(one, scores=(*one.scores, scores[one.network])) for one in runners)
+        runners = race._unrefuted(runners, i)
+    return [runner.network for runner in runners], networks
+
+
+@pytest.mark.parametrize(("accuracy", "num_examples"), [(0.75, 70), (0.6, 200), (0.9, 70)])
+def test_of_equal_networks_nearly_nobody_is_refuted(accuracy, num_examples):
+    race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS), np.random.default_rng(1)
+    races = [survivors(race, [accuracy] * 4, num_examples, rng)[0] for _ in range(300)]
+    assert sum(len(left) < 4 for left in races) < 0.05 * len(races)
+
+
+def test_a_network_that_is_much_worse_is_refuted_mostly_and_a_better_one_never():
+    race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS), np.random.default_rng(1)
+    refuted = 0
+    for _ in range(100):
+        left, (best, *_, worst) = survivors(race, [0.8, 0.78, 0.75, 0.4], 70, rng)
+        assert best in left
+        refuted += worst not in left
+    assert refuted > 80
+
+
+def test_the_error_is_no_less_than_that_of_answers_given_independently():
+    behind = [Score(i, 0.5, 100) for i in range(4)]
+    leader = [Score(i, 0.6, 200) for i in range(4)]
+    error = ((0.25 / 100 + 0.24 / 200) / 4) ** 0.5
+    assert is_behind(behind, leader, 0.99 * 0.1 / error)
+    assert not is_behind(behind, leader, 1.01 * 0.1 / error)
