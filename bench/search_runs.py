@@ -41,6 +41,10 @@ class Task:
     run_file: str
 
 
+class BenchError(RuntimeError):
+    """Tasks failed; a line for each."""
+
+
 Run = Callable[[Task, Path], Row]  # from a task and the folder of all runs to what it came to
 
 
@@ -92,7 +96,7 @@ def replace_lines(run_file: str, instead: Mapping[str, str]) -> str:
 
 
 def run_task(task: Task, work: Path) -> Row:
-    """Run one search, or go on with the one that was stopped, and say what it came to."""
+    """Run one search, or go on with the one that was stopped, and say what it came to; its folder stays."""
     folder, run_file = work / f"{task.method}-{task.seed}", work / f"{task.method}-{task.seed}.toml"
     if not run_file.exists() or run_file.read_text(encoding="utf-8") != task.run_file:
         shutil.rmtree(folder, ignore_errors=True)
@@ -104,9 +108,7 @@ def run_task(task: Task, work: Path) -> Row:
         (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
     os.nice(5)
     is_resumed = (folder / "run.toml").exists()
-    result = run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched())
-    shutil.rmtree(folder)
-    return row_of(result)
+    return row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
 
 
 def run_tasks(
@@ -118,10 +120,14 @@ def run_tasks(
 ) -> Iterator[Row]:
     """Rows of all tasks; those whose line stands in `lines` are not run again.
 
-    A line of another run file than the task's is dropped, and so is one that was torn.
+    A line of another run file than the task's is dropped, and so is one that was torn. A task's folder goes when its
+    line is written.
 
     Args:
         run: Does one task; its row gets the task's own fields.
+
+    Raises:
+        BenchError: After all others were done, where tasks failed; the message names them.
     """
     work.mkdir(parents=True, exist_ok=True)
     if lines.exists() and not lines.read_bytes().endswith(b"\n"):
@@ -129,13 +135,27 @@ def run_tasks(
     kept = _kept(tasks, lines)
     yield from kept.values()
     waiting = [task for task in tasks if (task.method, task.seed) not in kept]
+    failures = []
     with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
         futures = {pool.submit(run, task, work): task for task in waiting}
         for future in as_completed(futures):
-            row = {**vars(futures[future]), **future.result()}
+            task = futures[future]
+            if error := future.exception():
+                failures.append(f"{task.method}, seed {task.seed}: {type(error).__name__}: {error}")
+                continue
+            row = {**vars(task), **future.result()}
             with lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+            _remove(work / f"{task.method}-{task.seed}")
             yield row
+    if failures:
+        raise BenchError("\n".join(failures))
+
+
+def _remove(folder: Path) -> None:
+    """At once for whoever comes after a kill: half a folder could neither be resumed nor begun anew."""
+    if folder.exists():
+        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.done")))
 
 
 @dataclass(frozen=True)

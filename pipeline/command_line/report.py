@@ -81,14 +81,14 @@ def _cost_table(result: "RunResult", costs: "Costs") -> Table:
 def _savings_table(savings: "Sequence[Saving]") -> Table:
     from pipeline.report.formats import significant, size  # noqa: PLC0415  (help must not wait for it)
 
-    table = Table(title="what each optimisation saved the search's training", title_justify="left")
+    table = Table(title="what each optimisation saved the search", title_justify="left")
     table.add_column("without")
     for name in ("client-rounds", "seconds", "bytes", "times"):
         table.add_column(name, justify="right")
     for row in savings:
         figures = f"{row.client_rounds:,}", significant(row.client_seconds), size(row.num_bytes), f"{row.times:.2f}"
         table.add_row(row.without or "as it was", *figures)
-    table.caption = "counted from what each candidate did cost, not measured; times: of the seconds"
+    table.caption = "client-rounds of training, the rest with scoring; counted from what candidates did cost"
     return table
 
 

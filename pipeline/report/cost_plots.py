@@ -76,7 +76,7 @@ def draw_trials(costs: Costs) -> Plot | None:
 
 
 def draw_savings(savings: Sequence[Saving]) -> Plot | None:
-    """Client-seconds of the search's training as it was and without each optimisation; None where none saved any."""
+    """Client-seconds of the search as it was and without each optimisation; None where none saved any."""
     if not savings:
         return None
     names = [saving.without.partition(":")[0] for saving in savings]
@@ -89,12 +89,10 @@ def draw_savings(savings: Sequence[Saving]) -> Plot | None:
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("client-seconds of training in the search")
+        axes.set_xlabel("client-seconds of the search")
 
     told = ", ".join(f"{label} {significant(value)}" for label, value in zip(labels, seconds, strict=True))
-    return Plot(
-        draw_svg("savings", draw, 0.8 + 0.36 * len(seconds)), f"Client-seconds of the search's training: {told}."
-    )
+    return Plot(draw_svg("savings", draw, 0.8 + 0.36 * len(seconds)), f"Client-seconds of the search: {told}.")
 
 
 def name_of(row: CostRow) -> str:

@@ -1,22 +1,24 @@
 """What FedNAS's optimisations saved a run: its own ledger, and what it would be without one of them or any.
 
-Counted and not measured: a candidate that would have trained longer or on more clients costs in proportion to what it
-did cost. Training alone; scoring is as it was.
+Counted and not measured: a candidate that would have trained longer, or trained and been scored by more clients, costs
+in proportion to what it did cost.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 
-from pipeline.run_result import RunResult, TrialResult
+from pipeline.run_result import PhaseCostResult, RunResult, TrialResult
 
 
 @dataclass(frozen=True)
 class Saving:
-    """The training of a search as it was, or without an optimisation.
+    """A search as it was, or without an optimisation.
 
     Attributes:
         without: What is left out; empty for the search as it was.
+        client_rounds: Of training.
+        client_seconds, num_bytes: Scoring included.
         times: Client-seconds over those of the search as it was.
     """
 
@@ -29,16 +31,18 @@ class Saving:
 
 @dataclass(frozen=True)
 class _Course:
-    """One candidate's training in its step: its first rounds, and those that it went on for.
+    """One candidate in its step: its first rounds, and those that it went on for.
 
     Attributes:
         clients: Mean of a round.
+        training, scoring: Client-rounds, client-seconds and bytes.
     """
 
     rounds: int
     clients: float
     longest_of_step: int
-    cost: tuple[float, float, float]
+    training: tuple[float, float, float]
+    scoring: tuple[float, float, float]
 
     @property
     def is_kept(self) -> bool:
@@ -59,8 +63,9 @@ def savings_of(result: RunResult) -> tuple[Saving, ...]:
             rounds = course.rounds if dropping else course.longest_of_step
             if not dynamic and (course.is_kept or not dropping):
                 rounds = longest
-            factor = rounds / course.rounds * (1.0 if groups else everybody / course.clients)
-            sums = [one + factor * cost for one, cost in zip(sums, course.cost, strict=True)]
+            more = 1.0 if groups else everybody / course.clients
+            costs = zip(sums, course.training, course.scoring, strict=True)
+            sums = [so_far + more * (rounds / course.rounds * train + score) for so_far, train, score in costs]
         return Saving(without, round(sums[0]), sums[1], round(sums[2]), 0.0)
 
     found = (
@@ -103,11 +108,15 @@ def _first_of(trial: TrialResult, trials: dict[int, TrialResult]) -> int:
 
 def _course(result: RunResult, trials: list[TrialResult], longest_of_step: int) -> _Course:
     indices = {trial.index for trial in trials}
-    costs = [c for c in result.costs if c.phase == "search" and c.kind == "train" and c.trial in indices]
+    costs = [cost for cost in result.costs if cost.phase == "search" and cost.trial in indices]
     clients = [result.num_clients if t.num_clients is None else t.num_clients for t in trials for _ in range(t.rounds)]
-    cost = (
+    training, scoring = (_sums([one for one in costs if one.kind == kind]) for kind in ("train", "evaluate"))
+    return _Course(len(clients), fmean(clients), longest_of_step, training, (0.0, *scoring[1:]))
+
+
+def _sums(costs: list[PhaseCostResult]) -> tuple[float, float, float]:
+    return (
         float(sum(one.num_assignments for one in costs)),
         sum(one.device_seconds for one in costs),
         float(sum(one.bytes_up + one.bytes_down for one in costs)),
     )
-    return _Course(len(clients), fmean(clients), longest_of_step, cost)

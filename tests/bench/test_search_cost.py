@@ -2,28 +2,52 @@ from math import inf
 
 import pytest
 
+from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, summary
 from bench.search_cost import (
+    ALONE,
     APART,
+    AT_UNIFORM,
     BARS,
+    CENTRAL,
+    LIMIT_OF_UNIFORM,
     MOST_ROUNDS,
+    OURS,
+    PAIRS,
     REFERENCE,
     RULE,
     RUN_FILE,
     SEEDS,
+    UNIFORM,
     compare,
-    difference,
     full_rounds,
     methods,
     swapped_pairs,
 )
 from bench.search_runs import tasks_of
+from device_runtime.examples import SpecOverrides, open_source
+from pipeline.digits import DATA_SCHEMES
+from pipeline.run_file import parse_run_file
+from pipeline.searching.choices import space_of
+from profiles.catalogue import load_profile
+from search.cost import cost_of
+from search.pruning import scale_widths
+
+TEXT = RUN_FILE.read_text(encoding="utf-8")
+FILES = {task.method: task.run_file for task in tasks_of(TEXT, [method for method, _ in methods(10)], [0])}
+# Index, start and rounds of each trial: two steps of FedNAS, 3 and 2 candidates that all go on; and in one stage.
+FIRST, FURTHER = ((1, 0, 2), (2, 0, 2), (3, 0, 2)), ((4, 1, 5), (5, 2, 5), (6, 3, 5))
+STAGED = ((0, None, 0), *FIRST, *FURTHER, (7, 4, 2), (8, 4, 2), (9, 7, 5), (10, 8, 5))
+WHOLE = ((0, None, 0), (1, 0, 10), (2, 0, 10), (3, 0, 10), (4, 1, 10), (5, 1, 10))
+COUNTS = {"fednas": 3 * (5 * 2 + 5 * 5), REFERENCE: 30 * 5 * 10}
 
 
-def a_row(seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_bytes=100, steps=()):
+def a_row(method, seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_bytes=100):
     costs = {"client_rounds": client_rounds, "client_seconds": client_seconds, "bytes": num_bytes}
     models = [{"test_accuracy": accuracy, "latency_ms": {"a": 1.0}}]
     final = {"client_rounds": 40, "client_seconds": 8.0, "bytes": 400}
-    return {"seed": seed, "search": costs, "final": final, "models": models, "steps": list(steps)}
+    steps = [[*step, None, 0.5, ""] for step in (STAGED if method == "fednas" else WHOLE)]
+    row = {"method": method, "run_file": FILES[method], "seed": seed, "search": costs, "final": final}
+    return {**row, "models": models, "steps": steps, "num_trials": len(steps)}
 
 
 def test_a_pair_is_swapped_where_the_rankings_order_it_differently():
@@ -39,6 +63,14 @@ def curves_turned_round_at(rounds):
     numbers = range(1, MOST_ROUNDS + 1)
     curves = {trial: [0.4 - value if n in rounds else value for n in numbers] for trial, value in values.items()}
     return {"curves": {"0": [0.1], **curves}}
+
+
+def test_the_ranking_is_of_the_mean_scores_of_all_seeds():
+    odd = curves_turned_round_at(())
+    odd["curves"] = {trial: [6 * value - 1 for value in curve] for trial, curve in odd["curves"].items()}
+    turned = [curves_turned_round_at((5,))] * 4
+    assert full_rounds([odd, *turned])[0] == 5  # the one that is sure outweighs those that are not
+    assert full_rounds(turned)[0] == 10
 
 
 @pytest.mark.parametrize(("turned", "full"), [((), 5), ((5,), 10), ((10,), 20), ((5, 20), 20), ((40,), 5)])
@@ -57,55 +89,118 @@ def test_a_difference_has_its_mean_in_its_interval_and_its_bound_above_the_lower
     assert gap["bound"] == pytest.approx(0.05 - 2.920 * 0.05 / 3**0.5, abs=1e-4)
 
 
-def of_seeds(accuracies, **costs):
-    return [a_row(seed, accuracy, **costs) for seed, accuracy in enumerate(accuracies)]
+def of_seeds(method, accuracies, **costs):
+    return [a_row(method, seed, accuracy, **costs) for seed, accuracy in enumerate(accuracies)]
+
+
+def test_the_analytic_count_is_the_formula_step_by_step():
+    assert candidates_of_steps(a_row("fednas", 0, 0.5)) == [3, 2]
+    assert analytic_rounds(a_row("fednas", 0, 0.5)) == COUNTS["fednas"]
+    assert analytic_rounds(a_row(REFERENCE, 0, 0.5)) == COUNTS[REFERENCE]
+    more = a_row("fednas", 0, 0.5)
+    more["steps"].insert(4, [99, 0, 2, None, 0.5, ""])  # a fourth candidate of the first step, which does not go on
+    assert analytic_rounds(more) == COUNTS["fednas"] + 3 * 2
 
 
 def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinitely_less():
     rows = {
-        REFERENCE: of_seeds([0.8, 0.9], client_seconds=40.0, steps=[[0, None, 2, 5, 0.5, ""]]),
-        "fednas": of_seeds([0.8, 0.9], client_seconds=2.0, steps=[[0, None, 2, 5, 0.5, ""]]),
-        "uniform width": of_seeds([0.8, 0.9], client_rounds=0, client_seconds=0.0, num_bytes=0),
+        REFERENCE: of_seeds(REFERENCE, [0.8, 0.9], client_seconds=40.0),
+        "fednas": of_seeds("fednas", [0.8, 0.9], client_seconds=2.0),
+        UNIFORM: of_seeds(UNIFORM, [0.8, 0.9], client_rounds=0, client_seconds=0.0, num_bytes=0),
     }
     found = {row["method"]: row for row in compare(rows, full=10)[0]}
     assert found[f"fednas against {REFERENCE}"]["times less in the search"]["client_seconds"] == pytest.approx(20)
     assert found[f"fednas against {REFERENCE}"]["with final training"]["client_seconds"] == pytest.approx(4.8)
-    assert found["uniform width against fednas"]["times less in the search"]["bytes"] is None  # JSON knows no infinity
-    assert found["fednas against uniform width"]["times less in the search"]["bytes"] == 0
+    assert found[f"{UNIFORM} against fednas"]["times less in the search"]["bytes"] is None  # JSON knows no infinity
+    assert f"{OURS} against fednas" in found["not compared"]["pairs"]
+    assert len(found) + len(found["not compared"]["pairs"]) == len(PAIRS) + 1
 
 
 @pytest.mark.parametrize(
-    ("counted", "seconds", "gap", "missed"),
+    ("more_rounds", "seconds", "gap", "missed"),
     [
-        (10, 1.9, 0.0, {"paired seeds"}),
-        (11, 1.9, 0.0, {"paired seeds", "analytic count"}),
-        (10, 2.1, 0.0, {"paired seeds", "client_seconds"}),
-        (10, 1.9, 0.02, {"paired seeds", "95% bound"}),
+        (0, 1.99, 0.0, set()),
+        (1, 1.99, 0.0, {"analytic count"}),
+        (0, 2.01, 0.0, {"client_seconds"}),
+        (0, 1.99, 0.009, set()),
+        (0, 1.99, 0.011, {"95% bound"}),
     ],
 )
-def test_each_bar_of_fednas_is_missed_by_what_it_is_about(counted, seconds, gap, missed):
-    ours = of_seeds([0.8 - gap, 0.9 - gap], client_rounds=counted, client_seconds=seconds, num_bytes=1)
-    for row in ours:
-        row["steps"] = [[1, 0, 2, 5, 0.5, ""]]
-    others = of_seeds([0.8, 0.9], client_rounds=60, client_seconds=40.0, num_bytes=21)
-    for row in others:
-        row["steps"] = [[1, 0, 2, None, 0.5, ""]]
-    bars = [bar for bar in compare({REFERENCE: others, "fednas": ours}, full=10)[1] if not bar.met]
-    assert all(any(word in bar.name for bar in bars) for word in missed)
-    assert len(bars) == len(missed)
+def test_each_bar_of_fednas_is_missed_by_what_it_is_about(more_rounds, seconds, gap, missed):
+    accuracies, rounds = [0.8 + 0.001 * seed for seed in SEEDS], COUNTS["fednas"] + more_rounds
+    worse = [one - gap for one in accuracies]
+    ours = of_seeds("fednas", worse, client_rounds=rounds, client_seconds=seconds, num_bytes=1)
+    others = of_seeds(REFERENCE, accuracies, client_rounds=COUNTS[REFERENCE], client_seconds=40.0, num_bytes=21)
+    bars = compare({REFERENCE: others, "fednas": ours}, full=10)[1]
+    assert len(bars) == 5
+    assert {word for word in missed for bar in bars if not bar.met and word in bar.name} == missed
+    assert sum(not bar.met for bar in bars) == len(missed)
+
+
+def test_below_ten_rounds_fednas_must_save_nine_tenths_of_what_counting_gives():
+    ours, others = of_seeds("fednas", [0.8, 0.9]), of_seeds(REFERENCE, [0.8, 0.9])
+    bars = compare({REFERENCE: others, "fednas": ours}, full=5)[1]
+    wanted = 0.9 * COUNTS[REFERENCE] / COUNTS["fednas"]
+    assert [bar.bar for bar in bars if "times fewer" in bar.name] == pytest.approx([wanted] * 2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "least", "is_cost"),
+    [
+        (OURS, REFERENCE, 60, True),
+        (OURS, "fednas", 3, True),
+        (f"{OURS}{AT_UNIFORM}", UNIFORM, 0.0, False),
+        ("fednas", CENTRAL, -0.02, False),
+        ("fednas, iid", CENTRAL, -0.01, False),
+    ],
+)
+def test_each_claim_is_met_just_above_its_bar_and_missed_just_below(ours, other, least, is_cost):
+    for met, shift in ((True, 0.001), (False, -0.001)):
+        gap = 0.0 if is_cost else least + shift
+        dearer = {"client_seconds": least + shift, "num_bytes": least + shift} if is_cost else {}
+        rows = {
+            ours: of_seeds(ours, [0.8 + gap] * 20, client_seconds=1.0, num_bytes=1),
+            other: of_seeds(other, [0.8] * 20, **dearer),
+        }
+        bars = compare(rows, full=10)[1]
+        assert bars
+        assert all(bar.met for bar in bars) == met
+
+
+def test_fewer_seeds_than_claimed_miss_a_bar():
+    for (ours, other), most in zip(BARS, (20, 20, 20, 20, 10, 10), strict=True):
+        rows = {ours: of_seeds(ours, [0.8] * (most - 1)), other: of_seeds(other, [0.8] * 20)}
+        assert [bar.name for bar in compare(rows, full=10)[1] if not bar.met and "seeds" in bar.name]
 
 
 def test_a_method_that_costs_nothing_is_infinitely_cheaper():
     free = {"client_rounds": 0, "client_seconds": 0.0, "num_bytes": 0}
-    rows = {REFERENCE: of_seeds([0.8, 0.9]), "nested_race": of_seeds([0.8, 0.9], **free)}
+    rows = {REFERENCE: of_seeds(REFERENCE, [0.8, 0.9]), OURS: of_seeds(OURS, [0.8, 0.9], **free)}
     cheaper = [bar for bar in compare(rows, full=10)[1] if "times fewer" in bar.name]
     assert [bar.value for bar in cheaper] == [inf, inf]
     assert all(bar.met for bar in cheaper)
 
 
+def test_a_summary_has_means_and_every_runs_failed_trials():
+    rows = of_seeds(OURS, [0.8, 0.9], client_seconds=2.0)
+    rows[1]["steps"][2][-1] = "too few reports"
+    told = summary(OURS, rows)
+    assert (told["test_accuracy"], told["client_seconds"], told["total_seconds"]) == (0.85, 2.0, 10.0)
+    assert [run["failed_trials"] for run in told["runs"]] == [0, 1]
+
+
+def test_the_limit_of_equal_latency_is_what_uniform_width_needs():
+    run = parse_run_file(FILES[f"{ALONE}{AT_UNIFORM}"])
+    limit = run.budgets["default"].latency_ms
+    assert f"latency_ms = {limit}" == LIMIT_OF_UNIFORM
+    largest = space_of(run, open_source("digits", SpecOverrides(), DATA_SCHEMES).spec).largest()
+    needs = cost_of(scale_widths(largest, 16 / 96), load_profile("redmi-note-4"), 8).latency_ms
+    assert needs <= limit < 1.001 * needs
+
+
 def test_every_method_makes_a_run_file_of_its_own():
     chosen = [method for method, _ in methods(10)]
-    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [*chosen, RULE], [3])
+    tasks = tasks_of(TEXT, [*chosen, RULE], [3])
     assert [task.method for task in tasks] == [one.name for one in (*chosen, RULE)]
     assert len({task.run_file for task in tasks}) == len(tasks)
 

@@ -1,10 +1,24 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from bench.search_runs import Method, Sitting, Task, mean_of, replace_lines, run_tasks, tasks_of
+from bench.search_runs import (
+    BenchError,
+    Method,
+    Sitting,
+    Task,
+    mean_of,
+    replace_lines,
+    row_of,
+    run_task,
+    run_tasks,
+    tasks_of,
+)
 from pipeline.run_file import RunFileError, parse_run_file
+from pipeline.searching.session import run_search
+from tests.pipeline.report.conftest import make_cost, make_result
 from tests.pipeline.searching.conftest import FEDNAS
 
 TASKS = [Task("a", 0, "first"), Task("a", 1, "first"), Task("b", 0, "other")]
@@ -57,6 +71,62 @@ def test_rows_with_fewer_fields_are_read_and_a_torn_line_takes_no_other_with_it(
     assert first == old
     assert len(list(run_tasks(TASKS[:2], tmp_path, lines, 1, count_letters))) == 2
     assert done(tmp_path) == ["a1"]
+
+
+def fail_on_b(task, work):
+    if task.method == "b":
+        raise ValueError(f"no {task.method}")
+    return count_letters(task, work)
+
+
+def test_a_task_that_fails_is_named_when_all_others_are_kept(tmp_path):
+    tasks = [TASKS[2], *TASKS[:2]]
+    with pytest.raises(BenchError, match=r"^b, seed 0: ValueError: no b$"):
+        Sitting(tmp_path).rows(tasks, fail_on_b)
+    assert len(Sitting(tmp_path).rows(tasks, count_letters)) == 3
+    assert sorted(done(tmp_path)) == ["a0", "a1", "b0"]
+
+
+def test_a_tasks_folder_goes_when_its_line_is_written(tmp_path):
+    def leave_a_folder(task, work):
+        (work / f"{task.method}-{task.seed}" / "blobs").mkdir(parents=True)
+        return {}
+
+    Sitting(tmp_path).rows(TASKS[:1], leave_a_folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_row_has_the_sums_of_the_ledger_and_the_emulators_accuracies():
+    costs = (
+        replace(make_cost("search", 0, 2.0), num_assignments=3, bytes_up=5, bytes_down=7),
+        replace(make_cost("search", 1, 0.5, "evaluate"), num_assignments=4, bytes_up=11, bytes_down=13),
+        replace(make_cost("final", 1, 30.0), num_assignments=17, bytes_up=19, bytes_down=23),
+        make_cost("test", 1, 99.0, "evaluate"),
+    )
+    row = row_of(make_result(costs=costs))
+    assert row["search"] == {"client_rounds": 3, "evaluations": 4, "client_seconds": 2.5, "bytes": 36}
+    assert row["final"] == {"client_rounds": 17, "evaluations": 0, "client_seconds": 30.0, "bytes": 42}
+    (model,) = row["models"]
+    assert (model["trial"], model["test_accuracy"], model["latency_ms"]["cheap"]) == (1, 0.8333, 4.0)
+    assert row["curves"]["2"] == [0.3, 0.4]
+    with pytest.raises(ValueError, match="fruit is no emulated run"):
+        row_of(make_result(emulator_only=None))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_and_one_of_another_run_file_begins_anew(tmp_path, monkeypatch):
+    seen = []
+
+    def noted(request, watcher):
+        seen.append(request.is_resumed)
+        return run_search(request, watcher)
+
+    monkeypatch.setattr("bench.search_runs.run_search", noted)
+    row = run_task(Task("small", 0, FEDNAS), tmp_path)
+    assert run_task(Task("small", 0, FEDNAS), tmp_path) == row
+    other = run_task(Task("small", 0, FEDNAS.replace("pretrain_rounds = 2", "pretrain_rounds = 3")), tmp_path)
+    assert seen == [False, True, False]
+    assert other["search"]["client_rounds"] > row["search"]["client_rounds"]
 
 
 def test_a_sitting_may_end_after_the_first_seeds():

@@ -65,6 +65,22 @@ def test_the_search_as_it_was_is_the_ledgers_whatever_a_candidate_cost(fednas):
     assert first.client_seconds == sum(c.device_seconds for c in costs if c.kind == "train" and c.phase == "search")
 
 
+def test_scoring_grows_with_the_clients_and_not_with_the_rounds(fednas):
+    result = fednas(*STEPS)
+    score = replace(result.costs[0], device_seconds=2.0, bytes_up=0, bytes_down=10)
+    scored = savings_of(replace(result, costs=(*result.costs, *(replace(score, trial=i) for i in range(1, 7)))))
+    for one, before in zip(scored, savings_of(result), strict=True):
+        clients = 3 if one.without.startswith(("groups", "all")) else 1
+        assert one.client_rounds == before.client_rounds
+        assert one.client_seconds == pytest.approx(before.client_seconds + 6 * clients * 2.0)
+        assert one.num_bytes == before.num_bytes + 6 * clients * 10
+
+
+def test_a_round_has_as_many_clients_as_the_candidates_groups_have_in_the_mean(fednas):
+    found = savings_of(fednas((8, 0, 2, 3), (8, 1, 4, 6)))
+    assert found[1].client_rounds == round((2 * 3 + 4 * 6) * 12 / 5)
+
+
 def test_what_saved_nothing_is_not_told(fednas):
     alone = savings_of(fednas((8, 0, 2, 4), (16, 0, 2, 4)))
     assert [one.without.partition(":")[0] for one in alone] == ["", "groups", "all three"]

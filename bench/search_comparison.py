@@ -1,0 +1,136 @@
+"""What runs of searches cost and found, beside each other: figures of one method, paired differences of two."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from scipy import stats
+
+from bench.search_runs import Row
+from pipeline.run_file import parse_run_file
+from pipeline.search_sections import FedNasSection
+
+COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
+COSTS = ("client_rounds", "client_seconds", "bytes")
+
+
+def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Mean paired difference with its 95% interval and one-sided 95% bound (Student's t)."""
+    gaps = [a - b for a, b in zip(ours, others, strict=True)]
+    mean, error = statistics.mean(gaps), statistics.stdev(gaps) / sqrt(len(gaps))
+    both, one = (float(stats.t.ppf(level, len(gaps) - 1)) for level in (0.975, 0.95))
+    return {"mean": mean, "low": mean - both * error, "high": mean + both * error, "bound": mean - one * error}
+
+
+def candidates_of_steps(row: Row) -> list[int]:
+    """K of each step of a run of FedNAS: the candidates that began with the step's network."""
+    begun = Counter(
+        start for _, start, rounds, *_ in row["steps"] if start is not None and rounds == _search(row).pretrain_rounds
+    )
+    return [begun[start] for start in sorted(begun)]
+
+
+def analytic_rounds(row: Row) -> float:
+    """Client-rounds of training by the formula: K R_pre + k R on a G-th of the clients, summed over the steps."""
+    own, num_clients = _search(row), parse_run_file(row["run_file"]).data.clients
+    keep = num_clients if own.keep is None else own.keep
+    counts = candidates_of_steps(row)
+    return sum(k * own.pretrain_rounds + min(keep, k) * own.rounds for k in counts) * num_clients / own.groups
+
+
+def _search(row: Row) -> FedNasSection:
+    section = parse_run_file(row["run_file"]).search
+    if not isinstance(section, FedNasSection) or section.rounds == section.pretrain_rounds:
+        raise ValueError(f"{row['method']} has no first rounds that could be told from further ones")
+    return section
+
+
+def summary(name: str, rows: Sequence[Row]) -> Row:
+    """Means of one method, and every seed's figures."""
+    search = [row["search"] for row in rows]
+    return {
+        "method": name,
+        "seeds": len(rows),
+        "test_accuracy": round(statistics.mean(accuracy_of(row) for row in rows), 4),
+        "deviation": round(statistics.stdev(accuracy_of(row) for row in rows), 4) if len(rows) > 1 else None,
+        "latency_ms": round(statistics.mean(latency_of(row) for row in rows), 4),
+        "client_rounds": statistics.mean(one["client_rounds"] for one in search),
+        "client_seconds": round(statistics.mean(one["client_seconds"] for one in search), 1),
+        "megabytes": round(statistics.mean(one["bytes"] for one in search) / 1e6, 1),
+        "total_seconds": round(statistics.mean(_total(row, "client_seconds") for row in rows), 1),
+        "total_megabytes": round(statistics.mean(_total(row, "bytes") for row in rows) / 1e6, 1),
+        "runs": [_told(row) for row in rows],
+    }
+
+
+def _told(row: Row) -> Row:
+    told = {name: row[name] for name in ("seed", "search", "final", "models", "num_trials")}
+    return {**told, "failed_trials": sum(bool(step[-1]) for step in row["steps"])}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside another on the seeds that both have.
+
+    Attributes:
+        accuracy: Difference of test accuracies, see `difference`.
+        search, both: How many times less the method costs, by cost, in its search and with final training: the
+            geometric mean over seeds; infinite where it costs nothing.
+    """
+
+    ours: str
+    other: str
+    pairs: tuple[tuple[Row, Row], ...]
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        return difference([accuracy_of(a) for a, _ in self.pairs], [accuracy_of(b) for _, b in self.pairs])
+
+    @property
+    def search(self) -> dict[str, float]:
+        return {key: _times_fewer(self.pairs, ("search",), key) for key in COSTS}
+
+    @property
+    def both(self) -> dict[str, float]:
+        return {key: _times_fewer(self.pairs, ("search", "final"), key) for key in COSTS}
+
+    def row(self) -> Row:
+        """For the table."""
+        own = {"method": f"{self.ours} against {self.other}", "seeds": len(self.pairs), "accuracy": self.accuracy}
+        latencies = [statistics.mean(latency_of(pair[side]) for pair in self.pairs) for side in (0, 1)]
+        times = {"times less in the search": self.search, "with final training": self.both}
+        told = {name: _finite(value) for name, value in times.items()}
+        return {**dict.fromkeys(COLUMNS), **own, "latencies_ms": latencies, **told}
+
+
+def _finite(times: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if value < float("inf") else None for name, value in times.items()}
+
+
+def _times_fewer(pairs: Sequence[tuple[Row, Row]], phases: Sequence[str], key: str) -> float:
+    ours, others = ([sum(row[phase][key] for phase in phases) for row in side] for side in zip(*pairs, strict=True))
+    if not all(ours):
+        return float("inf")
+    return statistics.geometric_mean(b / a for a, b in zip(ours, others, strict=True)) if all(others) else 0.0
+
+
+def paired(ours: Sequence[Row], others: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The rows of the seeds that both have."""
+    by_seed = {row["seed"]: row for row in others}
+    return [(row, by_seed[row["seed"]]) for row in sorted(ours, key=lambda row: row["seed"]) if row["seed"] in by_seed]
+
+
+def accuracy_of(row: Row) -> float:
+    """Of the first model, exact, over all test splits."""
+    return float(row["models"][0]["test_accuracy"])
+
+
+def latency_of(row: Row) -> float:
+    """Of the first model on the first profile, predicted, ms."""
+    return float(next(iter(row["models"][0]["latency_ms"].values())))
+
+
+def _total(row: Row, key: str) -> float:
+    return float(row["search"][key] + row["final"][key])
