@@ -55,8 +55,10 @@ def test_a_step_has_one_network_a_block_that_can_take_the_reduction_alone():
     assert len(reduce_one_block(PLAIN, num_parameters, least)) == 3
     assert len(reduce_one_block(PLAIN, num_parameters, least + 1)) == 2
     assert all(num_parameters(one) <= now - least for one in reduce_one_block(PLAIN, num_parameters, least))
-    halved = reduce_one_block(PLAIN, num_parameters, 2 * most)  # none can: half of it is asked for
-    assert [num_parameters(one) for one in halved] == [now - most]
+    for halvings in (1, 3, 19):  # none can: half of it is asked for, and so on
+        halved = reduce_one_block(PLAIN, num_parameters, 2**halvings * most)
+        assert [num_parameters(one) for one in halved] == [now - most]
+    assert reduce_one_block(PLAIN, num_parameters, 2**20 * most) == ()  # next to nothing of it
 
 
 def test_a_network_without_a_width_left_to_narrow_has_no_step():

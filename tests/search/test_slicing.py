@@ -108,6 +108,16 @@ def test_the_first_filters_and_the_middle_of_kernels_are_shared_by_all_sizes():
     np.testing.assert_array_equal(classifier, size - 2 - 256 + np.arange(256).reshape(2, 8, 16)[:, :4])
 
 
+def test_the_strongest_filters_have_the_largest_sums_of_squares():
+    large = Architecture((1, 4, 4), 2, Stem(3), (), head="global_average")
+    parameters = np.zeros(num_parameters(large), np.float32)
+    # By absolute values the first would be the strongest, by the largest value the last.
+    for i, filter_ in enumerate(([0.5] * 9, [1.5] * 2, [1.6])):
+        parameters[9 * i :][: len(filter_)] = filter_
+    where = places(large, replace(large, stem=Stem(1)), "strongest", parameters)
+    np.testing.assert_array_equal(where[:10], [*range(9, 18), 28])  # the second one and its bias
+
+
 def test_the_whole_network_is_a_slice_of_itself():
     everything = np.arange(num_parameters(LARGE), dtype=np.float32)
     for keep in ("strongest", "first"):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from search.algorithm import NoWinnerError, load_state, save_state
@@ -45,9 +46,9 @@ def parameters(network):
 
 
 def score(trial, failed=()):
-    """Wide networks are better, and later blocks matter more."""
+    """Wide networks are better, and earlier blocks matter more."""
     network = trial.candidate.architecture
-    places = enumerate((network.stem, *network.stages), start=1)
+    places = enumerate((*reversed(network.stages), network.stem), start=1)
     accuracy = sum(place * part.width for place, part in places) / 2000
     why = "too few reports" if trial.index in failed else ""
     return Observation(trial, accuracy, num_examples=100, failed=why)
@@ -90,6 +91,18 @@ def test_the_best_go_on_from_their_own_weights_on_some_group(make_search):
     assert [t.candidate for t in asked[2]] == [t.candidate for t in best]
     assert {t.rounds for t in asked[2]} == {5}
     assert all(t.clients in balance(CLIENTS, 4) for t in asked[2])
+
+
+def test_a_later_rounds_group_is_drawn_anew_for_each_step_stage_and_place(make_search):
+    search = make_search(schedule="adaptive", rounds=3, keep=3)
+    state, drawn, groups = search.init(0), [], balance(CLIENTS, 4)
+    while trials := search.ask(state, 100):
+        if trials[0].rounds == 1:
+            drawn.append([groups.index(t.clients) for t in trials])
+        state = search.tell(state, [Observation(t, 0.5, num_examples=100) for t in trials])  # nobody leads
+    by_step_stage_and_place = np.array(drawn[:9]).reshape(3, 3, 3)
+    for axis in range(3):
+        assert np.diff(by_step_stage_and_place, axis=axis).any()
 
 
 def test_the_winner_loses_least_for_what_it_saves(make_search):
@@ -138,10 +151,11 @@ def test_centralised_netadapt_takes_the_most_accurate_of_every_block_at_each_ste
 
 
 def test_growing_rounds_follow_the_way_to_the_limits(make_search):
-    _, asked = run(make_search(schedule="growing", rounds=8))
-    rounds = [stage[0].rounds for stage in asked[2::2]]
-    assert rounds == sorted(rounds)
-    assert rounds[0] == 1 < rounds[-1] <= 8
+    search = make_search({"default": Limits(size_kib=40.0)}, schedule="growing", rounds=8)
+    state, asked = run(search)
+    loads = [search.feasibility.load(entry.network) for entry in state.trace]
+    assert loads == pytest.approx([2.001, 1.767, 1.562, 1.344, 1.127, 0.910], abs=1e-3)
+    assert [stage[0].rounds for stage in asked[2::2]] == [1, 2, 4, 6, 7]  # of 8: 0, 1.9, 3.5, 5.2 and 6.98, rounded up
 
 
 def test_adaptive_rounds_end_when_the_leader_is_two_standard_errors_ahead(make_search):
@@ -149,8 +163,9 @@ def test_adaptive_rounds_end_when_the_leader_is_two_standard_errors_ahead(make_s
     state = search.init(0)
     state = search.tell(state, [score(t) for t in search.ask(state, 9)])
     trials = search.ask(state, 9)
-    close = [Observation(t, 0.5 + 0.01 * t.index, num_examples=100) for t in trials]
-    clear = [Observation(t, 0.9 if t.index == 1 else 0.1, num_examples=100) for t in trials]
+    # The error of 0.64 - 0.5 is sqrt((0.64 * 0.36 + 0.5 * 0.5) / 100) = 0.069.
+    close = [Observation(t, 0.63 if t.index == 1 else 0.5, num_examples=100) for t in trials]
+    clear = [Observation(t, 0.65 if t.index == 1 else 0.5, num_examples=100) for t in trials]
     assert {t.start_from for t in search.ask(search.tell(state, clear), 9)} == {1}  # the next step's, from the winner
     going = search.tell(state, close)
     for _ in range(3):

@@ -5,14 +5,12 @@ from dataclasses import replace
 import pytest
 
 from search.algorithm import NoWinnerError, load_state, save_state
-from search.algorithms import NestedRace, uniform_width
+from search.algorithms import NestedRace
 from search.algorithms.nested_race import Score, is_behind
-from search.algorithms.nested_race_entrants import entrants, multiply_accumulates
-from search.architecture import Architecture, Stage, Stem
+from search.algorithms.nested_race_entrants import entrants
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
 from search.clients import Client
-from search.cost import cost_of
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace
 
@@ -73,58 +71,6 @@ def networks(runners):
     return [runner.network for runner in runners]
 
 
-def test_entrants_are_within_the_limits_and_have_different_numbers_of_stages(make_search):
-    limits = make_search().feasibility
-    found = entrants(SPACE, limits, 10)
-    assert all(limits.is_feasible(network) for network in found)
-    assert sorted(len(network.stages) for network in found) == [0, 1, 2, 3]
-    assert entrants(SPACE, limits, 2) == found[:2]
-
-
-def test_entrants_are_in_the_order_of_what_they_compute_which_the_cost_model_counts_alike(make_search, make_profile):
-    found = entrants(SPACE, make_search().feasibility, 10)
-    macs = [cost_of(network, make_profile("phone", "mid", 1.0), 8).macs for network in found]
-    assert macs == sorted(macs, reverse=True)
-    assert macs == [multiply_accumulates(network) for network in found]
-
-
-def test_no_block_of_an_entrant_can_be_a_step_wider(make_search):
-    limits = make_search().feasibility
-    for network in entrants(SPACE, limits, 10):
-        stem = network.stem
-        assert stem.width == 32 or not limits.is_feasible(replace(network, stem=replace(stem, width=stem.width + 8)))
-        for i, stage in enumerate(network.stages):
-            wider = (*network.stages[:i], replace(stage, width=stage.width + 8), *network.stages[i + 1 :])
-            assert stage.width == 32 or not limits.is_feasible(replace(network, stages=wider))
-
-
-def test_the_first_entrant_computes_more_than_uniform_width_scaling_within_the_same_limits(make_search):
-    limits = make_search().feasibility
-    (uniform,) = uniform_width(SPACE.largest(), limits, 0).values()
-    assert multiply_accumulates(entrants(SPACE, limits, 1)[0]) > multiply_accumulates(uniform)
-
-
-def test_without_limits_entrants_are_the_whole_of_the_largest_network_and_its_beginnings():
-    whole = SPACE.largest()
-    beginnings = tuple(replace(whole, stages=whole.stages[:stages]) for stages in (3, 2, 1, 0))
-    assert entrants(SPACE, Feasibility((), {}, 8), 10) == beginnings
-
-
-def test_entrants_have_the_kernels_and_depths_that_the_space_has(make_profile):
-    stages = StageOptions(("depthwise",), (16,), depths=(1, 2), kernels=(3, 5))
-    space = replace(SPACE, stem=StemOptions((16,), (3, 5)), stages=stages, max_stages=1, min_stages=1)
-    largest = space.largest()
-    kernels, depths = set(), set()
-    for size in (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0):
-        limits = Feasibility((make_profile("phone", "mid", 1.0),), {"mid": Limits(size_kib=size)}, 8)
-        (network,) = entrants(space, limits, 1)
-        kernels.add(network.stages[0].kernel)
-        depths.add(network.stages[0].depth)
-        assert network.stem.kernel == largest.stem.kernel
-    assert kernels == {3, 5}
-    assert depths == {1, 2}
-
-
 def test_limits_that_nothing_meets_are_an_error_before_any_trial(make_profile):
     limits = Feasibility((make_profile("slow", "mid", 0.01),), {"mid": Limits(latency_ms=0.2)}, 8)
     with pytest.raises(InfeasibleError, match=r"every width 4 the network breaks latency_ms=0\.2 on slow needs"):
@@ -141,6 +87,14 @@ def test_in_a_round_every_client_trains_one_path_and_over_the_rounds_every_path(
             trained.setdefault(trial.candidate, []).extend(trial.clients)
     assert len(trained) == 3
     assert all(sorted(names) == [one.name for one in CLIENTS] for names in trained.values())
+
+
+def test_who_begins_with_which_path_is_drawn_for_each_platform_and_seed(make_search):
+    search = make_search("mid", "high", num_entrants=4)  # of the same limits
+    drawn = [tuple(trial.candidate for trial in search.ask(search.init(seed), 100)) for seed in range(4)]
+    assert {(len(one), len(set(one))) for one in drawn} == {(8, 4)}
+    assert any(one[:4] != one[4:] for one in drawn)
+    assert len(set(drawn)) > 1
 
 
 def test_a_cohort_scores_all_networks_untrained_and_cohorts_take_turns(make_search):
@@ -172,6 +126,20 @@ def test_networks_far_behind_leave_after_three_scores_and_the_last_one_ends_the_
     assert next(trial for trial in asked[-1] if trial.index == winner).candidate.architecture.stages == ()
 
 
+@pytest.mark.parametrize(("rounds", "left"), [(14, 2), (15, 1)])
+def test_only_the_last_turn_of_the_cohorts_refutes(make_search, rounds, left):
+    """From round 10 on one of two is behind; all five scores of a turn have to say so to reach six errors."""
+    search = make_search(num_entrants=2, rounds=rounds, cohorts=5, margin=6.0)
+    _, behind = entrants(SPACE, search.feasibility, 2)
+
+    def accuracy(trial):
+        is_late = trial.index >= 10 * 4  # two trials train in a round and two score
+        return 0.5 if is_late and trial.candidate.architecture == behind else 0.8
+
+    state, _ = run(search, accuracy)
+    assert len(state.races["mid phone"]) == left
+
+
 @pytest.mark.parametrize(("level", "left"), [(0.3, 3), (0.35, 1)])
 def test_networks_that_still_guess_refute_nobody(make_search, level, left):
     """Of 10 classes; a quarter of the way from 0.1 to 1 is 0.325."""
@@ -200,7 +168,7 @@ def test_each_platform_races_networks_within_its_own_limits_on_its_own_phones(ma
     for trial in (trial for trials in asked for trial in trials):
         for name in {profiles[client] for client in trial.clients} - {""}:
             assert search.feasibility.platforms[name].is_feasible(trial.candidate.architecture)
-    assert {name for trial in asked[0] for name in trial.clients} == set(profiles)
+    assert sorted(name for trial in asked[0] for name in trial.clients) == sorted(profiles)  # none in two races
     assert {trial.supernet for trials in asked for trial in trials} == {SPACE.largest()}
     for name, index in search.winners(state, ()).items():
         shipped = next(trial for trials in asked for trial in trials if trial.index == index)
@@ -291,11 +259,3 @@ def test_pairs_weigh_as_much_as_their_examples():
     assert not is_behind(its, leader, 2.0)
     tiny = [*its[:2], replace(its[2], num_examples=1)]
     assert is_behind(tiny, [*leader[:2], replace(leader[2], num_examples=1)], 2.0)
-
-
-def test_an_entrant_is_a_network_of_the_space_but_for_its_widths(make_search):
-    for network in entrants(SPACE, make_search().feasibility, 10):
-        stages = tuple(Stage("depthwise", 32) for _ in network.stages)
-        assert replace(network, stem=Stem(32), stages=stages) == Architecture(
-            (1, 8, 8), 10, Stem(32), stages, "global_average"
-        )

@@ -48,18 +48,29 @@ def test_what_is_told_is_kept_as_genes_accuracy_and_load(small_space, feasibilit
 
 
 def test_children_take_every_gene_from_a_parent_but_for_mutations(large_space):
-    """Parents are of two kinds without a gene in common; by chance alone genes would be neither's in most places."""
+    """Parents are of two kinds without a gene in common; by chance alone genes would be neither's in most places.
+
+    Better ones without a gene of theirs become parents when their generation of four is full.
+    """
     search = Nsga2(large_space, FREE, 1000, 1, population_size=4)
     genes = {name: len(one.choices) for name, one in search._distributions.items()}
     first, last = dict.fromkeys(genes, 0), {name: count - 1 for name, count in genes.items()}
     good = tuple(Individual(one, 0.9, 0.1) for one in (first, last) * 2)
     bad = tuple(Individual({name: count // 2 for name, count in genes.items()}, 0.1, 0.9) for _ in range(4))
-    study = search._study(replace(search.init(0), individuals=(*good, *bad)))
-    children = [study.ask(search._distributions).params for _ in range(40)]
+    better = tuple(replace(one, accuracy=0.95, load=0.05) for one in bad)
     middle = [name for name, count in genes.items() if count > 2]
-    strange = [child[name] not in (first[name], last[name]) for child in children for name in middle]
-    assert np.mean(strange) < 0.15
+
+    def children_after(newest):
+        study = search._study(replace(search.init(0), individuals=(*good, *bad, *newest)))
+        return [study.ask(search._distributions).params for _ in range(40)]
+
+    def strange(children):
+        return np.mean([child[name] not in (first[name], last[name]) for child in children for name in middle])
+
+    children = children_after(better[:3])
+    assert strange(children) < 0.15
     assert {child["num_stages"] for child in children} >= {0, 3}
+    assert strange(children_after(better)) > 0.85
 
 
 def test_the_first_generation_is_drawn_at_random(large_space):
