@@ -1,7 +1,8 @@
 """How well FedNAS's short trainings on few clients rank a step's candidates as the straightforward search does.
 
-The first step's candidates on digits: their scores after R_pre rounds on one of G groups, against the mean scores of
-the straightforward search after R_full rounds on everybody, over five seeds set apart. Beside each G stand two anchors:
+The first step's candidates on digits, which begin with untrained weights: their scores after R_pre rounds on one of G
+groups, against the mean scores of the straightforward search after R_full rounds on everybody, over five seeds set
+apart. Later steps begin with trained weights, and of them this says nothing. Beside each G stand two anchors:
 a random ranking, and what would be left if the training were perfect and only the group's few validation examples
 blurred the scores (binomial draws around the reference's means; with one group the candidates share their examples,
 which blurs less than that).
@@ -29,7 +30,7 @@ class Fidelity:
     """Of one ranking.
 
     Attributes:
-        tau: Kendall's tau-b with the reference, in [-1, 1]; 0 where all scores are equal.
+        tau: Kendall's tau-b with the reference, in [-1, 1]; 0 where all scores of one of them are equal.
         has_best: Whether the reference's best is among the first k.
     """
 
@@ -72,7 +73,8 @@ def compare(scores: Sequence[float], means: Sequence[float], keep: int = KEEP) -
     if len(scores) != len(means):
         raise ValueError(f"a ranking of {len(means)} candidates has {len(means)} scores, got {len(scores)}")
     kept = sorted(range(len(scores)), key=lambda i: -scores[i])[:keep]
-    tau = 0.0 if len(set(scores)) == 1 else float(stats.kendalltau(scores, means).statistic)
+    is_tied = 1 in (len(set(scores)), len(set(means)))  # where tau-b is 0 / 0
+    tau = 0.0 if is_tied else float(stats.kendalltau(scores, means).statistic)
     return Fidelity(tau, int(np.argmax(means)) in kept)
 
 

@@ -3,8 +3,9 @@
 `measured`: this machine is profiled, a network is searched for a limit on it and shipped, and its inference is timed as
 a stranger would: plain ONNX Runtime, one thread, one example, in turns with the largest network's.
 
-`unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly. The search is killed at five
-random moments, each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
+`unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly, and a round ends before all of
+them are back. The search is killed at five random moments after its first round, each time in a run of its own, and
+resumed; `result.json` must have the unbroken run's bytes.
 """
 
 import hashlib
@@ -14,8 +15,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -51,6 +53,9 @@ SHARE = 0.6  # of what the largest network needs
 REPETITIONS, WARM_UP = 1000, 100
 AWAY = f"{PROFILES}\navailability = 0.7\nmean_spell_s = 60.0\nstraggler_share = 0.3\nstraggler_factor = 5.0"
 HALF = "latency_ms = 1.5129"  # of the largest network's
+DEADLINE, SHORT_DEADLINE = "deadline_s = 600", "deadline_s = 30"  # the long one waits until everybody is back
+UNRELIABLE = {PROFILES: AWAY, DEADLINE: SHORT_DEADLINE, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
+POLL_S = 0.2
 KILLS = range(5)
 
 
@@ -101,16 +106,19 @@ def inference(model: Path, shape: tuple[int, ...]) -> Callable[[], object]:
 
 
 def unreliable(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
-    """The unbroken run and those that were killed, and whether all came to the same bytes."""
-    text = RUN_FILE.read_text(encoding="utf-8")
-    settings = {FINAL: "[final]\nrounds = 2", PROFILES: AWAY, LIMIT: HALF}
-    (unbroken,) = sitting.rows(tasks_of(text, [Method("unbroken", FEDNAS, settings)], [0]), run_unbroken)
+    """The unbroken run and those that were killed; whether clients were lost, whether all came to the same bytes."""
+    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [Method("unbroken", FEDNAS, UNRELIABLE)], [0])
+    (unbroken,) = sitting.rows(tasks, run_unbroken)
     # Of one seed: what differs is the moment. Timed beside each other, runs would end before they are killed.
     tasks = [Task("killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
     rows = sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))
     same = sum(row["result_sha256"] == unbroken["result_sha256"] for row in rows)
-    bar = Bar("runs killed and resumed whose result is the unbroken run's", same, len(KILLS), same == len(KILLS))
-    return [{name: value for name, value in row.items() if name != "run_file"} for row in (unbroken, *rows)], [bar]
+    lost = unbroken["num_lost"]
+    bars = [
+        Bar("assignments that expired or whose report came too late (at least)", lost, 1, lost >= 1),
+        Bar("runs killed and resumed whose result is the unbroken run's", same, len(KILLS), same == len(KILLS)),
+    ]
+    return [{name: value for name, value in row.items() if name != "run_file"} for row in (unbroken, *rows)], bars
 
 
 def run_unbroken(task: Task, work: Path) -> Row:
@@ -125,30 +133,55 @@ def run_unbroken(task: Task, work: Path) -> Row:
 
 
 def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
-    """Kill a search at a random moment, resume it, and say what it came to.
+    """Kill a search at a random moment after its first round, resume it, and say what it came to.
 
     Args:
         wall_s: About how long it takes unbroken; one that was over sooner than it was to be killed begins anew.
+
+    Raises:
+        RuntimeError: With what it wrote, when it fails by itself.
     """
     rng = np.random.default_rng((2026, task.seed))
-    while True:
+    moment = None
+    while moment is None:
         folder, command = _new_run(task, work)
-        moment = float(rng.uniform(0, wall_s))
-        process = subprocess.Popen(
-            [*_handheld(), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(moment)
-            continue
-        process.send_signal(signal.SIGKILL)
-        killed = process.wait()
-        kept = _num_rounds(folder)
+        has_begun = partial(_has_held_a_round, folder)
+        moment = run_and_kill([*_handheld(), *command], has_begun, rng, wall_s)
+    held = num_rounds(folder)
+    run_handheld(*command, "--resume")
+    return {**_came_to(folder), "moment_s": moment, "num_rounds when killed": held}
+
+
+def run_and_kill(
+    command: Sequence[str | Path], has_begun: Callable[[], bool], rng: np.random.Generator, wall_s: float
+) -> float | None:
+    """Seconds after which a process was killed, at random between its begin and `wall_s`; None where it was over.
+
+    Args:
+        has_begun: Whether it may be killed from now on.
+
+    Raises:
+        RuntimeError: With what it wrote, when it fails by itself.
+    """
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         try:
-            run_handheld(*command, *(["--resume"] if (folder / "run.toml").exists() else []))
+            while process.poll() is None and not has_begun():
+                time.sleep(POLL_S)
+            rest_s = max(0.0, wall_s - (time.perf_counter() - begin))
+            process.wait(rng.uniform(0, rest_s))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return time.perf_counter() - begin
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it had started and nobody ended
-        return {**_came_to(folder), "moment_s": moment, "exit_status": killed, "num_rounds when killed": kept}
+        if process.returncode != 0:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(map(str, command))} failed by itself:\n{errors.read()}")
+    return None
 
 
 def run_handheld(*arguments: str | Path) -> None:
@@ -180,17 +213,33 @@ def _came_to(folder: Path) -> Row:
     return {
         "result_sha256": hashlib.sha256(result).hexdigest(),
         "accuracy": accuracy,
-        "num_rounds": _num_rounds(folder),
+        "num_rounds": num_rounds(folder),
+        "num_lost": num_lost(folder),
     }
 
 
-def _num_rounds(folder: Path) -> int:
-    """Rounds that a run has held or begun."""
+def num_rounds(folder: Path) -> int:
+    """Rounds that a run has held to their end."""
+    return _count(folder, "rounds", "status <> 'open'")
+
+
+def _has_held_a_round(folder: Path) -> bool:
+    return num_rounds(folder) > 0
+
+
+def num_lost(folder: Path) -> int:
+    """Assignments of a run whose round ended without their report: expired ones, and those that were too late."""
+    return _count(folder, "assignments", "status = 'closed'")
+
+
+def _count(folder: Path, table: str, condition: str) -> int:
+    """Rows of a run's database, which may not be there yet."""
     if not (folder / "handheld.db").exists():
         return 0
     with closing(sqlite3.connect(folder / "handheld.db")) as database:
-        has_table = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'rounds'").fetchone()[0]
-        return int(database.execute("SELECT count(*) FROM rounds").fetchone()[0]) if has_table else 0
+        has_table = database.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        query = f"SELECT count(*) FROM {table} WHERE {condition}"
+        return int(database.execute(query).fetchone()[0]) if has_table else 0
 
 
 def _largest_latency_ms(run_file: str, profile: Path) -> float:

@@ -204,7 +204,8 @@ def row_of(result: RunResult) -> Row:
         ],
         "steps": [[t.index, t.start_from, t.rounds, t.num_clients, t.accuracy, t.failed] for t in result.trials],
         "num_scored": [trial.num_examples for trial in result.trials],
-        "curves": _curves(result),
+        "curves": _curves(result, "search"),
+        "final_curves": _curves(result, "final"),
         "virtual_s": exact.virtual_s,
     }
 
@@ -240,11 +241,11 @@ def _widths(result: RunResult, trial: int) -> list[int]:
     return [network.stem.width, *(stage.width for stage in network.stages)]
 
 
-def _curves(result: RunResult) -> dict[str, list[float]]:
+def _curves(result: RunResult, phase: str) -> dict[str, list[float]]:
     """Exact accuracy over all validation splits after each round of each trial."""
     curves: dict[str, list[float]] = {}
     for point in result.curves:
-        if point.phase == "search":
+        if point.phase == phase:
             curves.setdefault(str(point.trial), []).append(round(point.accuracy, 6))
     return curves
 

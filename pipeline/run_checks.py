@@ -21,6 +21,13 @@ def broken_rules(run: RunFile) -> list[str]:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
     lines.extend(_target_rules(run))
     lines.extend(_server_rules(run.training))
+    if run.search.algorithm == "nested_race" and (
+        run.training.server_momentum or run.training.server_optimizer != "fedavg"
+    ):
+        lines.append(
+            "[training] server_optimizer and server_momentum remember steps of one network, and nested_race averages "
+            "parts of many: leave both out"
+        )
     if run.fleet is not None:
         lines.extend(_fleet_rules(run.fleet))
     if run.privacy is None:

@@ -30,7 +30,9 @@ def balance(clients: Sequence[Client], num_groups: int) -> tuple[tuple[str, ...]
         ValueError: When there are not 1 to len(clients) groups.
     """
     if not 1 <= num_groups <= len(clients):
-        raise ValueError(f"groups must be in [1, {len(clients)} clients], got {num_groups}")
+        raise ValueError(
+            f"groups must be in [1, {len(clients)} clients], got {num_groups}: ask for fewer, or wait for more clients"
+        )
     groups: list[list[str]] = [[] for _ in range(num_groups)]
     heap = [(0, 0, group) for group in range(num_groups)]
     for client in sorted(clients, key=lambda client: (-client.num_examples, client.name)):

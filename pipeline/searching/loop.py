@@ -13,10 +13,10 @@ from pipeline.coordinator.publish import publish_parameters
 from pipeline.run_result import ClassCost, CurvePoint, TrialResult
 from pipeline.searching.rounds import Rounds
 from pipeline.searching.sharing import OverlapMean
-from pipeline.searching.trials import Job, Model, Part, Score, Trained, Trainer
+from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trained, Trainer
 from profiles.records import from_plain, to_plain
 from profiles.schema import DeviceProfile
-from search.algorithm import SearchAlgorithm
+from search.algorithm import NoWinnerError, SearchAlgorithm
 from search.architecture import Architecture
 from search.candidate import Observation, Trial
 from search.cost import cost_of
@@ -122,9 +122,21 @@ class Search:
                 progress = replace(progress, is_over=True)
                 continue
             observations, progress = self._run_step(trials, progress)
-            progress = replace(progress, state=to_plain(self.algorithm.tell(state, observations)))
+            state = self.algorithm.tell(state, observations)
+            self._check_end(state, observations, progress)
+            progress = replace(progress, state=to_plain(state))
             self._save(progress)
         return progress
+
+    def _check_end(self, state: Any, observations: Sequence[Observation], progress: Progress) -> None:
+        """Save no step whose failures end the search without a network: resumed, it is tried again."""
+        failed = next((one.failed for one in observations if one.failed and one.failed != NOT_ASKED), "")
+        if not failed or self.algorithm.ask(state, 1):
+            return
+        try:
+            self.algorithm.winners(state, progress.observations)
+        except NoWinnerError as error:
+            raise RoundFailedError(f"{error}: {failed}") from error
 
     def winners(self, progress: Progress) -> dict[str, int]:
         """Index of the trial that each platform ships, by the name of its profile."""

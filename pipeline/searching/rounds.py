@@ -14,6 +14,7 @@ from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
 from pipeline.coordinator.worker import run_rounds
 from profiles.records import from_plain
+from profiles.schema import DeviceProfile
 
 POLL_S = 0.2
 _CLIENTS = "clients"  # key of the run's record
@@ -86,19 +87,31 @@ class AttachedRounds:
             lambda _: PrivateRandom.from_system(),
         )
 
-    def clients(self) -> tuple[RunClient, ...]:
-        """The devices of the run's kind and examples that had checked in when it began; a resumed run keeps them."""
+    def clients(self, profiles: Sequence[DeviceProfile]) -> tuple[RunClient, ...]:
+        """The devices of the run's kind and examples that have checked in; of a run that has begun, had then.
+
+        Args:
+            profiles: Of the run's targets; a device has the first of the class that it names.
+        """
+        by_class: dict[str, str] = {profile.device_class: profile.name for profile in reversed(profiles)}
         with self.store.transaction():
             found = self.store.get_record(self.run.run_id, _CLIENTS)
             if found is not None:
                 return tuple(from_plain(RunClient, one) for one in found)
-            clients = tuple(
-                RunClient(device.device_id, {split: device.check_in.num_examples.get(split, 0) for split in SPLITS})
+            return tuple(
+                RunClient(
+                    device.device_id,
+                    {split: device.check_in.num_examples.get(split, 0) for split in SPLITS},
+                    by_class.get(device.check_in.device_class or "", ""),
+                )
                 for device in self.store.list_devices()
                 if device.kind == self.run.kind and device.check_in and device.check_in.spec_id == self.run.spec_id
             )
+
+    def keep_clients(self, clients: tuple[RunClient, ...]) -> None:
+        """Begin with these devices: a resumed run has them again."""
+        with self.store.transaction():
             self.store.put_record(self.run.run_id, _CLIENTS, clients)
-        return clients
 
     def close(self) -> None:
         """Close the database; the run stays open for its resumption unless it was finished."""

@@ -68,6 +68,10 @@ class RunFolder:
             partial.replace(kept)  # whole or not there: a search killed here begins anew
         return checked
 
+    def give_back(self) -> None:
+        """Forget a search that was refused before it began, so that a mended run file may take its folder."""
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+
     def finish(self, models: Mapping[int, Model], artifacts: Artifacts, result: RunResult) -> None:
         """Write the models, each under its trial's index, then the result: a folder with a result has its models."""
         target = self.path / MODELS

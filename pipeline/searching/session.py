@@ -99,8 +99,17 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     """
     folder = RunFolder(request.output)
     run_file = folder.open(request.run_file, request.is_resumed)
-    with open_scene(run_file, request) as scene:
-        return _run(run_file, folder, scene, watcher)
+    is_begun = request.is_resumed
+    try:
+        with open_scene(run_file, request) as scene:
+            search = _search_of(run_file, folder, scene, watcher)
+            if isinstance(scene.rounds, AttachedRounds):
+                scene.rounds.keep_clients(scene.clients)
+            is_begun = True
+            return _run(run_file, folder, scene, search)
+    finally:
+        if not is_begun:
+            folder.give_back()
 
 
 @contextmanager
@@ -155,7 +164,7 @@ def _attached(run_file: RunFile, request: SearchRequest, state: Path) -> Scene:
     profiles = tuple(load_profile(name) for name in run_file.run.targets or ())
     num_clients = dict.fromkeys(SPLITS, run_file.round.cohort_size)
     rounds = AttachedRounds(run, state)
-    return Scene(rounds, spec, profiles, 0, num_clients, rounds.clients(), None, {})
+    return Scene(rounds, spec, profiles, 0, num_clients, rounds.clients(profiles), None, {})
 
 
 def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> Search:
@@ -176,8 +185,7 @@ def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watc
     return Search(algorithm, trainer, run_file.run.seed, run_file.search.parallel, watcher, curves)
 
 
-def _run(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> RunResult:
-    search = _search_of(run_file, folder, scene, watcher)
+def _run(run_file: RunFile, folder: RunFolder, scene: Scene, search: Search) -> RunResult:
     with closing(search.trainer.artifacts):
         progress = search.run()
         winners = search.winners(progress)

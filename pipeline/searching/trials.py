@@ -167,7 +167,9 @@ class Trainer:
                 if result.status == "closed":
                     results[i] = result
                     continue
-                if i not in were_held:  # what failed before this search was resumed is no reason to give up now
+                # Of real phones, what failed before this search was resumed is no reason to give up now; emulated ones
+                # must come to the same result as if it had never stopped.
+                if i not in were_held or self.rounds.run.kind == "emulated":
                     reasons[i].append(result.reason)
                 if len(reasons[i]) == MAX_ATTEMPTS:
                     results[i] = (

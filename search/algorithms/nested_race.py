@@ -119,7 +119,7 @@ class NestedRace:
         self.space.hyper_parameters.only()  # refuses several
         for name, clients in self._clients_of.items():
             if not clients:
-                raise ValueError(f"no client is left for the race of {name}: bring more, or name fewer profiles")
+                raise ValueError(f"no client is left for the race of {name}: wait for more, or name fewer profiles")
 
     @property
     def state_type(self) -> type[NestedRaceState]:

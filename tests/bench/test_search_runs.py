@@ -108,7 +108,7 @@ def test_a_row_has_the_sums_of_the_ledger_and_the_emulators_accuracies():
     assert row["final"] == {"client_rounds": 17, "evaluations": 0, "client_seconds": 30.0, "bytes": 42}
     (model,) = row["models"]
     assert (model["trial"], model["test_accuracy"], model["latency_ms"]["cheap"]) == (1, 0.8333, 4.0)
-    assert row["curves"]["2"] == [0.3, 0.4]
+    assert (row["curves"]["2"], row["final_curves"]) == ([0.3, 0.4], {"1": [0.7, 0.8]})
     with pytest.raises(ValueError, match="fruit is no emulated run"):
         row_of(make_result(emulator_only=None))
 

@@ -108,6 +108,15 @@ def test_evolution_needs_sizes_that_fit_each_other(population, tournament, line)
     assert line in told
 
 
+@pytest.mark.parametrize("change", [{"server_momentum": 0.5}, {"server_optimizer": "fedadam"}])
+def test_a_server_that_remembers_the_steps_of_one_network_trains_no_supernet(change):
+    race = {**ORDINARY, "search": {"algorithm": "nested_race"}}
+    assert lines(race, "training") == []
+    assert any(
+        "nested_race averages parts of many: leave both out" in line for line in lines(race, "training", **change)
+    )
+
+
 def test_nsga2_breeds_only_after_its_first_generation():
     assert lines(ORDINARY, "search", algorithm="nsga2", population_size=3) == []
     (told,) = lines(ORDINARY, "search", algorithm="nsga2", population_size=4)

@@ -52,7 +52,7 @@ def logits(network: Architecture, parameters: np.ndarray, x: torch.Tensor) -> np
         return module(x).numpy()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(NETWORKS, st.data())
 def test_a_network_without_its_filters_of_zeros_computes_the_same(network, data):
     small = narrowed(network, data)

@@ -1,0 +1,130 @@
+import sqlite3
+import sys
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from bench import search_cost, search_processes
+from bench.search_cost import LIMIT
+from bench.search_processes import (
+    FEDNAS,
+    FINAL,
+    UNRELIABLE,
+    kill_and_resume,
+    measure_shipped,
+    measured,
+    num_lost,
+    num_rounds,
+    run_and_kill,
+    run_unbroken,
+    unreliable,
+)
+from bench.search_runs import Method, Sitting, Task, replace_lines, tasks_of
+from pipeline.run_file import parse_run_file
+
+DIGITS = search_cost.RUN_FILE.read_text(encoding="utf-8")
+SMALL = {
+    "widths = [96]": "widths = [24]",
+    "max_stages = 9": "max_stages = 2",
+    "clients = 30": "clients = 6",
+    "cohort_size = 30\nmin_reports = 20": "cohort_size = 6\nmin_reports = 4",
+    FINAL: "[final]\nrounds = 1",
+}
+SMALL_SEARCH = {**FEDNAS, "groups": 2, "keep": 2, "rounds": 1}
+RNG = np.random.default_rng
+
+
+@pytest.fixture(autouse=True)
+def _poll_often(monkeypatch):
+    monkeypatch.setattr(search_processes, "POLL_S", 0.001)
+
+
+def python(code):
+    return [sys.executable, "-S", "-c", code]
+
+
+@pytest.mark.parametrize(("ratio", "is_met"), [(1.0, True), (1.01, False)])
+def test_a_shipped_network_must_keep_its_limit(stub_runs, tmp_path, ratio, is_met):
+    stub_runs(lambda task: {"limit_ms": 2.0, "shipped": {"median_ms": 2 * ratio, "ratio": ratio}})
+    (row,), (bar,) = measured(Sitting(tmp_path))
+    assert (bar.value, bar.bar, bar.met) == (2 * ratio, 2.0, is_met)
+    assert "run_file" not in row
+
+
+@pytest.mark.parametrize(
+    ("num_lost", "num_other", "met"), [(3, 0, [True, True]), (0, 0, [False, True]), (1, 1, [True, False])]
+)
+def test_clients_must_be_lost_and_every_killed_run_must_come_to_the_same_bytes(
+    stub_runs, tmp_path, num_lost, num_other, met
+):
+    def come_to(task):
+        is_other = task.method == "killed" and task.seed < num_other
+        return {"result_sha256": "other" if is_other else "same", "num_lost": num_lost, "wall_s": 1.0}
+
+    asked = stub_runs(come_to)
+    rows, bars = unreliable(Sitting(tmp_path))
+    assert [(bar.value, bar.met) for bar in bars] == [*zip((num_lost, 5 - num_other), met, strict=True)]
+    assert len(rows) == 6
+    assert len({task.run_file for task in asked}) == 1
+
+
+def test_a_process_is_killed_after_it_has_begun():
+    answers = iter([False, False, True])
+    assert run_and_kill(python("import time; time.sleep(60)"), lambda: next(answers), RNG(0), wall_s=0.0) > 0
+    assert [*answers] == []
+
+
+def test_a_process_that_was_over_before_was_not_killed():
+    assert run_and_kill(python("pass"), lambda: True, RNG(0), wall_s=1000.0) is None
+
+
+@pytest.mark.parametrize("end", ["sys.exit(1)", "os.kill(os.getpid(), 9)"])
+def test_a_process_that_fails_by_itself_raises_with_what_it_wrote(end):
+    code = f"import os, sys; sys.stderr.write('no ' + 'phones'); sys.stderr.flush(); {end}"
+    with pytest.raises(RuntimeError, match="failed by itself:\nno phones"):
+        run_and_kill(python(code), lambda: False, RNG(0), wall_s=1000.0)
+
+
+def test_rounds_count_once_they_were_held_and_assignments_where_their_round_ended_without_them(tmp_path):
+    assert (num_rounds(tmp_path), num_lost(tmp_path)) == (0, 0)
+    with closing(sqlite3.connect(tmp_path / "handheld.db")) as database:
+        database.execute("CREATE TABLE about (status)")
+        database.commit()
+        assert (num_rounds(tmp_path), num_lost(tmp_path)) == (0, 0)
+        for table, statuses in (("rounds", "open closed failed"), ("assignments", "open lost aborted reported closed")):
+            database.execute(f"CREATE TABLE {table} (status)")
+            database.executemany(f"INSERT INTO {table} VALUES (?)", [(one,) for one in statuses.split()])
+        database.commit()
+    assert (num_rounds(tmp_path), num_lost(tmp_path)) == (2, 1)
+
+
+def test_the_settings_of_the_unreliable_fleet_fit_the_run_file_of_digits():
+    run = parse_run_file(replace_lines(DIGITS, UNRELIABLE))
+    assert (run.fleet.availability, run.fleet.straggler_share) == (0.7, 0.3)
+    assert run.round.deadline_s < 60 < parse_run_file(DIGITS).round.deadline_s
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path):
+    (task,) = tasks_of(
+        DIGITS, [Method("unbroken", SMALL_SEARCH, {**SMALL, **UNRELIABLE, LIMIT: "latency_ms = 0.25"})], [0]
+    )
+    unbroken = run_unbroken(task, tmp_path)
+    killed = kill_and_resume(Task("killed", 0, task.run_file), tmp_path, unbroken["wall_s"])
+    assert 0 < killed["num_rounds when killed"] <= killed["num_rounds"]
+    same = ("result_sha256", "num_rounds", "num_lost")
+    assert {name: killed[name] for name in same} == {name: unbroken[name] for name in same}
+
+
+@pytest.mark.slow
+def test_a_network_that_is_shipped_for_this_machine_is_timed_beside_the_largest(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "bench.search_processes.SHARE", 0.9
+    )  # the smallest networks need most of their time whatever their width
+    (task,) = tasks_of(DIGITS, [Method("measured", SMALL_SEARCH, SMALL)], [0])
+    row = measure_shipped(task, tmp_path)
+    shipped, largest = row["shipped"], row["largest"]
+    assert 0 < shipped["predicted_ms"] <= row["limit_ms"] < largest["predicted_ms"]
+    assert shipped["ratio"] == shipped["median_ms"] / row["limit_ms"]
+    assert largest["min_ms"] > 0

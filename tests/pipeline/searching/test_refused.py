@@ -1,0 +1,49 @@
+"""Searches that are refused before they begin: nothing of them is kept that the next attempt would meet."""
+
+import pytest
+
+from device_runtime.wire import CheckIn
+from pipeline.coordinator.eligibility import Device
+from pipeline.coordinator.plans import Run
+from pipeline.coordinator.store import Store
+from pipeline.searching.loop import Unwatched
+from pipeline.searching.rounds import AttachedRounds
+from pipeline.searching.session import SearchRequest, run_search
+from profiles.catalogue import load_profile
+from tests.pipeline.searching.conftest import FEDNAS, ORDINARY
+
+
+def test_a_mended_run_file_takes_the_folder_of_the_one_that_was_refused(tmp_path):
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(FEDNAS.replace("groups = 2", "groups = 99"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"groups must be in .* ask for fewer, or wait for more clients"):
+        run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
+    run_file.write_text(ORDINARY, encoding="utf-8")
+    assert run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched()).name == "small"
+
+
+@pytest.fixture
+def rounds(tmp_path):
+    Store(f"sqlite:///{tmp_path / 'handheld.db'}").close()
+    attached = AttachedRounds(Run("attached", "real", "spec", 0, None), tmp_path)
+    yield attached
+    attached.close()
+
+
+def check_in(store, name, device_class=None):
+    with store.transaction():
+        store.add_device(Device(name, "real", f"key of {name}"))
+        store.save_check_in(name, CheckIn("1.19.2", 17, "spec", {"train": 3}, device_class=device_class))
+
+
+def test_devices_that_come_before_a_run_begins_take_part_and_later_ones_do_not(rounds):
+    profiles = tuple(load_profile(name) for name in ("pixel-2-xl", "galaxy-s9", "pixel-4"))
+    assert rounds.clients(profiles) == ()
+    check_in(rounds.store, "a", "mid")
+    check_in(rounds.store, "b", "entry")
+    check_in(rounds.store, "c")
+    clients = rounds.clients(profiles)
+    assert [(one.device_id, one.profile) for one in clients] == [("a", "pixel-2-xl"), ("b", ""), ("c", "")]
+    rounds.keep_clients(clients)
+    check_in(rounds.store, "d")
+    assert rounds.clients(profiles) == clients
