@@ -18,7 +18,8 @@ from pipeline.digits import SPEC
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.loop import NOT_ASKED, Curves, Search, Unwatched
-from pipeline.searching.trials import Trainer
+from pipeline.searching.trials import RoundFailedError, Trainer
+from search.algorithm import NoWinnerError
 from search.architecture import Architecture, Stem
 from search.candidate import Candidate, HyperParameters, Trial
 from search.slicing import inherit
@@ -55,6 +56,15 @@ class Listed:
         accuracies = tuple(one.accuracy for one in observations)
         failed = tuple(one.failed for one in observations)
         return Told(state.step + 1, state.accuracies + accuracies, state.failed + failed)
+
+
+class Choosy(Listed):
+    """Ships the last trial, where it was scored."""
+
+    def winners(self, state, observations):
+        if observations[-1].failed:
+            raise NoWinnerError("no network was scored")
+        return {"": observations[-1].trial.index}
 
 
 class MadeUpRounds:
@@ -97,13 +107,17 @@ def artifacts(tmp_path_factory):
 def search(artifacts, tmp_path):
     """Run steps of trials; gives the search and its progress."""
 
-    def run(*steps, **moves):
+    def run(*steps, algorithm=Listed, **moves):
+        made = make(algorithm(steps), **moves)
+        return made, made.run()
+
+    def make(algorithm, **moves):
         run_file = RunFile.model_validate(tomllib.loads(ORDINARY))
         rounds = MadeUpRounds(tmp_path / "blobs", {int(name[1:]): move for name, move in moves.items()})
         trainer = Trainer(run_file, rounds, artifacts, dict.fromkeys(SPLITS, 6), {}, 0, lambda *_: None)
-        made = Search(Listed(steps), trainer, 3, 4, Unwatched(), Curves(None))
-        return made, made.run()
+        return Search(algorithm, trainer, 3, 4, Unwatched(), Curves(None))
 
+    run.make = make
     return run
 
 
@@ -183,3 +197,20 @@ def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(search):
     assert later.is_scored
     assert np.array_equal(made.trainer.rounds.started_from(2), initial_parameters(WIDE, 3))  # it learnt nothing
     assert progress.state["failed"] == [lost.failed, "", ""]
+
+
+def test_a_step_whose_failures_leave_no_network_is_tried_again_when_the_search_goes_on(search):
+    made = search.make(Choosy(((trial(0),), (trial(1),))), t0=(1.0, 10))
+    with pytest.raises(RoundFailedError, match=r"no network was scored: .*nobody came"):
+        made.run()
+    made.trainer.rounds._moves[1] = (1.0, 10)  # now they come
+    progress = made.run()
+    assert [one.failed for one in progress.observations] == ["", ""]
+    assert made.winners(progress) == {"": 1}
+
+
+def test_a_failure_that_leaves_a_network_ends_nothing(search):
+    failing = (trial(0),), (trial(1), trial(2))
+    made, progress = search(*failing, algorithm=Choosy, t0=(1.0, 10), t2=(1.0, 10))
+    assert [bool(one.failed) for one in progress.observations] == [False, True, False]
+    assert made.winners(progress) == {"": 2}
