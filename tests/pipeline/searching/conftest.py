@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+
+class KilledError(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
 ORDINARY = """
 [run]
 name = "small"

@@ -20,11 +20,7 @@ from pipeline.searching.run_folder import RunFolderError
 from pipeline.searching.schedule import ScheduleError
 from pipeline.searching.session import SearchRequest, run_search
 from search.budget import InfeasibleError
-from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE
-
-
-class KilledError(BaseException):
-    """Stands for a SIGKILL: nothing catches it."""
+from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE, KilledError
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +89,20 @@ def test_every_client_trains_on_its_own_and_the_test_splits_are_read_once(finish
     splits = [plan["evaluate"]["split"] for plan in plans if plan["evaluate"]]
     assert splits == ["validation", "validation", "test"]
     assert sum(plan["train"] is not None for plan in plans) == 3
+
+
+def test_every_round_reads_the_split_that_the_seed_names(finished):
+    assert {plan["rotation"] for plan in plans_of(finished["ordinary"] / "run")} == {3}  # the seed, of 0 to 4
+
+
+@pytest.mark.parametrize("name", ["ordinary", "fednas"])
+def test_what_is_tested_is_what_is_shipped(finished, name):
+    run = finished[name] / "run"
+    result = read_result(run)
+    tested = {plan["trial"]: plan["parameters_sha256"] for plan in plans_of(run) if plan["phase"] == "test"}
+    assert tested == {model.trial: model.parameters_sha256 for model in result.models}
+    exact = {model.trial: result.emulator_only.test_accuracies[str(model.trial)] for model in result.models}
+    assert {model.trial: model.accuracy.value for model in result.models} == pytest.approx(exact)
 
 
 def test_a_private_search_spends_what_was_planned_and_says_to_whom_it_is_private(finished):
@@ -196,8 +206,8 @@ def test_the_engine_that_is_asked_for_takes_the_place_of_the_run_files(finished,
     request = SearchRequest(run_file, tmp_path / "run")
     with pytest.raises(RayError, match="needs the library Ray"):
         run_search(request, Unwatched())
-    resumed = replace(request, is_resumed=True, engine="process")
-    assert run_search(resumed, Unwatched()) == read_result(finished["ordinary"] / "run")
+    begun = run_search(replace(request, engine="process"), Unwatched())  # what was refused has left its folder free
+    assert begun == read_result(finished["ordinary"] / "run")
 
 
 @pytest.mark.slow

@@ -84,6 +84,17 @@ def test_a_round_that_fails_is_held_again_and_given_up_after_three_times(make_tr
     assert re.search(r"failed 3 times: 1 of at least 3 .*bring more clients and resume", why)
 
 
+@pytest.mark.parametrize(("kind", "num_attempts"), [("emulated", 3), ("real", 5)])
+def test_attempts_of_before_a_resumption_count_where_no_phone_is_real(make_trainer, monkeypatch, kind, num_attempts):
+    held = {"search/0/evaluate/validation", "search/0/evaluate/validation/attempt 2"}
+    monkeypatch.setattr(Trainer, "_is_held", lambda _, key: key in held)
+    trainer = make_trainer(ORDINARY, [RoundResult("r", "failed", reason="nobody came")] * 9)
+    trainer.rounds.run = replace(trainer.rounds.run, kind=kind)
+    (why,) = trainer.evaluate([Job(Part("search", 0), trainer.start(CANDIDATE))], "validation")
+    assert "failed 3 times: nobody came; then: nobody came; then: nobody came;" in why
+    assert len(trainer.rounds.plans) == num_attempts
+
+
 def test_the_interval_of_a_released_accuracy_knows_how_often_noise_was_added():
     private = RunFile.model_validate(tomllib.loads(PRIVATE))
     on_sum = RunFile.model_validate(tomllib.loads(PRIVATE.replace('"device"', '"sum"')))
@@ -181,3 +192,14 @@ def test_the_run_files_optimiser_and_pull_are_those_that_train(make_trainer):
     assert trainer.rounds.plans[0].train.proximal == 0.25
     step = 1 / (np.sqrt(0.99 * 0.25 + 0.01) + 0.5)  # of an update of ones
     np.testing.assert_allclose(trained.model.parameters, model.parameters + step, rtol=1e-5, atol=1e-6)
+
+
+def test_the_servers_optimiser_remembers_the_rounds_before(make_trainer):
+    hyper = replace(ORDINARY_CANDIDATE.hyper_parameters, server_momentum=0.5)
+    trainer, seen = make_trainer(ORDINARY, []), []
+    model = trainer.start(replace(CANDIDATE, hyper_parameters=hyper))
+    rounds = TrainedRounds(trainer.rounds.blobs, len(model.parameters), failing=set())
+    trainer = replace(trainer, rounds=rounds, watch=lambda _part, _num_rounds, after: seen.append(after.parameters))
+    trainer.train([Job(Part("search", 0), model, 2), Job(Part("search", 1), model, 2)])
+    first, second = model.parameters + 1, model.parameters + 1 + 1.5  # updates of ones; half of the last step again
+    np.testing.assert_allclose(seen, [first, first, second, second], rtol=1e-6)
