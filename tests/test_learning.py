@@ -54,6 +54,7 @@ def test_private_training_learns_digits_within_its_budget(tmp_path):
     assert accuracy >= 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CIFAR.exists(), reason=f"{CIFAR.name} is not beside the project; it is no part of it")
 def test_ordinary_training_learns_600_colour_photographs(tmp_path):
     extract_few(CIFAR, tmp_path, per_class=60)

@@ -70,6 +70,7 @@ def test_a_plan_says_what_its_epsilon_is_of(command):
     assert "no table [privacy]" in " ".join(err.split())
 
 
+@pytest.mark.slow
 def test_a_search_for_several_platforms_tells_each_models_platforms_and_how_to_ship_one(command, tmp_path):
     code, out, _ = command(FEDNAS, "search", "FILE", "-o", str(tmp_path / "run"))
     words = " ".join(out.split())

@@ -8,6 +8,7 @@ from pipeline.fleet.availability import AvailabilityTerms
 FLAKY = AvailabilityTerms(0.6, 10.0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_over_one_worker_and_over_two(emulate):
     alone = emulate("alone", availability=FLAKY)
     alone.train(2, over_selection=1.3)
