@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from search.architecture import Architecture, Stage, Stem
 
-settings.register_profile("handheld", deadline=None, derandomize=True, max_examples=35)
+settings.register_profile("handheld", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("handheld")
 
 

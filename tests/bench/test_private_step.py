@@ -65,7 +65,10 @@ def row(measured):
     return measured.row
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing", "ignore:Secure RNG turned off")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Full backward hook is firing", "ignore:Secure RNG turned off"),
+]
 
 
 def test_every_way_is_timed_in_one_row(row):
