@@ -64,10 +64,8 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method(OURS, RACE),
         Method(ALONE, ONE_ENTRANT),
         Method(UNIFORM, {"algorithm": "uniform_width"}),
-        *(
-            Method(f"{name}{AT_UNIFORM}", own, {LIMIT: LIMIT_OF_UNIFORM})
-            for name, own in ((OURS, RACE), (ALONE, ONE_ENTRANT))
-        ),
+        Method(f"{OURS}{AT_UNIFORM}", RACE, at_uniform),
+        Method(f"{ALONE}{AT_UNIFORM}", ONE_ENTRANT, at_uniform),
         Method("random pruning", {"algorithm": "random_pruning"}),
         Method(REFERENCE, reference),
     )
@@ -169,7 +167,6 @@ BARS = {
     ("fednas", CENTRAL): _netadapt_bars,
     ("fednas, iid", CENTRAL): _netadapt_bars,
 }
-ALONE_OF_FEDNAS = ("parallel groups only", "early dropping only", "growing rounds only", "adaptive rounds only")
 PAIRS = (
     *BARS,
     ("fednas", UNINFLATED),

@@ -10,6 +10,17 @@ from profiles.schema import DeviceClass, DeviceProfile, Figure, Rates, Runtime, 
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace
 
+# What pruning and racing begin with: one network, whose widths and stages alone may shrink.
+ONE_NETWORK = SearchSpace(
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    stem=StemOptions((32,)),
+    stages=StageOptions(("depthwise",), (32,)),
+    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
+    max_stages=3,
+    heads=("global_average",),
+)
+
 
 @pytest.fixture(scope="session")
 def small_space() -> SearchSpace:

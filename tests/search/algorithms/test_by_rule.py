@@ -10,19 +10,11 @@ from search.algorithms import ByRule, random_pruning, uniform_width
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
 from search.layers import num_parameters
-from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.options import HyperParameterOptions, StemOptions
 from search.pruning import blocks_of, width_of
-from search.space import SearchSpace
+from tests.search.conftest import ONE_NETWORK
 
-SPACE = SearchSpace(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    stem=StemOptions((32,)),
-    stages=StageOptions(("depthwise",), (32,)),
-    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
-    max_stages=1,
-    heads=("global_average",),
-)
+SPACE = replace(ONE_NETWORK, max_stages=1)
 TUNED = replace(SPACE, hyper_parameters=HyperParameterOptions((0.1, 0.2, 0.4), local_steps=(1,)))
 
 

@@ -11,19 +11,10 @@ from search.algorithms.nested_race_entrants import entrants
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
 from search.clients import Client
-from search.options import HyperParameterOptions, StageOptions, StemOptions
-from search.space import SearchSpace
+from tests.search.conftest import ONE_NETWORK
 
 CLIENTS = tuple(Client(f"{i:02}", 10 + i) for i in range(12))
-SPACE = SearchSpace(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    stem=StemOptions((32,)),
-    stages=StageOptions(("depthwise",), (32,)),
-    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
-    max_stages=3,
-    heads=("global_average",),
-)
+SPACE = ONE_NETWORK
 LIMITS = {"default": Limits(size_kib=6.0), "entry": Limits(size_kib=3.0)}
 
 

@@ -9,17 +9,9 @@ from search.algorithms import NestedRace
 from search.algorithms.nested_race import Runner, Score, is_behind
 from search.budget import Feasibility
 from search.clients import Client
-from search.options import HyperParameterOptions, StageOptions, StemOptions
-from search.space import SearchSpace
+from tests.search.conftest import ONE_NETWORK
 
-SPACE = SearchSpace(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    stem=StemOptions((32,)),
-    stages=StageOptions(("depthwise",), (32,)),
-    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
-    max_stages=4,
-)
+SPACE = replace(ONE_NETWORK, max_stages=4, heads=("flatten",))
 NO_LIMITS = Feasibility((), {}, 8)
 CLIENTS = tuple(Client(f"client {i}", 40) for i in range(10))
 

@@ -10,18 +10,10 @@ from search.algorithms.nested_race_entrants import entrants, multiply_accumulate
 from search.architecture import Architecture, Stage, Stem
 from search.budget import Feasibility, Limits
 from search.cost import cost_of
-from search.options import HyperParameterOptions, StageOptions, StemOptions
-from search.space import SearchSpace
+from search.options import StageOptions, StemOptions
+from tests.search.conftest import ONE_NETWORK
 
-SPACE = SearchSpace(
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    stem=StemOptions((32,)),
-    stages=StageOptions(("depthwise",), (32,)),
-    hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
-    max_stages=3,
-    heads=("global_average",),
-)
+SPACE = ONE_NETWORK
 
 
 @pytest.fixture
