@@ -18,9 +18,11 @@ from typing import Literal
 import numpy as np
 
 from device_runtime.terms import MAX_ORDER, EvaluateTerms, Split, TrainTerms
+from profiles.records import later
 
 ORDERS = tuple(range(2, MAX_ORDER + 1))
-ReleaseKind = Literal["update", "metrics", "vote"]
+ReleaseKind = Literal["update", "architecture", "reward", "metrics"]
+Unit = Literal["example", "client"]
 _EXACT_COMB_ORDER = 60
 
 
@@ -37,6 +39,7 @@ class Release:
         sample_rate: Poisson rate of each step.
         noise_multiplier: Noise deviation over L2 sensitivity; 0 for a release without noise, which costs infinity.
         num_steps: Logical steps, each a mechanism of its own.
+        unit: Whose record it protects. A client's is charged to every split, since all of them are its own.
     """
 
     kind: ReleaseKind
@@ -44,8 +47,11 @@ class Release:
     sample_rate: float
     noise_multiplier: float
     num_steps: int = 1
+    unit: Unit = later("example")
 
     def __post_init__(self) -> None:
+        if self.unit == "client" and self.sample_rate != 1:
+            raise ValueError(f"sample_rate must be 1 in the client unit: nothing amplifies it, got {self.sample_rate}")
         if not 0 < self.sample_rate <= 1:
             raise ValueError(f"sample_rate must be in (0, 1], got {self.sample_rate}")
         if not self.noise_multiplier >= 0:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from profiles.records import later
+
 MAX_ORDER = 256  # the highest Renyi order that anybody counts at
 # Below it privacy costs more than any budget; above it a release would leave the integers that noise is added in.
 NOISE_MULTIPLIERS = (2.0**-20, 2.0**20)
@@ -11,6 +13,8 @@ NOISE_MULTIPLIERS = (2.0**-20, 2.0**20)
 BOUNDS = (1e-12, 1e30)
 NoiseAt = Literal["device", "sum"]
 Split = Literal["train", "validation", "test"]
+Moves = Literal["all", "weights", "architecture", "alternate"]
+ARCHITECTURE = "architecture"  # the segment of the layout that holds a supernet's architecture weights
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,71 @@ class PrivacyTerms:
 
 
 @dataclass(frozen=True)
+class ClientPrivacyTerms:
+    """What the run file fixes where the unit is the client: its whole update is one record.
+
+    Neighbours are zero-out: a client's report replaced by zeros. Nothing amplifies it: phones that check in by
+    themselves are no Poisson sample, so each report is a Gaussian mechanism at rate 1.
+
+    Attributes:
+        noise_at: As in `PrivacyTerms`; the noise on a sum is drawn once for all reports.
+        noise_multiplier: As in `PrivacyTerms`.
+        max_norm: L2 clip of a client's update, in [1e-12, 1e30]; of its metrics, the sensitivity, which follows from
+            their number: there it is left at None.
+        expected_reports: By what a sum is divided: a constant, so that who reports moves no divisor.
+    """
+
+    noise_at: NoiseAt
+    noise_multiplier: float
+    expected_reports: int
+    max_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        least, most = NOISE_MULTIPLIERS
+        if not least <= self.noise_multiplier <= most:
+            raise ValueError(f"noise_multiplier must be in [{least:.3g}, {most:.0f}], got {self.noise_multiplier:g}")
+        if self.expected_reports < 1:
+            raise ValueError(f"expected_reports must be >= 1, got {self.expected_reports}")
+        if self.max_norm is not None:
+            _check_bound("max_norm", self.max_norm)
+
+
+@dataclass(frozen=True)
+class ArchitectureTerms:
+    """Steps on a supernet's architecture weights: Adam with betas 0.5 and 0.999 ("DARTS", arXiv:1806.09055, section A).
+
+    The moments start at zero in every assignment.
+
+    Attributes:
+        weight_decay: Added to the gradient as a multiple of the weights, before Adam.
+        max_grad_norm: Clip of each example's gradient where these steps have a clip of their own: every `moves` but
+            `all`, where one clip holds for all segments together. None for no clipping.
+        privacy: Of these steps where they are a release of their own (`alternate`); None elsewhere.
+    """
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+    privacy: PrivacyTerms | None = None
+
+
+@dataclass(frozen=True)
+class RewardTerms:
+    """What local training was worth, on the client's validation split: a release beside the update.
+
+    Attributes:
+        release: `gain`: mean loss before less after training, each example's in [-loss_bound, loss_bound]; `loss`: the
+            loss after it. Reported as a sum in units of loss_bound where one is given.
+        loss_bound: Clips each example's loss (`loss`) or difference (`gain`); required in private runs.
+        privacy: L2 sensitivity of either is 1 in units of loss_bound.
+    """
+
+    release: Literal["gain", "loss"]
+    loss_bound: float | None = None
+    privacy: PrivacyTerms | ClientPrivacyTerms | None = None
+
+
+@dataclass(frozen=True)
 class TrainTerms:
     """Hyper-parameters of local training; they travel in the assignment, never in the artifact.
 
@@ -54,7 +123,14 @@ class TrainTerms:
         proximal: Weight of FedProx's pull towards the received parameters ("Federated Optimization in Heterogeneous
             Networks", arXiv:1812.06127, equation 2).
         max_grad_norm: Clip of each example's gradient, in [1e-12, 1e30] in private training; None for no clipping.
-        privacy: None for ordinary training.
+        privacy: None for ordinary training. Of the client unit: steps are ordinary, and the update is clipped.
+        weight_decay: Added to the gradient as a multiple of the parameters, architecture weights apart.
+        moves: What the steps move: `all` segments by training examples, in one clipped vector; `weights` (all but
+            architecture weights) by training examples; `architecture` weights alone by validation examples;
+            `alternate`: before each step on the weights one on the architecture, as in first-order DARTS. The update
+            holds the segments that move and no other, in layout order.
+        architecture: Where architecture weights move, and only there.
+        reward: None for none.
     """
 
     learning_rate: float
@@ -64,7 +140,11 @@ class TrainTerms:
     momentum: float = 0.0
     proximal: float = 0.0
     max_grad_norm: float | None = None
-    privacy: PrivacyTerms | None = None
+    privacy: PrivacyTerms | ClientPrivacyTerms | None = None
+    weight_decay: float = later(0.0)
+    moves: Moves = later("all")
+    architecture: ArchitectureTerms | None = later(None)
+    reward: RewardTerms | None = later(None)
 
     def __post_init__(self) -> None:
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):

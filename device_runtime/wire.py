@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from device_runtime.terms import MAX_ORDER, EvaluateTerms, MeasureTerms, Split, TrainTerms
+from profiles.records import later
 
 PROTOCOL = "handheld-v1"
 Encoding = Literal["float32", "int8", "masked-int"]  # the last two are reserved names
@@ -175,7 +176,8 @@ class Report:
     Attributes:
         num_examples: Size of the split, public; never the number drawn. 0 for `measure`, which reads none.
         update_sha256: The blob with `parameter_update` or `gradient_sum`, for `train`.
-        metric_sums: By name, for `evaluate`.
+        metric_sums: By name, for `evaluate`; for `train` the reward where one was asked for.
+        num_scored: Size of the split that a reward is a sum over, public; 0 without one.
         profile_sha256: The blob with the canonical JSON of a `DeviceProfile`, for `measure`.
         work_s: Seconds the phone worked; None in private assignments, where time would tell the number drawn.
     """
@@ -186,6 +188,7 @@ class Report:
     metric_sums: dict[str, float] | None = None
     work_s: float | None = None
     profile_sha256: str | None = None
+    num_scored: int = later(0)
     schema: int = 1
 
     @property

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 SCHEMA = 1
 MAX_INTEGER = 2**53  # beyond it a reader with ECMAScript numbers sees another integer
 T = TypeVar("T")
+_LATER = "later"
 
 
 class RecordError(ValueError):
@@ -39,10 +40,23 @@ def canonical_json(value: Any) -> bytes:
         ) from error
 
 
+def later(default: T) -> T:
+    """A field that came to a record later: left out of its JSON where it has its default.
+
+    So older records keep their ids, and older readers take what says nothing new.
+    """
+    return dataclasses.field(default=default, metadata={_LATER: True})
+
+
 def to_plain(record: Any) -> Any:
     """Turn dataclasses, tuples and dictionaries into plain JSON data, field by field."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {field.name: to_plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
+        named = ((field, getattr(record, field.name)) for field in dataclasses.fields(record))
+        return {
+            field.name: to_plain(value)
+            for field, value in named
+            if not (_LATER in field.metadata and value == field.default)
+        }
     if isinstance(record, (list, tuple)):
         return [to_plain(item) for item in record]
     if isinstance(record, dict):
@@ -192,12 +206,21 @@ def _decode_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in options:
         return None
     rest = [option for option in options if option is not type(None)]
+    if isinstance(value, dict) and all(map(dataclasses.is_dataclass, rest)):
+        return _decode(max(rest, key=lambda option: _likeness(option, value)), value, where)
     for option in rest[:-1]:
         try:
             return _decode(option, value, where)
         except RecordError:
             continue
     return _decode(rest[-1], value, where)
+
+
+def _likeness(cls: type, value: dict[str, Any]) -> int:
+    """How well an object's keys are those of a dataclass: what is missing or unknown counts against it."""
+    fields = _fields(cls)
+    unknown = sum(key not in fields for key in value)
+    return -unknown - sum(required and name not in value for name, (_, required) in fields.items())
 
 
 def _decode_tuple(inner: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Literal
 
-from profiles.records import record_id
+from profiles.records import later, record_id
 from search.architecture import Architecture
 
 
@@ -21,6 +22,9 @@ class HyperParameters:
         server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
         proximal: Weight of FedProx's pull towards the received parameters; 0 for none.
         server_beta2, server_epsilon: Of FedAdam, whose beta1 is server_momentum; both None for FedAvg.
+        weight_decay: Of the local steps.
+        architecture_learning_rate, architecture_weight_decay: Of a supernet's architecture weights; None and 0 where
+            there are none or none move.
     """
 
     learning_rate: float
@@ -31,9 +35,12 @@ class HyperParameters:
     max_grad_norm: float | None = None
     server_learning_rate: float = 1.0
     server_momentum: float = 0.0
-    proximal: float = 0.0
-    server_beta2: float | None = None
-    server_epsilon: float | None = None
+    proximal: float = later(0.0)
+    server_beta2: float | None = later(None)
+    server_epsilon: float | None = later(None)
+    weight_decay: float = later(0.0)
+    architecture_learning_rate: float | None = later(None)
+    architecture_weight_decay: float = later(0.0)
 
     def __post_init__(self) -> None:
         _check_counts(local_steps=self.local_steps, local_epochs=self.local_epochs, batch_size=self.batch_size)
@@ -42,13 +49,17 @@ class HyperParameters:
             max_grad_norm=self.max_grad_norm,
             server_learning_rate=self.server_learning_rate,
             server_epsilon=self.server_epsilon,
+            architecture_learning_rate=self.architecture_learning_rate,
         )
         _check_shares(momentum=self.momentum, server_momentum=self.server_momentum, server_beta2=self.server_beta2)
-        if not 0 <= self.proximal < float("inf"):
-            raise ValueError(f"proximal must be >= 0 and finite, got {self.proximal}")
+        for name in ("proximal", "weight_decay", "architecture_weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
 
 
-_LATER = {"proximal": 0.0, "server_beta2": None, "server_epsilon": None}  # with the value that sets nothing
+# What a trial's training moves; as in `device_runtime.terms`, which this package does not import.
+Moves = Literal["all", "weights", "architecture", "alternate"]
+Reward = Literal["gain", "loss"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +71,8 @@ class Candidate:
 
 
 def candidate_id(architecture_id: str, hyper_parameters: HyperParameters) -> str:
-    """Name a candidate: the sha256 (hexadecimal) of its architecture's id and its hyper-parameters.
-
-    Hyper-parameters that came later count where they are set: older candidates keep their ids.
-    """
-    set_ = {name: value for name, value in vars(hyper_parameters).items() if value != _LATER.get(name, ...)}
-    return record_id({"architecture_id": architecture_id, "hyper_parameters": set_})
+    """Name a candidate: the sha256 (hexadecimal) of its architecture's id and its hyper-parameters."""
+    return record_id({"architecture_id": architecture_id, "hyper_parameters": hyper_parameters})
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,14 @@ class Trial:
             the shared weights, and what it learns goes back, averaged with what the trials asked for beside it learnt
             wherever they overlap. None for weights of its own.
         clients: Who takes part in training and scoring; None for all.
-        is_scored: Whether its clients are asked how good it is.
+        is_scored: Whether its clients are asked how good it is. One of no rounds that is not scored names a network
+            and asks nobody.
+        moves: What its training moves: `all` the network's parameters, its `weights` without the architecture weights,
+            these alone, or both in turns (`alternate`).
+        reward: What its clients tell of their own training beside the update: the `gain` of their validation loss, or
+            the `loss` after it. None for nothing.
+        is_kept: Whether what a trial of a supernet learns goes back into the shared weights.
+        phase: Under which its costs and its spending are counted.
     """
 
     index: int
@@ -91,12 +105,20 @@ class Trial:
     supernet: Architecture | None = None
     clients: tuple[str, ...] | None = None
     is_scored: bool = True
+    moves: Moves = later("all")
+    reward: Reward | None = later(None)
+    is_kept: bool = later(True)
+    phase: Literal["search", "final"] = later("search")
 
     def __post_init__(self) -> None:
         if self.index < 0:
             raise ValueError(f"index must be >= 0, got {self.index}")
-        if self.rounds < (0 if self.is_scored else 1):
-            raise ValueError(f"rounds must be >= 0, and >= 1 of a trial that is not scored, got {self.rounds}")
+        if self.rounds < 0:
+            raise ValueError(f"rounds must be >= 0, got {self.rounds}")
+        if self.reward is not None and self.rounds != 1:
+            raise ValueError(f"a reward is of one round, got {self.rounds} rounds")
+        if not self.is_kept and (self.supernet is None or self.rounds == 0):
+            raise ValueError("only what a trial of a supernet learns in a round can be kept or not")
         if self.start_from is not None and self.start_from >= self.index:
             raise ValueError(f"start_from must be an earlier trial than {self.index}, got {self.start_from}")
         if self.supernet is not None and (self.start_from is not None or self.rounds > 1):
@@ -113,7 +135,10 @@ class Observation:
         accuracy: Fused over the clients; with noise it may leave [0, 1]. Without meaning where the trial failed.
         loss: Fused over the clients; None where none was released.
         num_examples: Behind accuracy and loss.
-        metrics: Further fused metrics by name.
+        metrics: Further fused metrics by name: `gain` or `loss` is the reward that was asked for, a mean over
+            `num_rewarded` examples; with noise it may be anything.
+        num_rewarded: Behind the reward.
+        architecture_weights: Of the shared weights after the step, in layout order; empty where there are none.
         client_seconds: Sum over devices, from their profiles.
         bytes_up, bytes_down: Sum over devices.
         epsilon_spent: By this trial; None without privacy.
@@ -130,6 +155,8 @@ class Observation:
     bytes_down: int = 0
     epsilon_spent: float | None = None
     failed: str = ""
+    num_rewarded: int = later(0)
+    architecture_weights: tuple[float, ...] = later(())
 
     def __post_init__(self) -> None:
         for name, value in (("accuracy", self.accuracy), ("loss", self.loss)):

@@ -66,7 +66,7 @@ def draw_schedule(seed):
             noise_multiplier=float(np.exp(rng.uniform(np.log(0.7), np.log(12)))),
             num_steps=int(10 ** rng.uniform(0, 2)),
         )
-        for kind in ("update", "metrics", "vote")[: rng.integers(1, 4)]
+        for kind in ("update", "metrics", "reward")[: rng.integers(1, 4)]
     )
 
 

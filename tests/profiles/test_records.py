@@ -14,6 +14,7 @@ from profiles.records import (
     decode_record,
     encode_record,
     from_plain,
+    later,
     parse_json,
     record_id,
     to_plain,
@@ -44,6 +45,38 @@ class Phone:
 
 
 PHONE = Phone("Gerät ☎", (Chip("A", 2400.5), Chip("B", 900, "gpu")), (1080, 2400), {"b": 1e-7, "a": 3.0}, {"x": [None]})
+
+
+@dataclass(frozen=True)
+class OlderChip:
+    name: str
+
+
+@dataclass(frozen=True)
+class NewerChip:
+    name: str
+    cores: int | None = later(None)
+
+
+def test_a_later_field_is_written_only_where_it_says_something_so_that_older_ids_and_readers_hold():
+    assert record_id(NewerChip("A")) == record_id(OlderChip("A"))
+    assert decode_record(OlderChip, encode_record(NewerChip("A"))) == OlderChip("A")
+    assert decode_record(NewerChip, encode_record(NewerChip("A", 4))) == NewerChip("A", 4)
+    assert encode_record(NewerChip("A", 4)) == b'{"cores":4,"name":"A"}'
+
+
+@dataclass(frozen=True)
+class Chips:
+    either: Chip | Phone
+
+
+def test_of_two_kinds_of_record_the_one_whose_keys_they_are_is_read_and_named_in_errors():
+    for either in (PHONE, PHONE.chips[0]):
+        assert decode_record(Chips, encode_record(Chips(either))) == Chips(either)
+    with pytest.raises(RecordError, match="Chips.either: clock_mhz must be > 0, got -1"):
+        from_plain(Chips, {"either": {"name": "A", "clock_mhz": -1}})
+    with pytest.raises(RecordError, match="unknown key 'kinds': did you mean 'kind'"):
+        from_plain(Chips, {"either": {"name": "A", "clock_mhz": 1, "kinds": "gpu"}})
 
 
 def test_a_record_survives_the_round_trip():

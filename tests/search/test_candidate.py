@@ -18,6 +18,7 @@ TRIAL = Trial(3, CANDIDATE, rounds=5, start_from=1, clients=("a", "b"))
         Observation(TRIAL, accuracy=0.75),
         Observation(replace(TRIAL, start_from=None, clients=None), 0.0, failed="no reports"),
         Observation(TRIAL, -0.1, 2.5, 60, {"top5": 1.0}, 12.5, 1000, 2000, epsilon_spent=1.5),
+        Observation(TRIAL, 0.5, metrics={"gain": 0.1}, num_rewarded=9, architecture_weights=(0.0, 0.5)),
     ],
 )
 def test_an_observation_survives_the_round_trip_with_trial_and_candidate(observation):
@@ -54,6 +55,9 @@ def test_the_id_of_a_candidate_hangs_on_the_architecture_and_on_every_hyper_para
         "proximal": 0.5,
         "server_beta2": 0.5,
         "server_epsilon": 0.5,
+        "weight_decay": 0.5,
+        "architecture_learning_rate": 0.5,
+        "architecture_weight_decay": 0.5,
     }
     assert changed.keys() == vars(TRAINING).keys()
     others = [replace(TRAINING, **{name: value}) for name, value in changed.items()]
@@ -76,11 +80,15 @@ def test_the_id_of_a_candidate_hangs_on_the_architecture_and_on_every_hyper_para
         (lambda: HyperParameters(0.1, server_momentum=-0.1), "server_momentum must be >= 0 and < 1, got -0.1"),
         (lambda: HyperParameters(0.1, proximal=-0.1), "proximal must be >= 0 and finite, got -0.1"),
         (lambda: HyperParameters(0.1, proximal=float("inf")), "proximal must be >= 0 and finite, got inf"),
+        (lambda: HyperParameters(0.1, weight_decay=-1.0), "^weight_decay must be >= 0 and finite, got -1.0"),
+        (lambda: HyperParameters(0.1, architecture_weight_decay=-1.0), "^architecture_weight_decay must be >= 0"),
+        (lambda: HyperParameters(0.1, architecture_learning_rate=0.0), "architecture_learning_rate must be > 0"),
         (lambda: HyperParameters(0.1, server_beta2=1.0), "server_beta2 must be >= 0 and < 1, got 1.0"),
         (lambda: HyperParameters(0.1, server_epsilon=0.0), "server_epsilon must be > 0 and finite, got 0.0"),
         (lambda: Trial(-1, CANDIDATE, 1), "index must be >= 0, got -1"),
-        (lambda: Trial(0, CANDIDATE, -1), "rounds must be >= 0, and >= 1 of a trial that is not scored, got -1"),
-        (lambda: Trial(0, CANDIDATE, 0, is_scored=False), "and >= 1 of a trial that is not scored, got 0"),
+        (lambda: Trial(0, CANDIDATE, -1), "rounds must be >= 0, got -1"),
+        (lambda: Trial(0, CANDIDATE, 2, reward="gain"), "a reward is of one round, got 2 rounds"),
+        (lambda: Trial(0, CANDIDATE, 1, is_kept=False), "only what a trial of a supernet learns"),
         (lambda: Trial(1, CANDIDATE, 1, start_from=1), "start_from must be an earlier trial than 1, got 1"),
         (lambda: Trial(0, CANDIDATE, 1, clients=()), "clients must name at least one"),
         (lambda: Trial(0, CANDIDATE, 2, supernet=CANDIDATE.architecture), "trains at most one round"),

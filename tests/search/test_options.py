@@ -69,5 +69,5 @@ def test_an_impossible_option_is_refused_before_anything_is_drawn(make, message)
 
 
 def test_a_saved_kind_of_block_that_nobody_knows_is_refused():
-    with pytest.raises(RecordError, match="must be one of 'depthwise', 'inverted', got 'residual'"):
+    with pytest.raises(RecordError, match="must be one of 'depthwise', 'inverted', 'cell', got 'residual'"):
         decode_record(StageOptions, b'{"kinds":["residual"],"widths":[4]}')
