@@ -34,13 +34,14 @@ from bench.audit_bounds import (
 from bench.fleet import compile_network
 from bench.fleet_scene import SOURCE
 from bench.measuring import Bar, Result, new_result, print_result
-from device_runtime.accounting import epsilon_of_schedule, release_of_terms
+from device_runtime.accounting import epsilon_of_schedule, releases_of_terms
 from device_runtime.arrays import Flags, Floats, Inputs, Labels, Vector
 from device_runtime.artifact import read_artifact
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from device_runtime.training import Examples, LoadedAssignment, train
+from device_runtime.loaded import Examples, LoadedAssignment
+from device_runtime.training import train
 
 DELTA, LEVEL = 1e-5, 0.05
 CLIP = 0.5  # every example below has a gradient of twice that norm at least, so each is clipped in every variant
@@ -69,7 +70,7 @@ class Scene:
     def train(self, terms: TrainTerms, examples: Examples, label: str) -> Floats:
         """What the client releases, as the sum of its steps' noised gradient sums in units of the clip, f64[P]."""
         assignment = LoadedAssignment(self.session, self.parameters, terms)
-        update = train(assignment, examples, PrivateRandom.derived(b"audit", label))
+        update = train(assignment, {"train": examples}, PrivateRandom.derived(b"audit", label))
         rate = 1.0 if terms.privacy is None else terms.privacy.sample_rate
         return update.vector.astype(np.float64) * -(rate * len(examples) / (terms.learning_rate * CLIP))
 
@@ -96,9 +97,9 @@ def _twice_too_loose(scene: Scene) -> Iterator[None]:
     gradient = scene.session.gradient
 
     def loose(
-        parameters: Vector, x: Inputs, y: Labels, mask: Flags, *, max_grad_norm: float
+        parameters: Vector, x: Inputs, y: Labels, mask: Flags, *, max_grad_norm: float, segment_weight: Vector | None
     ) -> tuple[Vector, float, Vector]:
-        return gradient(parameters, x, y, mask, max_grad_norm=2 * max_grad_norm)
+        return gradient(parameters, x, y, mask, max_grad_norm=2 * max_grad_norm, segment_weight=segment_weight)
 
     with patch.object(scene.session, "gradient", loose):
         yield
@@ -212,9 +213,7 @@ def _terms(sample_rate: float, noise_multiplier: float, num_steps: int) -> Train
 
 
 def _row(audit: str, variant: str, terms: TrainTerms) -> Row:
-    release = release_of_terms(terms)
-    if release is None:
-        raise ValueError("only private terms can be audited")
+    (release,) = releases_of_terms(terms)
     return {
         "audit": audit,
         "variant": variant,

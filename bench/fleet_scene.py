@@ -12,7 +12,8 @@ from device_runtime.examples.partition import Shares, training_flags
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import TrainTerms
-from device_runtime.training import Examples, LoadedAssignment, train
+from device_runtime.loaded import Examples, LoadedAssignment
+from device_runtime.training import train
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.publish import publish_artifact, publish_parameters
@@ -101,7 +102,7 @@ class BareLoop:
         total, weight = np.zeros(len(parameters)), 0
         work = LoadedAssignment(self._session, parameters, TERMS)
         for examples, label in zip(self._examples, labels, strict=True):
-            update = train(work, examples, PrivateRandom.derived(SEED, label))
+            update = train(work, {"train": examples}, PrivateRandom.derived(SEED, label))
             total += np.float64(update.num_examples) * update.vector
             weight += update.num_examples
         return (total / weight).astype(np.float32)

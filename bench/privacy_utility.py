@@ -24,7 +24,8 @@ from bench.measuring import Bar, new_result, print_result
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import EvaluateTerms
-from device_runtime.training import Examples, LoadedAssignment, evaluate
+from device_runtime.loaded import Examples, LoadedAssignment
+from device_runtime.scoring import evaluate
 from pipeline.run_file import read_run_file
 from pipeline.run_result import RunResult, read_finished_run
 from pipeline.searching.loop import Unwatched

@@ -24,6 +24,7 @@ from pipeline.run_file import parse_run_file
 from pipeline.run_result import PhaseCostResult, RunResult
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.session import SearchRequest, run_search
+from profiles.records import to_plain
 
 Row = dict[str, Any]
 
@@ -202,6 +203,8 @@ def row_of(result: RunResult) -> Row:
             }
             for model in result.models
         ],
+        "trainings": {str(model.trial): _training(result, model.trial) for model in result.models},
+        "thrown_away": thrown_away(result),
         "steps": [[t.index, t.start_from, t.rounds, t.num_clients, t.accuracy, t.failed] for t in result.trials],
         "num_scored": [trial.num_examples for trial in result.trials],
         "curves": _curves(result, "search"),
@@ -222,6 +225,28 @@ def costs_of(costs: Iterator[PhaseCostResult]) -> dict[str, float]:
     }
 
 
+def thrown_away(result: RunResult) -> float:
+    """Share of the client-rounds of training from which nothing came: no later trial and no shipped model has it.
+
+    A trial that is merged counts by its share in the mean, as far as that is below an equal one.
+    """
+    used: dict[int, float] = {model.trial: 1.0 for model in result.models}
+    for trial in result.trials:
+        if trial.start_from is not None and trial.rounds:
+            used[trial.start_from] = 1.0
+        for index, share in trial.merged:
+            used[index] = max(used.get(index, 0.0), min(1.0, share * len(trial.merged)))
+    for trial in result.trials:
+        if trial.is_shared and trial.is_kept and not trial.merged:
+            used[trial.index] = 1.0
+    rounds: dict[int, int] = {}
+    for cost in result.costs:
+        if cost.kind == "train" and cost.trial is not None and (cost.phase == "search" or cost.trial not in used):
+            rounds[cost.trial] = rounds.get(cost.trial, 0) + cost.num_assignments
+    lost = sum(count * (1 - used.get(trial, 0.0)) for trial, count in rounds.items())
+    return lost / max(1, sum(rounds.values()))
+
+
 def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
     """A run file with another seed and another table [search].
 
@@ -230,7 +255,11 @@ def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
     """
     head, _, rest = run_file.partition("[search]\n")
     _, _, tail = rest.partition("\n[")
-    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in section.items())
+    plain = {name: value for name, value in section.items() if not isinstance(value, dict)}
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in plain.items())
+    for name in section.keys() - plain.keys():
+        table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in section[name].items())
+        lines += f"\n\n[search.{name}]\n{table}"
     text = f"{head.replace('seed = 0', f'seed = {seed}')}[search]\n{lines}\n\n[{tail}"
     parse_run_file(text)
     return text
@@ -239,6 +268,15 @@ def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
 def _widths(result: RunResult, trial: int) -> list[int]:
     network = result.trial(trial).candidate.architecture
     return [network.stem.width, *(stage.width for stage in network.stages)]
+
+
+def _training(result: RunResult, trial: int) -> dict[str, Any]:
+    """How a model was trained, without what its network has no use for."""
+    return {
+        name: value
+        for name, value in to_plain(result.trial(trial).candidate.hyper_parameters).items()
+        if value is not None and not name.startswith("architecture_")
+    }
 
 
 def _curves(result: RunResult, phase: str) -> dict[str, list[float]]:

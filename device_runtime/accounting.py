@@ -1,15 +1,15 @@
 """Renyi differential privacy of what leaves a phone: releases, their sums, and a filter that stops before a budget.
 
-The unit is one example, neighbours are zero-out (a record replaced by a null record, so counts are public). A release
-is the Poisson-subsampled Gaussian mechanism ("Renyi Differential Privacy of the Sampled Gaussian Mechanism",
-arXiv:1908.10530, integer orders); conversion to (epsilon, delta) is "Hypothesis Testing Interpretations and Renyi
-Differential Privacy", arXiv:1905.09982, theorem 21.
+The unit is one example, or one client with all its examples; neighbours are zero-out (a record replaced by a null
+record, so counts are public). A release is the Poisson-subsampled Gaussian mechanism ("Renyi Differential Privacy of
+the Sampled Gaussian Mechanism", arXiv:1908.10530, integer orders); conversion to (epsilon, delta) is "Hypothesis
+Testing Interpretations and Renyi Differential Privacy", arXiv:1905.09982, theorem 21.
 
-Total of a client = maximum over its disjoint splits of the sum over releases, since an example is in one split; total
-of a run = maximum over clients.
+Total of a client = maximum over its disjoint splits of the sum over releases, since an example is in one split; what
+protects the whole client counts on every split. Total of a run = maximum over clients.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import comb, inf, isfinite, lgamma, log, log1p
@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from device_runtime.terms import MAX_ORDER, EvaluateTerms, Split, TrainTerms
+from device_runtime.terms import MAX_ORDER, ClientPrivacyTerms, EvaluateTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.wire import SPLITS
 from profiles.records import later
 
 ORDERS = tuple(range(2, MAX_ORDER + 1))
@@ -59,19 +60,43 @@ class Release:
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be >= 1, got {self.num_steps}")
 
+    @property
+    def charged_splits(self) -> tuple[Split, ...]:
+        """The splits that it counts on: its own, or all of a client's."""
+        return SPLITS if self.unit == "client" else (self.split,)
+
     def rdp(self, order: int) -> float:
         """Renyi divergence bound of this release at an integer order >= 2."""
         return self.num_steps * subsampled_gaussian_rdp(self.sample_rate, self.noise_multiplier, order)
 
 
-def release_of_terms(terms: TrainTerms | EvaluateTerms | None) -> Release | None:
-    """What working by these terms releases, for phone and server alike; None without privacy."""
+def releases_of_terms(terms: TrainTerms | EvaluateTerms | None) -> tuple[Release, ...]:
+    """All that working by these terms releases, for phone and server alike; nothing without privacy.
+
+    What is charged is what is listed here, so whatever leaves a phone has its line.
+    """
     if terms is None or terms.privacy is None:
-        return None
-    rates = terms.privacy.sample_rate, terms.privacy.noise_multiplier
-    if isinstance(terms, TrainTerms):
-        return Release("update", "train", *rates, terms.local_steps or 1)
-    return Release("metrics", terms.split, *rates)
+        return ()
+    if isinstance(terms, EvaluateTerms):
+        return (_release("metrics", terms.split, terms.privacy),)
+    num_steps = terms.local_steps or 1
+    if terms.moves == "architecture":
+        releases = [_release("architecture", "validation", terms.privacy, num_steps)]
+    else:
+        releases = [_release("update", "train", terms.privacy, num_steps)]
+    if terms.architecture is not None and terms.architecture.privacy is not None:
+        releases.append(_release("architecture", "validation", terms.architecture.privacy, num_steps))
+    if terms.reward is not None and terms.reward.privacy is not None:
+        releases.append(_release("reward", "validation", terms.reward.privacy))
+    return tuple(releases)
+
+
+def _release(
+    kind: ReleaseKind, split: Split, privacy: PrivacyTerms | ClientPrivacyTerms, num_steps: int = 1
+) -> Release:
+    if isinstance(privacy, ClientPrivacyTerms):  # however many steps: what is clipped and noised is their sum
+        return Release(kind, split, 1.0, privacy.noise_multiplier, unit="client")
+    return Release(kind, split, privacy.sample_rate, privacy.noise_multiplier, num_steps)
 
 
 @dataclass(frozen=True)
@@ -174,10 +199,11 @@ def gaussian_order(epsilon: float, delta: float, orders: Sequence[int] = ORDERS)
 
 
 def rdp_by_split(releases: Iterable[Release], order: int) -> dict[Split, float]:
-    """Renyi divergence spent on each split that any release saw."""
+    """Renyi divergence spent on each split that any release counts on."""
     spent: dict[Split, float] = {}
     for release in releases:
-        spent[release.split] = spent.get(release.split, 0.0) + release.rdp(order)
+        for split in release.charged_splits:
+            spent[split] = spent.get(split, 0.0) + release.rdp(order)
     return spent
 
 
@@ -186,33 +212,37 @@ def rdp_by_split_max(releases: Iterable[Release], order: int) -> float:
     return max(rdp_by_split(releases, order).values(), default=0.0)
 
 
-def check_fits(budget: Budget, spent: Iterable[Release], release: Release) -> None:
-    """Refuse a release that would take its split over the budget.
+def check_fits(budget: Budget, spent: Mapping[Split, float], releases: Iterable[Release]) -> None:
+    """Refuse releases that would together take a split over the budget: all fit, or none may be made.
+
+    Args:
+        spent: Renyi divergence spent before on each split, at the budget's order (`rdp_by_split`).
 
     Raises:
         BudgetExceededError: Before anything is released.
     """
-    check_sum_fits(budget, rdp_by_split(spent, budget.order).get(release.split, 0.0), release)
-
-
-def check_sum_fits(budget: Budget, before: float, release: Release) -> None:
-    """Like `check_fits`, from the Renyi divergence already spent on the release's split at the budget's order."""
-    after = before + release.rdp(budget.order)
-    if not after <= budget.rdp() * (1 + 1e-12):  # a schedule planned to the last digit adds up in another order
-        raise BudgetExceededError(
-            f"one more {release.kind} on the {release.split} split would spend epsilon "
-            f"{budget.epsilon_spent(after):.4g} of {budget.epsilon:g} (delta {budget.delta:g}, order {budget.order}; "
-            f"{budget.epsilon_spent(before):.4g} spent so far); this client takes no further part on that split"
-        )
+    limit = budget.rdp() * (1 + 1e-12)  # a schedule planned to the last digit adds up in another order
+    total = dict(spent)
+    for release in releases:
+        for split in release.charged_splits:
+            before = total.get(split, 0.0)
+            total[split] = after = before + release.rdp(budget.order)
+            if not after <= limit:
+                raise BudgetExceededError(
+                    f"one more {release.kind} on the {split} split would spend epsilon "
+                    f"{budget.epsilon_spent(after):.4g} of {budget.epsilon:g} (delta {budget.delta:g}, order "
+                    f"{budget.order}; {budget.epsilon_spent(before):.4g} spent so far); this client takes no further "
+                    "part on that split"
+                )
 
 
 def _best(releases: Sequence[Release], split: Split, delta: float, orders: Sequence[int]) -> tuple[float, int]:
-    own = [release for release in releases if release.split == split]
+    own = [release for release in releases if split in release.charged_splits]
     return min((max(0.0, epsilon_of(sum(r.rdp(order) for r in own), order, delta)), order) for order in orders)
 
 
 def _splits(releases: Sequence[Release]) -> set[Split]:
-    return {release.split for release in releases}
+    return {split for release in releases for split in release.charged_splits}
 
 
 def _log_comb(n: int, k: int) -> float:

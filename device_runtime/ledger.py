@@ -12,11 +12,11 @@ What this does not protect from: somebody who puts back an older copy of ledger 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from device_runtime.accounting import Budget, Release, check_sum_fits
+from device_runtime.accounting import Budget, Release, check_fits, rdp_by_split
 from device_runtime.ledger_storage import LedgerStorage
 from device_runtime.runtime_check import installed_version
 from device_runtime.terms import Split
@@ -146,16 +146,17 @@ class Ledger:
             self._check_header(content.header, source)
             self._continue(content)
 
-    def charge(self, release: Release, assignment_id: str) -> None:
-        """Note a release for good, before anything of it leaves.
+    def charge(self, releases: Iterable[Release], assignment_id: str) -> None:
+        """Note all releases of an assignment for good, before anything of them leaves.
 
         Raises:
-            BudgetExceededError: It does not fit; nothing was noted, and nothing may leave.
+            BudgetExceededError: They do not fit together; nothing was noted, and nothing may leave.
             LedgerError: Writing failed before; open the ledger again.
         """
-        check_sum_fits(self.budget, self.spent_rdp(release.split), release)
-        self._write(Charge(assignment_id, release))
-        self._add(release)
+        releases = tuple(releases)
+        check_fits(self.budget, self._spent, releases)
+        self._write(*(Charge(assignment_id, release) for release in releases))
+        self._add(releases)
 
     def spent_rdp(self, split: Split) -> float:
         """Renyi divergence spent on a split, at the budget's order."""
@@ -171,16 +172,22 @@ class Ledger:
         content = read_ledger(self._storage)
         return () if content is None else content.releases()
 
-    def _add(self, release: Release) -> None:
-        self._spent[release.split] = self.spent_rdp(release.split) + release.rdp(self.budget.order)
+    def _add(self, releases: Iterable[Release]) -> None:
+        for split, rdp in rdp_by_split(releases, self.budget.order).items():
+            self._spent[split] = self.spent_rdp(split) + rdp
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, *entries: Entry) -> None:
+        """Add lines in one go; what a power cut leaves of them counts, though nothing left the phone."""
         if not self._is_usable:
             raise LedgerError(f"{self._storage}: writing failed before; free disk space and start again")
         self._is_usable = False  # half a line may lie there until opening drops it
-        line, chain = _encode_line(entry, self._head.chain)
-        self._storage.append(line)
-        self._head = Head(self._head.num_lines + 1, chain)
+        lines, head = bytearray(), self._head
+        for entry in entries:
+            line, chain = _encode_line(entry, head.chain)
+            lines += line
+            head = Head(head.num_lines + 1, chain)
+        self._storage.append(bytes(lines))
+        self._head = head
         self._storage.write_head(encode_record(self._head))
         self._is_usable = True
 
@@ -189,8 +196,7 @@ class Ledger:
         # A line that a power cut kept the head from counting is counted from now on.
         self._head = content.head
         self._storage.write_head(encode_record(self._head))
-        for release in content.releases():
-            self._add(release)
+        self._add(content.releases())
         if self.budget != content.budget:
             self._write(BudgetChange(self.budget))
 

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     SAMPLING = 1
     NOISE = 2
     VOTES_AND_METRICS = 3
+    ARCHITECTURE_SAMPLING = 4
+    ARCHITECTURE_NOISE = 5
 
 
 class PrivateRandom:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, fields
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -186,3 +187,11 @@ class Manifest:
     frozen: FrozenTensors | None = None
     num_ids: dict[str, int] = field(default_factory=dict)
     schema: int = 1
+
+    @property
+    def segment_sizes(self) -> dict[str, int]:
+        """Values of each segment, in the order of `segments`."""
+        sizes = dict.fromkeys(self.segments, 0)
+        for entry in self.layout:
+            sizes[entry.segment] += prod(entry.shape)
+        return sizes

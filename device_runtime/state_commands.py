@@ -56,8 +56,8 @@ def ledger(*, state: StateOption, json: JsonOption = False) -> None:
             budget = (f"{summary.epsilon:g}", f"{summary.delta:g}", str(summary.order))
             table.add_row(summary.source[:12], split, spent, *budget, str(summary.num_releases[split]))
     table.caption = (
-        "unit: one example; neighbours: zero-out; adversary: whoever receives what this device sends (of runs taken "
-        "with --trust-server-with-sums: everybody but their server)"
+        "unit: one example, or one client in runs of that unit; neighbours: zero-out; adversary: whoever receives what "
+        "this device sends (of runs taken with --trust-server-with-sums: everybody but their server)"
     )
     print_result(summaries, json, table)
 
@@ -83,5 +83,5 @@ def summarise(content: "LedgerContent") -> LedgerSummary:
         budget.delta,
         budget.order,
         {split: budget.epsilon_spent(spent.get(split, 0.0)) for split in SPLITS},
-        {split: sum(release.split == split for release in releases) for split in SPLITS},
+        {split: sum(split in release.charged_splits for release in releases) for split in SPLITS},
     )

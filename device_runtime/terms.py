@@ -4,75 +4,39 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from device_runtime.privacy_terms import (
+    BOUNDS,
+    NOISE_MULTIPLIERS,
+    ClientPrivacyTerms,
+    NoiseAt,
+    PrivacyTerms,
+    check_clip,
+    check_loss_bound,
+    check_metric_norm,
+)
 from profiles.records import later
 
+__all__ = [
+    "ARCHITECTURE",
+    "BOUNDS",
+    "MAX_ORDER",
+    "NOISE_MULTIPLIERS",
+    "ArchitectureTerms",
+    "ClientPrivacyTerms",
+    "EvaluateTerms",
+    "MeasureTerms",
+    "Moves",
+    "NoiseAt",
+    "PrivacyTerms",
+    "RewardTerms",
+    "Split",
+    "TrainTerms",
+]
+
 MAX_ORDER = 256  # the highest Renyi order that anybody counts at
-# Below it privacy costs more than any budget; above it a release would leave the integers that noise is added in.
-NOISE_MULTIPLIERS = (2.0**-20, 2.0**20)
-# Squares of smaller gradients vanish in float32, and then a graph sees no norm to clip; larger ones are not finite.
-BOUNDS = (1e-12, 1e30)
-NoiseAt = Literal["device", "sum"]
 Split = Literal["train", "validation", "test"]
 Moves = Literal["all", "weights", "architecture", "alternate"]
 ARCHITECTURE = "architecture"  # the segment of the layout that holds a supernet's architecture weights
-
-
-@dataclass(frozen=True)
-class PrivacyTerms:
-    """What the run file fixes for one kind of release, so that every phone spends alike.
-
-    The unit is the example, neighbours are zero-out (a record replaced by a null record), so counts are public.
-
-    Attributes:
-        noise_at: `device`: what is uploaded is private against everybody. `sum`: the raw clipped sum is uploaded and
-            the trusted server adds the noise; against the server there is no privacy.
-        sample_rate: Probability with which an example takes part in a logical step (Poisson).
-        noise_multiplier: Noise deviation divided by the release's L2 sensitivity; what is drawn is larger by 2^-8
-            (`lattice_noise`). In [2^-20, 2^20].
-    """
-
-    noise_at: NoiseAt
-    sample_rate: float
-    noise_multiplier: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sample_rate <= 1:
-            raise ValueError(f"sample_rate must be in (0, 1], got {self.sample_rate}")
-        if not self.noise_multiplier > 0:
-            raise ValueError(f"noise_multiplier must be > 0, got {self.noise_multiplier}; leave privacy out for none")
-        least, most = NOISE_MULTIPLIERS
-        if not least <= self.noise_multiplier <= most:
-            raise ValueError(f"noise_multiplier must be in [{least:.3g}, {most:.0f}], got {self.noise_multiplier:g}")
-
-
-@dataclass(frozen=True)
-class ClientPrivacyTerms:
-    """What the run file fixes where the unit is the client: its whole update is one record.
-
-    Neighbours are zero-out: a client's report replaced by zeros. Nothing amplifies it: phones that check in by
-    themselves are no Poisson sample, so each report is a Gaussian mechanism at rate 1.
-
-    Attributes:
-        noise_at: As in `PrivacyTerms`; the noise on a sum is drawn once for all reports.
-        noise_multiplier: As in `PrivacyTerms`.
-        max_norm: L2 clip of a client's update, in [1e-12, 1e30]; of its metrics, the sensitivity, which follows from
-            their number: there it is left at None.
-        expected_reports: By what a sum is divided: a constant, so that who reports moves no divisor.
-    """
-
-    noise_at: NoiseAt
-    noise_multiplier: float
-    expected_reports: int
-    max_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        least, most = NOISE_MULTIPLIERS
-        if not least <= self.noise_multiplier <= most:
-            raise ValueError(f"noise_multiplier must be in [{least:.3g}, {most:.0f}], got {self.noise_multiplier:g}")
-        if self.expected_reports < 1:
-            raise ValueError(f"expected_reports must be >= 1, got {self.expected_reports}")
-        if self.max_norm is not None:
-            _check_bound("max_norm", self.max_norm)
 
 
 @dataclass(frozen=True)
@@ -85,13 +49,17 @@ class ArchitectureTerms:
         weight_decay: Added to the gradient as a multiple of the weights, before Adam.
         max_grad_norm: Clip of each example's gradient where these steps have a clip of their own: every `moves` but
             `all`, where one clip holds for all segments together. None for no clipping.
-        privacy: Of these steps where they are a release of their own (`alternate`); None elsewhere.
+        privacy: Of these steps where they are a release beside the update (private `alternate` of the example unit);
+            None elsewhere.
     """
 
     learning_rate: float
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
     privacy: PrivacyTerms | None = None
+
+    def __post_init__(self) -> None:
+        _check_steps("architecture.", self)
 
 
 @dataclass(frozen=True)
@@ -102,12 +70,17 @@ class RewardTerms:
         release: `gain`: mean loss before less after training, each example's in [-loss_bound, loss_bound]; `loss`: the
             loss after it. Reported as a sum in units of loss_bound where one is given.
         loss_bound: Clips each example's loss (`loss`) or difference (`gain`); required in private runs.
-        privacy: L2 sensitivity of either is 1 in units of loss_bound.
+        privacy: Given exactly where the training's is, and of the same unit. L2 sensitivity of either is 1 in units of
+            loss_bound.
     """
 
     release: Literal["gain", "loss"]
     loss_bound: float | None = None
     privacy: PrivacyTerms | ClientPrivacyTerms | None = None
+
+    def __post_init__(self) -> None:
+        check_loss_bound(self.loss_bound, self.privacy, is_loss_released=True)
+        check_metric_norm(self.privacy)
 
 
 @dataclass(frozen=True)
@@ -129,7 +102,7 @@ class TrainTerms:
             architecture weights) by training examples; `architecture` weights alone by validation examples;
             `alternate`: before each step on the weights one on the architecture, as in first-order DARTS. The update
             holds the segments that move and no other, in layout order.
-        architecture: Where architecture weights move, and only there.
+        architecture: How architecture weights move, where they do. Left out of `all`, every segment moves alike.
         reward: None for none.
     """
 
@@ -147,39 +120,107 @@ class TrainTerms:
     reward: RewardTerms | None = later(None)
 
     def __post_init__(self) -> None:
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        _check_steps("", self)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if not self.proximal >= 0:
             raise ValueError(f"proximal must be >= 0, got {self.proximal}")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("exactly one of local_steps and local_epochs must be given")
         if min(self.local_steps or 1, self.local_epochs or 1) < 1:
             raise ValueError("local_steps and local_epochs must be >= 1")
-        if self.privacy is None:
-            if self.batch_size is None or self.batch_size < 1:
-                raise ValueError(f"batch_size must be >= 1 in ordinary training, got {self.batch_size}")
-        else:
-            self._check_private()
+        self._check_moves()
+        self._check_reward()
+        if isinstance(self.privacy, PrivacyTerms):
+            self._check_private_steps(self.privacy)
+            return
+        if self.batch_size is None or self.batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1 in ordinary training, got {self.batch_size}")
+        if self.privacy is not None and self.privacy.max_norm is None:
+            raise ValueError("privacy.max_norm must be given in the client unit: without a clip noise protects nothing")
 
-    def _check_private(self) -> None:
-        if self.max_grad_norm is None:
-            raise ValueError("max_grad_norm must be given in private training: without a clip noise protects nothing")
-        _check_bound("max_grad_norm", self.max_grad_norm)
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Whose examples training and reward read; the update's `num_examples` counts the first."""
+        trains: tuple[Split, ...] = () if self.moves == "architecture" else ("train",)
+        is_validating = self.moves in {"architecture", "alternate"} or self.reward is not None
+        return (*trains, "validation") if is_validating else trains
+
+    @property
+    def step_clip(self) -> float | None:
+        """Clip of each example's gradient in the steps that the update is released from; None for no clipping."""
+        if self.moves == "architecture" and self.architecture is not None:
+            return self.architecture.max_grad_norm
+        return self.max_grad_norm
+
+    @property
+    def is_raw_sum(self) -> bool:
+        """Whether one step's clipped gradient sum is uploaded in place of an update, for the server to step along."""
+        return isinstance(self.privacy, PrivacyTerms) and self.privacy.noise_at == "sum"
+
+    def _check_moves(self) -> None:
+        moves, steps = self.moves, self.architecture
+        if steps is None:
+            if moves in {"architecture", "alternate"}:
+                raise ValueError(f"architecture must say how architecture weights move with moves = {moves!r}")
+            return
+        if moves == "weights":
+            raise ValueError("architecture must be left out with moves = 'weights': no architecture weight moves")
+        if moves == "all" and steps.max_grad_norm is not None:
+            raise ValueError(
+                "architecture.max_grad_norm must be left out with moves = 'all': max_grad_norm clips one vector of all "
+                "segments"
+            )
+        if moves == "architecture" and (self.momentum, self.proximal, self.weight_decay, self.max_grad_norm) != (
+            (0, 0, 0, None)
+        ):
+            raise ValueError(
+                "momentum, proximal, weight_decay and max_grad_norm are of steps on weights: leave them out with "
+                "moves = 'architecture', which has its own"
+            )
+        is_apart = moves == "alternate" and isinstance(self.privacy, PrivacyTerms)
+        if (steps.privacy is not None) != is_apart:
+            raise ValueError(
+                "architecture.privacy must be given exactly in private training of the example unit with moves = "
+                f"'alternate', where its steps are a release of their own; got moves = {moves!r}"
+            )
+
+    def _check_reward(self) -> None:
+        if self.reward is None:
+            return
+        if type(self.reward.privacy) is not type(self.privacy):
+            raise ValueError("reward.privacy must be given exactly where privacy is, and be of the same unit")
+        if self.is_raw_sum:
+            raise ValueError(
+                "noise_at = 'sum' takes no step on the phone that a reward could be of: a raw one would tell of "
+                "training examples; evaluate what the server's step gave"
+            )
+        if self.reward.privacy is not None and self.privacy is not None:
+            _check_same_place("reward", self.reward.privacy.noise_at, self.privacy.noise_at)
+
+    def _check_private_steps(self, privacy: PrivacyTerms) -> None:
+        check_clip("architecture.max_grad_norm" if self.moves == "architecture" else "max_grad_norm", self.step_clip)
         if self.local_steps is None or self.batch_size is not None:
             raise ValueError("private training counts local_steps, and its batches follow from sample_rate alone")
-        if self.privacy is not None and self.privacy.noise_at == "sum":
-            if self.local_steps != 1:
-                raise ValueError(
-                    f"noise_at = 'sum' is exactly one logical step a round, got local_steps={self.local_steps}"
-                )
-            if self.momentum or self.proximal:
-                raise ValueError(
-                    "noise_at = 'sum' uploads the raw clipped sum: momentum and proximal must be 0 on the phone"
-                )
+        if self.architecture is not None and self.architecture.privacy is not None:
+            check_clip("architecture.max_grad_norm", self.architecture.max_grad_norm)
+            _check_same_place("architecture", self.architecture.privacy.noise_at, privacy.noise_at)
+        if privacy.noise_at == "sum":
+            self._check_raw_sum()
+
+    def _check_raw_sum(self) -> None:
+        if self.local_steps != 1:
+            raise ValueError(
+                f"noise_at = 'sum' is exactly one logical step a round, got local_steps={self.local_steps}"
+            )
+        if self.moves == "alternate":
+            raise ValueError("noise_at = 'sum' is one logical step: moves must be 'all', 'weights' or 'architecture'")
+        decay = self.weight_decay or (self.architecture is not None and self.architecture.weight_decay)
+        if self.momentum or self.proximal or decay:
+            raise ValueError(
+                "noise_at = 'sum' uploads the raw clipped sum: momentum, proximal and weight_decay must be 0 on the "
+                "phone"
+            )
 
 
 @dataclass(frozen=True)
@@ -191,27 +232,25 @@ class EvaluateTerms:
         release: Names of the sums to report, `loss` or a metric of the manifest, in this order.
         loss_bound: In private runs each example's loss is clipped to [0, loss_bound] and divided by it, in
             [1e-12, 1e30] there; None for as it is.
-        privacy: None for plain sums. The release's L2 sensitivity is sqrt(len(release)).
+        privacy: None for plain sums. The release's L2 sensitivity is sqrt(len(release)). Of the client unit: means in
+            place of sums.
     """
 
     split: Split
     release: tuple[str, ...]
     loss_bound: float | None = None
-    privacy: PrivacyTerms | None = None
+    privacy: PrivacyTerms | ClientPrivacyTerms | None = None
 
     def __post_init__(self) -> None:
         if not self.release:
             raise ValueError("release must name at least one sum")
-        if self.loss_bound is not None and not self.loss_bound > 0:
-            raise ValueError(f"loss_bound must be > 0, got {self.loss_bound}; leave it out for none")
-        if self.privacy is None:
-            return
-        if self.loss_bound is not None:
-            _check_bound("loss_bound", self.loss_bound)
-        elif "loss" in self.release:
-            raise ValueError(
-                "loss_bound must be > 0 where a private run releases the loss: no unclipped loss leaves a phone"
-            )
+        check_loss_bound(self.loss_bound, self.privacy, is_loss_released="loss" in self.release)
+        check_metric_norm(self.privacy)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Whose examples are read, as of `TrainTerms`."""
+        return (self.split,)
 
 
 @dataclass(frozen=True)
@@ -225,7 +264,15 @@ class MeasureTerms:
     is_quick: bool = False
 
 
-def _check_bound(name: str, value: float) -> None:
-    least, most = BOUNDS
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be in [{least:g}, {most:g}] in private work, got {value:g}")
+def _check_steps(prefix: str, steps: TrainTerms | ArchitectureTerms) -> None:
+    if not (steps.learning_rate > 0 and math.isfinite(steps.learning_rate)):
+        raise ValueError(f"{prefix}learning_rate must be > 0, got {steps.learning_rate}")
+    if not (steps.weight_decay >= 0 and math.isfinite(steps.weight_decay)):
+        raise ValueError(f"{prefix}weight_decay must be >= 0 and finite, got {steps.weight_decay}")
+    if steps.max_grad_norm is not None and not steps.max_grad_norm > 0:
+        raise ValueError(f"{prefix}max_grad_norm must be > 0, got {steps.max_grad_norm}")
+
+
+def _check_same_place(name: str, found: NoiseAt, wanted: NoiseAt) -> None:
+    if found != wanted:
+        raise ValueError(f"{name}.privacy.noise_at must be {wanted!r} as the update's is, got {found!r}")

@@ -8,29 +8,26 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from device_runtime.accounting import BudgetExceededError, Release, release_of_terms
+from device_runtime.accounting import BudgetExceededError, Release, releases_of_terms
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, ArtifactError, check_artifact, read_manifest
+from device_runtime.descent import DivergedError
 from device_runtime.examples.source import ExampleSource, SourceError, check_spec, get_or_null
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
+from device_runtime.loaded import Examples, LoadedAssignment, TooFewExamplesError, check_trainable
 from device_runtime.measurement_pack import PackError
 from device_runtime.private_random import PrivateRandom
+from device_runtime.scoring import evaluate
+from device_runtime.segments import SegmentError
 from device_runtime.session import StepSession
 from device_runtime.specs import FrozenTensors
-from device_runtime.terms import EvaluateTerms, PrivacyTerms, Split, TrainTerms
-from device_runtime.training import (
-    DivergedError,
-    Examples,
-    LoadedAssignment,
-    TooFewExamplesError,
-    check_trainable,
-    evaluate,
-    train,
-)
+from device_runtime.terms import ClientPrivacyTerms, EvaluateTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.training import train
 from device_runtime.vectors import VectorError, read_parameters, write_vector
 from device_runtime.wire import AbortReason, Assignment, Report
 
@@ -49,6 +46,7 @@ ABORT_REASONS: dict[type[Exception], AbortReason] = {
     DivergedError: "diverged",
     ArtifactError: "refused",
     PackError: "refused",
+    SegmentError: "refused",
     SourceError: "refused",
     VectorError: "refused",
     WorkRefusedError: "refused",
@@ -97,6 +95,9 @@ class WorkResult:
     num_chunks: int
 
 
+Compute = Callable[[PrivateRandom], WorkResult]
+
+
 class SessionCache:
     """Sessions by artifact id, the ones used last; they hold no client's data, so that a fleet shares one cache.
 
@@ -142,20 +143,20 @@ def load_artifact(
     return check_artifact(manifest, gradient, graph, frozen, artifact_id)
 
 
-def privacy_of(assignment: Assignment) -> PrivacyTerms | None:
-    """The privacy that the terms ask for."""
+def privacy_of(assignment: Assignment) -> PrivacyTerms | ClientPrivacyTerms | None:
+    """The privacy that the terms ask for; a reward and steps of their own have it of the same kind."""
     terms = assignment.train or assignment.evaluate
     return None if terms is None else terms.privacy
 
 
 def split_of_assignment(assignment: Assignment) -> Split:
-    """Whose examples an assignment sees."""
-    return "train" if assignment.evaluate is None else assignment.evaluate.split
+    """Whose examples an assignment's report counts."""
+    return _splits_of(assignment)[0]
 
 
-def release_of(assignment: Assignment) -> Release | None:
-    """What doing an assignment releases; None for one without privacy, which no budget pays for."""
-    return release_of_terms(assignment.train or assignment.evaluate)
+def releases_of(assignment: Assignment) -> tuple[Release, ...]:
+    """All that doing an assignment releases; nothing of one without privacy, which no budget pays for."""
+    return releases_of_terms(assignment.train or assignment.evaluate)
 
 
 def count_examples(source: ExampleSource, split_key: bytes, rotation: int = 0) -> dict[str, int]:
@@ -164,25 +165,25 @@ def count_examples(source: ExampleSource, split_key: bytes, rotation: int = 0) -
 
 
 def charge_assignment(assignment: Assignment, ledger: Ledger | None) -> None:
-    """Charge what an assignment releases, before any of it is computed; measuring releases nothing of the examples.
+    """Charge all that an assignment releases, before any of it is computed; measuring releases nothing of the examples.
 
     Raises:
         BudgetExceededError: The ledger has no room for it, or there is none and the assignment is private, or there is
             one and the assignment is not.
     """
-    release = release_of(assignment)
-    if assignment.measure is not None or (release is None and ledger is None):
+    releases = releases_of(assignment)
+    if assignment.measure is not None or (not releases and ledger is None):
         return
     if ledger is None:
         raise BudgetExceededError(
             "the assignment spends privacy and this client has no budget; give it one (--epsilon and --delta)"
         )
-    if release is None:
+    if not releases:
         raise BudgetExceededError(
             "the assignment is not private: it would spend an infinite epsilon and this client's is "
             f"{ledger.budget.epsilon:g}; start a private run, or a client without a budget"
         )
-    ledger.charge(release, assignment.assignment_id)
+    ledger.charge(releases, assignment.assignment_id)
 
 
 def perform(
@@ -201,9 +202,9 @@ def perform(
     Raises:
         Exception: One of `ABORT_REASONS`, or what `read_blob` raises.
     """
-    work = _load(assignment, holdings, read_blob, sessions)
+    compute = _load(assignment, holdings, read_blob, sessions)
     charge_assignment(assignment, holdings.ledger)
-    return _compute(work, private_random)
+    return compute(private_random)
 
 
 def perform_charged(
@@ -214,14 +215,15 @@ def perform_charged(
     sessions: SessionCache,
 ) -> WorkResult:
     """Like `perform`, for a caller that holds the ledger elsewhere and has charged it (`charge_assignment`)."""
-    return _compute(_load(assignment, holdings, read_blob, sessions), private_random)
+    return _load(assignment, holdings, read_blob, sessions)(private_random)
 
 
-def read_examples(assignment: Assignment, holdings: Holdings) -> Examples:
-    """The examples of the split that an assignment sees; in private work those that cannot be read as null records."""
-    source, split = holdings.source, split_of_assignment(assignment)
-    ids = split_ids(source, holdings.split_key, assignment.rotation)[split]
-    return Examples(*(source.get(ids) if privacy_of(assignment) is None else get_or_null(source, ids)))
+def read_examples(assignment: Assignment, holdings: Holdings) -> dict[Split, Examples]:
+    """The examples that an assignment sees, by split; in private work those that cannot be read as null records."""
+    source = holdings.source
+    ids = split_ids(source, holdings.split_key, assignment.rotation)
+    read = source.get if privacy_of(assignment) is None else partial(get_or_null, source)
+    return {split: Examples(*read(ids[split])) for split in _splits_of(assignment)}
 
 
 def abort_reason_of(error: Exception) -> AbortReason:
@@ -234,17 +236,13 @@ def timed_report(assignment: Assignment, report: Report, work_s: float) -> Repor
     return report if privacy_of(assignment) is not None else replace(report, work_s=work_s)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """An assignment with all that it names, checked."""
-
-    assignment: Assignment
-    training: LoadedAssignment[TrainTerms] | None
-    evaluation: LoadedAssignment[EvaluateTerms] | None
-    examples: Examples
+def _splits_of(assignment: Assignment) -> tuple[Split, ...]:
+    terms = assignment.train or assignment.evaluate
+    return ("train",) if terms is None else terms.splits
 
 
-def _load(assignment: Assignment, holdings: Holdings, read_blob: ReadBlob, sessions: SessionCache) -> _Work:
+def _load(assignment: Assignment, holdings: Holdings, read_blob: ReadBlob, sessions: SessionCache) -> Compute:
+    """Read and check all that an assignment names; what is left is to compute."""
     if assignment.parameters_sha256 is None:
         raise WorkRefusedError(f"there is nothing to train or evaluate in an assignment to {assignment.kind}")
     privacy = privacy_of(assignment)
@@ -260,34 +258,38 @@ def _load(assignment: Assignment, holdings: Holdings, read_blob: ReadBlob, sessi
     if assignment.train is not None:
         training = LoadedAssignment(session, parameters, assignment.train)
         check_trainable(training, examples)
-        return _Work(assignment, training, None, examples)
+        return partial(_train, assignment.assignment_id, training, examples)
     if assignment.evaluate is not None:
         evaluation = LoadedAssignment(session, parameters, assignment.evaluate)
         check_trainable(evaluation, examples)
-        return _Work(assignment, None, evaluation, examples)
+        return partial(_evaluate, assignment.assignment_id, evaluation, examples)
     raise WorkRefusedError(f"this client cannot {assignment.kind}")
 
 
-def _compute(work: _Work, private_random: PrivateRandom) -> WorkResult:
-    if work.training is not None:
-        return _train(work.assignment, work.training, work.examples, private_random)
-    if work.evaluation is not None:
-        return _evaluate(work.assignment, work.evaluation, work.examples, private_random)
-    raise WorkRefusedError(f"this client cannot {work.assignment.kind}")
-
-
 def _train(
-    assignment: Assignment, work: LoadedAssignment[TrainTerms], examples: Examples, private_random: PrivateRandom
+    assignment_id: str,
+    work: LoadedAssignment[TrainTerms],
+    examples: Mapping[Split, Examples],
+    private_random: PrivateRandom,
 ) -> WorkResult:
     update = train(work, examples, private_random)
     data = write_vector(update.name, update.vector)
-    report = Report(assignment.assignment_id, update.num_examples, update_sha256=hashlib.sha256(data).hexdigest())
+    report = Report(
+        assignment_id,
+        update.num_examples,
+        update_sha256=hashlib.sha256(data).hexdigest(),
+        metric_sums=update.metric_sums,
+        num_scored=update.num_scored,
+    )
     return WorkResult(report, data, update.num_chunks)
 
 
 def _evaluate(
-    assignment: Assignment, work: LoadedAssignment[EvaluateTerms], examples: Examples, private_random: PrivateRandom
+    assignment_id: str,
+    work: LoadedAssignment[EvaluateTerms],
+    examples: Mapping[Split, Examples],
+    private_random: PrivateRandom,
 ) -> WorkResult:
-    sums = evaluate(work, examples, private_random)
-    metric_sums = dict(zip(sums.names, sums.sums, strict=True))
-    return WorkResult(Report(assignment.assignment_id, sums.num_examples, None, metric_sums), None, sums.num_chunks)
+    sums = evaluate(work, examples[work.terms.split], private_random)
+    report = Report(assignment_id, sums.num_examples, metric_sums=sums.by_name())
+    return WorkResult(report, None, sums.num_chunks)

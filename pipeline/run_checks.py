@@ -2,21 +2,36 @@
 
 from collections.abc import Iterator
 
-from device_runtime.terms import BOUNDS
+from pipeline.joint_sections import FeathersSection, FedExSection, MergedHalvingSection, TpeSection
+from pipeline.privacy_rules import privacy_rules
 from pipeline.run_sections import (
+    CellsSection,
     DataSection,
     FleetSection,
-    PrivacySection,
     RunFile,
     SpaceSection,
     TrainingSection,
 )
-from pipeline.search_sections import EvolutionSection, Nsga2Section, RandomSearchSection, SearchSection
+from pipeline.search_sections import (
+    ALGORITHMS,
+    EvolutionSection,
+    FedNasSection,
+    NestedRaceSection,
+    Nsga2Section,
+    RandomPruningSection,
+    SearchSection,
+    UniformWidthSection,
+)
+
+# They prune widths, take parts of the largest network, or breed blocks' options.
+_OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
+# They train supernets of cells, or read a network's edges.
+_OF_CELLS = (FeathersSection, FedExSection, MergedHalvingSection, TpeSection)
 
 
 def broken_rules(run: RunFile) -> list[str]:
     """One line for each rule that the file breaks."""
-    lines = [*_data_rules(run.data), *_space_rules(run.space), *_search_rules(run.search), *_round_rules(run)]
+    lines = [*_data_rules(run.data), *_networks_rules(run), *_search_rules(run.search), *_round_rules(run)]
     if run.run.kind == "real" and run.fleet is not None:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
     lines.extend(_target_rules(run))
@@ -30,10 +45,13 @@ def broken_rules(run: RunFile) -> list[str]:
         )
     if run.fleet is not None:
         lines.extend(_fleet_rules(run.fleet))
+    if run.final.rounds == 0 and run.final.start == "fresh":
+        lines.append("[final] rounds = 0 would test a network that nobody trained: remove start = 'fresh'")
+    if run.privacy is None or run.privacy.unit == "client":
+        lines.extend(_ordinary_rules(run.training))
     if run.privacy is None:
-        return [*lines, *_ordinary_rules(run.training)]
-    lines.extend(_plan_rules(run.search))
-    return [*lines, *_private_rules(run.training, run.privacy), *_noise_place_rules(run, run.privacy)]
+        return lines
+    return [*lines, *privacy_rules(run, run.privacy)]
 
 
 def _target_rules(run: RunFile) -> Iterator[str]:
@@ -55,6 +73,57 @@ def _data_rules(data: DataSection) -> Iterator[str]:
         yield "[data] partition = 'dirichlet' needs alpha, its concentration, e.g. alpha = 0.5"
     if data.partition != "dirichlet" and data.alpha is not None:
         yield f"[data] alpha = {data.alpha} has no meaning for partition = '{data.partition}'; remove it"
+
+
+def _networks_rules(run: RunFile) -> Iterator[str]:
+    if (run.space is None) == (run.cells is None):
+        given = "neither" if run.space is None else "both"
+        yield f"needs exactly one of [space], networks of blocks, and [cells], networks of cells; got {given}"
+    if run.space is not None:
+        yield from _space_rules(run.space)
+        yield from _kind_rules("[space]", "supernets of cells", "[cells]", run.search, _OF_CELLS)
+    if run.cells is not None:
+        yield from _cells_rules(run.cells)
+        yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, _OF_BLOCKS)
+        yield from _architecture_rules(run)
+
+
+def _cells_rules(cells: CellsSection) -> Iterator[str]:
+    operations = list(cells.operations)
+    if len(set(operations)) != len(operations):
+        yield f"[cells] operations must list each option once, got {operations}"
+    if operations == ["none"]:
+        yield "[cells] operations must have one beside 'none', or nothing would be computed"
+
+
+def _kind_rules(
+    table: str, known: str, other: str, search: SearchSection, unable: tuple[type[SearchSection], ...]
+) -> Iterator[str]:
+    """Searches that know nothing of a table's networks."""
+    if isinstance(search, unable):
+        able = [repr(name) for name, section in ALGORITHMS.items() if not issubclass(section, unable)]
+        yield (
+            f"{table} {search.algorithm} knows {known} alone; put {other} in the place of {table}, or choose "
+            f"{', '.join(able[:-1])} or {able[-1]}"
+        )
+
+
+def _architecture_rules(run: RunFile) -> Iterator[str]:
+    """What searches by architecture weights need."""
+    search, rate = run.search, run.training.architecture_learning_rate
+    if not isinstance(search, FeathersSection | FedExSection) or search.order == "tuning":
+        return
+    default = search.default if isinstance(search, FedExSection) else None
+    if search.order in {"nas", "nas_then_tuning"}:
+        if default is None:
+            yield f"[search] order = '{search.order}' needs the table [search.default], what it trains with untuned"
+        elif default.architecture_learning_rate is None:
+            yield "[search.default] needs architecture_learning_rate, e.g. architecture_learning_rate = 3e-3"
+    elif rate is None:
+        yield (
+            f"[training] {search.algorithm} moves architecture weights; give architecture_learning_rate, e.g. "
+            "architecture_learning_rate = { low = 1e-5, high = 1e-2 }"
+        )
 
 
 def _space_rules(space: SpaceSection) -> Iterator[str]:
@@ -89,14 +158,6 @@ def _search_rules(search: SearchSection) -> Iterator[str]:
         yield (
             f"[search] parallel must be < trials = {search.trials}, got {search.parallel}: "
             "all would be drawn before one was scored"
-        )
-
-
-def _plan_rules(search: SearchSection) -> Iterator[str]:
-    if not isinstance(search, RandomSearchSection | EvolutionSection | Nsga2Section):
-        yield (
-            f"[privacy] what {search.algorithm} will release cannot be planned, so it runs without [privacy] only; "
-            "choose 'random_search', 'regularized_evolution' or 'nsga2'"
         )
 
 
@@ -135,47 +196,3 @@ def _ordinary_rules(training: TrainingSection) -> Iterator[str]:
         yield "[training] needs exactly one of local_steps and local_epochs"
     if training.batch_size is None:
         yield "[training] needs batch_size, the examples of one step, e.g. batch_size = 8"
-
-
-def _private_rules(training: TrainingSection, privacy: PrivacySection) -> Iterator[str]:
-    if training.local_steps is None:
-        yield "[training] a private run needs local_steps: a phone's spending is counted in steps"
-    if training.max_grad_norm is None:
-        yield "[training] a private run needs max_grad_norm: without a clip noise protects nothing"
-    elif not BOUNDS[0] <= min(training.max_grad_norm) <= max(training.max_grad_norm) <= BOUNDS[1]:
-        least, most = BOUNDS
-        yield f"[training] a private max_grad_norm must be in [{least:g}, {most:g}], got {list(training.max_grad_norm)}"
-    if training.local_epochs is not None:
-        yield f"[training] a private run counts local_steps; remove local_epochs = {list(training.local_epochs)}"
-    if training.batch_size is not None:
-        yield (
-            f"[training] a private step draws by [privacy.update] sample_rate = {privacy.update.sample_rate}; "
-            f"remove batch_size = {list(training.batch_size)} (artifact_batch_size is the one for memory)"
-        )
-
-
-def _noise_place_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
-    training = run.training
-    if privacy.noise_at == "device":
-        if "flatten" not in run.space.heads:
-            yield (
-                "[space] heads must offer 'flatten' where noise_at = 'device': "
-                "a global average over few channels learns nothing under that noise"
-            )
-        return
-    if training.local_steps not in (None, (1,)):
-        yield f"[training] noise_at = 'sum' is one step a round; set local_steps = 1, got {list(training.local_steps)}"
-    if training.max_grad_norm is not None and len(training.max_grad_norm) > 1:
-        yield f"[training] noise_at = 'sum' needs one max_grad_norm for all clients, got {list(training.max_grad_norm)}"
-    if any(training.momentum):
-        yield (
-            "[training] noise_at = 'sum' uploads raw clipped sums; set momentum = 0 and use server_momentum, "
-            f"got {list(training.momentum)}"
-        )
-    if any(training.proximal):
-        yield (
-            f"[training] noise_at = 'sum' is one step from the received parameters, where FedProx pulls nothing; "
-            f"set proximal = 0, got {list(training.proximal)}"
-        )
-    if run.round.weighting != "examples":
-        yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"

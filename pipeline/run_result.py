@@ -11,7 +11,7 @@ from device_runtime.specs import ExampleSpec
 from device_runtime.vectors import read_parameters
 from device_runtime.wire import RunKind
 from pipeline.privacy_spent import PrivacyResult
-from profiles.records import RecordError, from_plain, parse_json
+from profiles.records import RecordError, from_plain, later, parse_json
 from search.candidate import Candidate
 
 Z_95 = 1.959964
@@ -51,6 +51,11 @@ class TrialResult:
         is_shared: Whether its weights are slices of a supernet's.
         num_clients: Who took part; None for all.
         failed: Why it has no score; empty where it has one.
+        phase: Under which its costs and spending count.
+        moves: What its training moved, as of `search.candidate.Trial`.
+        is_kept: Whether what it learnt of a supernet went back into the shared weights.
+        merged: Trials whose weights it started from, and their shares.
+        metrics, num_rewarded, architecture_weights: As of `search.candidate.Observation`.
     """
 
     index: int
@@ -65,6 +70,13 @@ class TrialResult:
     is_shared: bool = False
     num_clients: int | None = None
     failed: str = ""
+    phase: str = later("search")
+    moves: str = later("all")
+    is_kept: bool = later(True)
+    merged: tuple[tuple[int, float], ...] = later(())
+    metrics: dict[str, float] = field(default_factory=dict, hash=False)
+    num_rewarded: int = later(0)
+    architecture_weights: tuple[float, ...] = later(())
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from device_runtime.terms import NOISE_MULTIPLIERS
+from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS
 from pipeline.search_sections import SearchSection
-from pipeline.section import Momentum, Names, Options, PositiveFloat, PositiveInt, Section
-from search.architecture import Activation, BlockKind, HeadKind, Normalization
+from pipeline.section import Momentum, Names, NonNegative, Options, PositiveFloat, PositiveInt, Section
+from search.architecture import Activation, HeadKind, Normalization, Operation
 
 
 class RunSection(Section):
@@ -71,7 +71,7 @@ class FleetSection(Section):
 
 
 class SpaceSection(Section):
-    """Table [space]: what an architecture may be made of; the vocabulary of `search.architecture`.
+    """Table [space]: what an architecture of blocks may be made of; the vocabulary of `search.architecture`.
 
     Attributes:
         widths: Output channels of a block.
@@ -83,7 +83,7 @@ class SpaceSection(Section):
         max_stages: Most stages after the stem; 0 leaves stem and head.
     """
 
-    kinds: Options[BlockKind]
+    kinds: Options[Literal["depthwise", "inverted"]]
     widths: Options[PositiveInt]
     depths: Options[PositiveInt]
     kernels: Options[PositiveInt]
@@ -94,6 +94,31 @@ class SpaceSection(Section):
     expansions: Options[PositiveInt] = (1,)
     normalizations: Options[Normalization] = ("none",)
     activations: Options[Activation] = ("relu",)
+
+
+class CellsSection(Section):
+    """Table [cells], in the place of [space]: a supernet of cells, and the networks in it.
+
+    Attributes:
+        operations: Of every edge of the supernet.
+        nodes: Of a cell.
+        width: Channels of the stem and of each node.
+        strides: Of each stage's first cell; as many stages as strides, each with a cell of its own.
+        depth: Cells in a stage of the supernet.
+        final_depth: Likewise of the networks found in it; as `depth` where left out.
+        edges_kept: Edges into each node of those networks.
+    """
+
+    operations: Options[Operation]
+    nodes: PositiveInt
+    width: PositiveInt
+    strides: Options[PositiveInt]
+    depth: PositiveInt = 1
+    final_depth: PositiveInt | None = None
+    edges_kept: Annotated[int, Field(ge=1, le=2)] = 2
+    head: HeadKind = "flatten"
+    normalization: Normalization = "group"
+    activation: Activation = "relu"
 
 
 class BudgetSection(Section):
@@ -124,6 +149,9 @@ class TrainingSection(Section):
         max_grad_norm: Clip of each example's gradient; None for no clipping.
         proximal: Weight of FedProx's pull of local steps towards the received parameters; 0 for none. Times
             learning_rate it must stay well below 2, or the pull overshoots.
+        weight_decay: Added to each step's gradient as a multiple of the parameters; 0 for none.
+        architecture_learning_rate, architecture_weight_decay: Likewise of steps on a supernet's architecture weights;
+            left out where there are none.
         server_optimizer: What the server makes of the mean updates: `fedavg`, or `fedadam`, which divides each value by
             its typical size.
         server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
@@ -138,7 +166,10 @@ class TrainingSection(Section):
     batch_size: Options[PositiveInt] | None = None
     momentum: Options[Momentum] = (0.0,)
     max_grad_norm: Options[PositiveFloat] | None = None
-    proximal: Options[Annotated[float, Field(ge=0)]] = (0.0,)
+    proximal: Options[NonNegative] = (0.0,)
+    weight_decay: Options[NonNegative] = (0.0,)
+    architecture_learning_rate: Options[PositiveFloat] | None = None
+    architecture_weight_decay: Options[NonNegative] = (0.0,)
     server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: PositiveFloat = 1.0
     server_momentum: Momentum = 0.0
@@ -151,11 +182,11 @@ class FinalSection(Section):
     """Table [final]: training of the winner.
 
     Attributes:
-        rounds: Rounds after the search.
+        rounds: Rounds after the search; 0 tests the winner with the weights that the search left it.
         start: From the weights that it has from the `search`, or `fresh` ones, as of a network that nobody searched.
     """
 
-    rounds: PositiveInt
+    rounds: Annotated[int, Field(ge=0)]
     start: Literal["search", "fresh"] = "search"
 
 
@@ -181,42 +212,75 @@ class ReleaseSection(Section):
     """What each release of one kind spends, alike on every phone.
 
     Attributes:
-        sample_rate: Probability of an example to take part in a logical step (Poisson).
         noise_multiplier: Noise deviation divided by the release's L2 sensitivity, in [2^-20, 2^20].
+        sample_rate: Probability of an example to take part in a logical step (Poisson); of the example unit alone.
     """
 
-    sample_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(ge=NOISE_MULTIPLIERS[0], le=NOISE_MULTIPLIERS[1])]
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class RewardSection(ReleaseSection):
+    """Table [privacy.reward].
+
+    Attributes:
+        loss_bound: Clips each example's loss, or what training took from it; where the sensitivity comes from.
+    """
+
+    loss_bound: Annotated[float, Field(ge=BOUNDS[0], le=BOUNDS[1])]
 
 
 class PrivacySection(Section):
     """Table [privacy]: differential privacy; no table, no privacy. Nothing in it has a default.
 
     Attributes:
-        unit: What is protected: one example. Neighbours are zero-out, so counts are public.
+        unit: What is protected: one `example`, or one `client` with all it holds. Neighbours are zero-out, so counts
+            are public.
         noise_at: `device`: each upload is private against everybody. `sum`: the server sees raw sums and adds the
             noise, so against the server there is no privacy.
         delta, target_epsilon: The run stops before it would spend more, search and final training together.
         update: Of training updates.
         metrics: Of metric sums on validation splits, the search's scores.
         test: Of metric sums on test splits, the report's figures.
+        architecture: Of steps on architecture weights by validation examples; where the search takes such, and only
+            there.
+        reward: Of what training was worth; where the search asks for it, and only there.
+        max_participations: Times that a client takes part at most, by phase and kind of release; of the client unit
+            alone, as is max_norm.
+        max_norm: L2 clip of a client's update.
     """
 
-    unit: Literal["example"]
+    unit: Literal["example", "client"]
     noise_at: Literal["device", "sum"]
     delta: Annotated[float, Field(gt=0, lt=1)]
     target_epsilon: PositiveFloat
     update: ReleaseSection
     metrics: ReleaseSection
     test: ReleaseSection
+    architecture: ReleaseSection | None = None
+    reward: RewardSection | None = None
+    max_participations: PositiveInt | None = None
+    max_norm: Annotated[float, Field(ge=BOUNDS[0], le=BOUNDS[1])] | None = None
+
+    def tables(self) -> dict[str, ReleaseSection]:
+        """What each release spends, by the name of its table."""
+        tables = {
+            "update": self.update,
+            "architecture": self.architecture,
+            "reward": self.reward,
+            "metrics": self.metrics,
+            "test": self.test,
+        }
+        return {name: section for name, section in tables.items() if section is not None}
 
 
 class RunFile(Section):
-    """A whole `run.toml`."""
+    """A whole `run.toml`; it has exactly one of [space] and [cells]."""
 
     run: RunSection
     data: DataSection
-    space: SpaceSection
+    space: SpaceSection | None = None
+    cells: CellsSection | None = None
     search: Annotated[SearchSection, Field(discriminator="algorithm")]
     training: TrainingSection
     final: FinalSection
@@ -224,3 +288,10 @@ class RunFile(Section):
     fleet: FleetSection | None = None
     budgets: dict[str, BudgetSection] = Field(default_factory=dict)
     privacy: PrivacySection | None = None
+
+    @property
+    def heads(self) -> tuple[HeadKind, ...]:
+        """What a network may end in."""
+        if self.space is not None:
+            return self.space.heads
+        return () if self.cells is None else (self.cells.head,)

@@ -1,10 +1,11 @@
 """Table [search]: one record for each algorithm, with the settings that it has and no other."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from pipeline.joint_sections import FeathersSection, FedExSection, MergedHalvingSection, TpeSection
+from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
 from pipeline.section import PositiveInt, Section
 from search.algorithm import SearchAlgorithm
 from search.algorithms.by_rule import ByRule, random_pruning, uniform_width
@@ -13,21 +14,11 @@ from search.algorithms.nested_race import NestedRace
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
 from search.algorithms.successive_halving import SuccessiveHalving
-from search.budget import Feasibility
-from search.clients import Client
-from search.space import SearchSpace
 
-_ALL = 10**6  # no round has as many trials
+if TYPE_CHECKING:
+    from pipeline.run_sections import RunFile
+
 Part = Annotated[float, Field(gt=0, le=1)]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What every algorithm searches in."""
-
-    space: SearchSpace
-    feasibility: Feasibility
-    clients: tuple[Client, ...]
 
 
 class RandomSearchSection(Section):
@@ -47,6 +38,10 @@ class RandomSearchSection(Section):
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""
         return RandomSearch(problem.space, problem.feasibility, self.trials, self.rounds)
+
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+        """Every trial trains and is scored."""
+        return ("search", "update", self.trials * self.rounds), ("search", "metrics", self.trials)
 
 
 class EvolutionSection(Section):
@@ -70,6 +65,10 @@ class EvolutionSection(Section):
         """The algorithm."""
         sizes = self.population_size, self.tournament_size
         return RegularizedEvolution(problem.space, problem.feasibility, self.trials, self.rounds, *sizes)
+
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+        """Every trial trains and is scored."""
+        return ("search", "update", self.trials * self.rounds), ("search", "metrics", self.trials)
 
 
 class FedNasSection(Section):
@@ -102,7 +101,7 @@ class FedNasSection(Section):
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""
         settings = self.model_dump(exclude={"algorithm", "parallel"})
-        return FedNas(problem.space, problem.feasibility, problem.clients, **settings)
+        return FedNas(problem.blocks, problem.feasibility, problem.clients, **settings)
 
 
 class NestedRaceSection(Section):
@@ -124,12 +123,12 @@ class NestedRaceSection(Section):
     @property
     def parallel(self) -> int:
         """All trials of a round: what they learn is shared when it is over, so fewer would be another search."""
-        return _ALL
+        return ALL_AT_ONCE
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""
         settings = self.entrants, self.rounds, self.cohorts, self.margin
-        return NestedRace(problem.space, problem.feasibility, problem.clients, *settings)
+        return NestedRace(problem.blocks, problem.feasibility, problem.clients, *settings)
 
 
 class UniformWidthSection(Section):
@@ -146,7 +145,7 @@ class UniformWidthSection(Section):
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""
-        return ByRule(problem.space, problem.feasibility, uniform_width, self.rounds)
+        return ByRule(problem.blocks, problem.feasibility, uniform_width, self.rounds)
 
 
 class RandomPruningSection(Section):
@@ -166,7 +165,7 @@ class RandomPruningSection(Section):
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:
         """The algorithm."""
         rule = random_pruning(self.first_reduction, self.decay)
-        return ByRule(problem.space, problem.feasibility, rule, self.rounds)
+        return ByRule(problem.blocks, problem.feasibility, rule, self.rounds)
 
 
 class SuccessiveHalvingSection(Section):
@@ -189,6 +188,15 @@ class SuccessiveHalvingSection(Section):
         """The algorithm."""
         return SuccessiveHalving(problem.space, problem.feasibility, self.candidates, self.rounds, self.eta)
 
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+        """Every rung's candidates train for its rounds and are scored."""
+        going, rounds, rungs = self.candidates, self.rounds, list[tuple[int, int]]()
+        while going > 1 or not rungs:
+            rungs.append((going, rounds))
+            going, rounds = going // self.eta, rounds * self.eta
+        updates, scores = sum(going * rounds for going, rounds in rungs), sum(going for going, _ in rungs)
+        return ("search", "update", updates), ("search", "metrics", scores)
+
 
 class Nsga2Section(Section):
     """Table [search] of NSGA-II, for high accuracy and low load.
@@ -210,7 +218,11 @@ class Nsga2Section(Section):
         """The algorithm."""
         from search.algorithms.optuna_nsga2 import Nsga2  # noqa: PLC0415  (0.4 s that no other command waits for)
 
-        return Nsga2(problem.space, problem.feasibility, self.trials, self.rounds, self.population_size)
+        return Nsga2(problem.blocks, problem.feasibility, self.trials, self.rounds, self.population_size)
+
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+        """Every trial trains and is scored."""
+        return ("search", "update", self.trials * self.rounds), ("search", "metrics", self.trials)
 
 
 SearchSection = (
@@ -222,6 +234,10 @@ SearchSection = (
     | RandomPruningSection
     | SuccessiveHalvingSection
     | Nsga2Section
+    | TpeSection
+    | FeathersSection
+    | FedExSection
+    | MergedHalvingSection
 )
 # By the names that run files give them.
 ALGORITHMS: dict[str, type[Section]] = {
@@ -233,4 +249,8 @@ ALGORITHMS: dict[str, type[Section]] = {
     "random_pruning": RandomPruningSection,
     "successive_halving": SuccessiveHalvingSection,
     "nsga2": Nsga2Section,
+    "tpe": TpeSection,
+    "feathers": FeathersSection,
+    "fedex": FedExSection,
+    "merged_halving": MergedHalvingSection,
 }

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from device_runtime.arrays import Vector
+from device_runtime.arrays import Flags, Vector
 from search.candidate import HyperParameters
 
 State = tuple[Vector, ...]  # what a link carries from round to round, each f32[P]
@@ -99,14 +99,29 @@ class ServerOptimizer:
         return tuple(link.init(num_parameters) for link in self.links)
 
     def step(
-        self, states: tuple[State, ...], parameters: Vector, mean_update: Vector
+        self, states: tuple[State, ...], parameters: Vector, mean_update: Vector, is_moved: Flags | None = None
     ) -> tuple[tuple[State, ...], Vector]:
-        """Parameters f32[P] after a round whose mean update is f32[P]."""
+        """Parameters f32[P] after a round whose mean update is f32[P].
+
+        Args:
+            is_moved: Which parameters the round was about, bool[P]: the others stay, and what is remembered of them.
+                None for all.
+
+        Raises:
+            ValueError: The states are another optimiser's.
+        """
+        carried, given = ([len(state) for state in those] for those in (self.init(0), states))
+        if carried != given:
+            raise ValueError(f"states must be this optimiser's, which carries {carried} vectors, got {given}")
         change, after = mean_update, []
         for link, state in zip(self.links, states, strict=True):
-            state, change = link.update(state, change)  # noqa: PLW2901
-            after.append(state)
-        return tuple(after), parameters + change
+            new, change = link.update(state, change)
+            after.append(tuple(_where(is_moved, one, old) for one, old in zip(new, state, strict=True)))
+        return tuple(after), _where(is_moved, parameters + change, parameters)
+
+
+def _where(is_moved: Flags | None, new: Vector, old: Vector) -> Vector:
+    return new if is_moved is None else np.where(is_moved, new, old)
 
 
 def optimizer_of(hyper: HyperParameters) -> ServerOptimizer:

@@ -5,12 +5,16 @@ from functools import cached_property
 from math import inf, prod
 from typing import Literal
 
+from profiles.records import later
+
 Provenance = Literal["measured", "published", "estimated"]
 DeviceClass = Literal["entry", "mid", "high", "desktop"]
 Direction = Literal["forward", "evaluate", "gradient"]
 KernelKey = tuple["Kernel", int, Direction]
 BYTES_PER_VALUE = 4  # float32
 CONVOLUTIONS = frozenset({"conv", "first_conv"})
+POOLINGS = frozenset({"max_pool", "average_pool"})
+JOINING = frozenset({"add", "concat", "mix"})  # read several values of one shape
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,11 @@ class Kernel:
     Attributes:
         kind: A layer's kind; or `first_conv`, a convolution of the examples themselves, whose gradient ends there;
             `cross_entropy`, what a step does after the last layer: loss, norms and clip; `call`, an empty graph.
-        kernel, stride, groups: Of a convolution; 1 elsewhere but for the groups of a normalisation.
+        kernel, stride, groups: Of a convolution; 1 elsewhere but for the window of a pooling and the groups of a
+            normalisation.
+        dilation: Of a convolution.
+        num_inputs: Values of the input shape that an `add`, a `concat` or a `mix` reads, the shares of a mix apart,
+            whose softmax is part of it; without meaning elsewhere.
     """
 
     kind: str
@@ -82,6 +90,8 @@ class Kernel:
     kernel: int = 1
     stride: int = 1
     groups: int = 1
+    dilation: int = later(1)
+    num_inputs: int = later(2)
 
     @property
     def family(self) -> str:
@@ -93,9 +103,13 @@ class Kernel:
         return "pointwise_conv" if self.kernel == 1 else "conv"
 
     def multiply_accumulates(self) -> int:
-        """Of one example's forward pass; 0 for what has no weight matrix."""
+        """Of one example's forward pass; of a pooling the values in its windows; 0 for what has neither."""
         if self.kind in CONVOLUTIONS:
             return prod(self.output_shape) * self.input_shape[0] // self.groups * self.kernel**2
+        if self.kind in POOLINGS:
+            return prod(self.output_shape) * self.kernel**2
+        if self.kind == "mix":
+            return prod(self.output_shape) * self.num_inputs
         return prod(self.input_shape) * prod(self.output_shape) if self.kind == "linear" else 0
 
     def num_parameters(self) -> int:
@@ -105,11 +119,13 @@ class Kernel:
             return outputs * (self.input_shape[0] // self.groups * self.kernel**2 + 1)
         if self.kind == "linear":
             return outputs * (self.input_shape[0] + 1)
+        if self.kind == "mix":
+            return self.num_inputs
         return 2 * outputs if self.kind == "group_norm" else 0
 
     def bytes_moved(self, batch_size: int) -> int:
         """Bytes read and written by a forward pass: inputs, outputs and parameters, each once."""
-        num_inputs = 2 if self.kind == "add" else 1
+        num_inputs = self.num_inputs if self.kind in JOINING else 1
         values = batch_size * (num_inputs * prod(self.input_shape) + prod(self.output_shape)) + self.num_parameters()
         return BYTES_PER_VALUE * values
 

@@ -57,6 +57,8 @@ class HyperParameters:
                 raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
 
 
+NOT_ASKED = "no score was asked for"  # why a trial that is not scored has no score, though nothing failed
+
 # What a trial's training moves; as in `device_runtime.terms`, which this package does not import.
 Moves = Literal["all", "weights", "architecture", "alternate"]
 Reward = Literal["gain", "loss"]
@@ -94,6 +96,8 @@ class Trial:
             these alone, or both in turns (`alternate`).
         reward: What its clients tell of their own training beside the update: the `gain` of their validation loss, or
             the `loss` after it. None for nothing.
+        merged: Earlier trials and their shares: it starts from their weights, each parameter of the supernet the mean
+            over those that hold it, and takes its own; what none holds is fresh. Empty for none.
         is_kept: Whether what a trial of a supernet learns goes back into the shared weights.
         phase: Under which its costs and its spending are counted.
     """
@@ -107,6 +111,7 @@ class Trial:
     is_scored: bool = True
     moves: Moves = later("all")
     reward: Reward | None = later(None)
+    merged: tuple[tuple[int, float], ...] = later(())
     is_kept: bool = later(True)
     phase: Literal["search", "final"] = later("search")
 
@@ -121,10 +126,18 @@ class Trial:
             raise ValueError("only what a trial of a supernet learns in a round can be kept or not")
         if self.start_from is not None and self.start_from >= self.index:
             raise ValueError(f"start_from must be an earlier trial than {self.index}, got {self.start_from}")
-        if self.supernet is not None and (self.start_from is not None or self.rounds > 1):
+        if self.merged:
+            self._check_merged()
+        elif self.supernet is not None and (self.start_from is not None or self.rounds > 1):
             raise ValueError("a trial of a supernet starts from the shared weights and trains at most one round")
         if self.clients is not None and not self.clients:
             raise ValueError("clients must name at least one; None means all")
+
+    def _check_merged(self) -> None:
+        if self.supernet is None or self.start_from is not None:
+            raise ValueError("merged weights are those of a supernet's parts: give the supernet and no start_from")
+        if any(trial >= self.index or not share > 0 for trial, share in self.merged):
+            raise ValueError(f"merged must hold trials before {self.index} with shares > 0, got {list(self.merged)}")
 
 
 @dataclass(frozen=True)

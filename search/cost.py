@@ -5,14 +5,16 @@ from functools import lru_cache
 from math import prod
 
 from profiles.predict import METHODS, Method, predict_kernels
-from profiles.schema import BYTES_PER_VALUE, DeviceProfile, Kernel
+from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
 from search.architecture import Architecture
-from search.layers import Layer, layers_of
+from search.layers import INPUT, Layer, layers_of
 
-_WITHOUT_WORK = frozenset({"flatten"})  # another view of the same values
-_INPUT_KEPT = frozenset({"conv", "linear", "hard_swish"})  # a gradient reads what the layer read
+_VIEWS = frozenset({"flatten", "identity"})  # of the same values
+_WITHOUT_WORK = _VIEWS | {"choice"}  # whose softmax is part of the mixes that read it
+_INPUT_KEPT = frozenset({"conv", "linear", "hard_swish", "mix"})  # a gradient reads what the layer read
 _OUTPUT_KEPT = frozenset({"relu"})  # ... or what it gave
 _INNER_KEPT = {"group_norm": 2, "hard_swish": 2}  # ... or values in between, in sizes of the input
+_POSITION = 2  # values that the place of a maximum takes: it is an int64
 _INNER_PASSING = {"group_norm": 4, "hard_swish": 4}  # gradients of values in between, at their fullest
 
 
@@ -118,22 +120,31 @@ def _loss_kernel(architecture: Architecture) -> Kernel:
 
 
 def _kernel(layer: Layer) -> Kernel:
-    return Kernel(layer.kind, layer.input_shape, layer.output_shape, layer.kernel, layer.stride, layer.groups)
+    shapes, window = (layer.input_shape, layer.output_shape), (layer.kernel, layer.stride, layer.groups, layer.dilation)
+    if layer.kind in JOINING:
+        return Kernel(layer.kind, *shapes, num_inputs=len(layer.values_read()))
+    return Kernel(layer.kind, *shapes, *window)
 
 
 def _kept_values(layers: tuple[Layer, ...]) -> int:
     """Values an example that live from the forward to the backward pass; what two layers read is there once."""
-    viewed = {layer.name: layer.inputs[0] for layer in layers if layer.kind in _WITHOUT_WORK}
-    inputs = [(viewed.get(layer.inputs[0], layer.inputs[0]), layer) for layer in layers if layer.kind in _INPUT_KEPT]
-    named = {name: prod(layer.input_shape) for name, layer in inputs}
+    shown = {INPUT: INPUT}  # the layer whose values a name stands for
+    for layer in layers:
+        shown[layer.name] = shown[layer.inputs[0]] if layer.kind in _VIEWS else layer.name
+    readers = [layer for layer in layers if layer.kind in _INPUT_KEPT]
+    named = {shown[name]: prod(layer.input_shape) for layer in readers for name in layer.values_read()}
     named |= {layer.name: prod(layer.output_shape) for layer in layers if layer.kind in _OUTPUT_KEPT}
     inner = sum(_INNER_KEPT.get(layer.kind, 0) * prod(layer.input_shape) for layer in layers)
-    return sum(named.values()) + inner
+    positions = _POSITION * sum(prod(layer.output_shape) for layer in layers if layer.kind == "max_pool")
+    return sum(named.values()) + inner + positions
 
 
 def _passing_values(layer: Layer) -> int:
     """Values an example that live only while a layer's gradient is computed."""
-    gradients = prod(layer.input_shape) + prod(layer.output_shape)
+    num_inputs = len(layer.values_read()) if layer.kind in ("mix", "concat") else 1  # a sum has one gradient for all
+    gradients = num_inputs * prod(layer.input_shape) + prod(layer.output_shape)
+    if layer.kind == "max_pool":
+        return gradients + _POSITION * prod(layer.output_shape)  # a copy of them
     if layer.kind != "conv":
         return gradients + _INNER_PASSING.get(layer.kind, 0) * prod(layer.input_shape)
     if layer.groups == layer.input_shape[0] or layer.kernel == 1:

@@ -110,6 +110,9 @@ class HyperParameterOptions:
     proximal: tuple[float, ...] = (0.0,)
     server_beta2: tuple[float, ...] = ()
     server_epsilon: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = (0.0,)
+    architecture_learning_rate: tuple[float, ...] = ()
+    architecture_weight_decay: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         check_choices(self.choices())
@@ -129,7 +132,14 @@ class HyperParameterOptions:
             "proximal": self.proximal,
             "server_beta2": self.server_beta2 or (None,),
             "server_epsilon": self.server_epsilon or (None,),
+            "weight_decay": self.weight_decay,
+            "architecture_learning_rate": self.architecture_learning_rate or (None,),
+            "architecture_weight_decay": self.architecture_weight_decay,
         }
+
+    def sample(self, rng: np.random.Generator) -> HyperParameters:
+        """Draw each field, every option alike."""
+        return HyperParameters(**draw_fields(self.choices(), rng))
 
     def only(self) -> HyperParameters:
         """The one combination there is.

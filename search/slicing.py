@@ -1,9 +1,10 @@
 """Weights of a smaller network out of a larger one's: which filters stay, and where its values lie in the larger one.
 
 Both networks have the same blocks in the same places; the smaller one may have narrower stems and stages, fewer blocks
-in a stage, and smaller kernels, of which the middle stays. Who shrinks decides which filters stay: the ones with the
-largest L2 norm (FedNAS, arXiv:2002.06352), or the first ones, in which case networks of all sizes share weights
-(ordered slices: "HeteroFL", arXiv:2010.01264).
+in a stage, smaller kernels, of which the middle stays, and in a cell fewer edges and operations, of which architecture
+weights stay by name. Who shrinks decides which filters stay: the ones with the largest L2 norm (FedNAS,
+arXiv:2002.06352), or the first ones, in which case networks of all sizes share weights (ordered slices: "HeteroFL",
+arXiv:2010.01264).
 """
 
 from collections import defaultdict
@@ -21,7 +22,7 @@ from search.layers import INPUT, Layer, layers_of
 Keep = Literal["strongest", "first"]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
-_FOLLOWING = frozenset({"group_norm", "relu", "hard_swish", "add", "global_average", "flatten"})
+_MIXING = frozenset({"conv", "linear", "concat", "choice"})  # others have the channels of what they read
 
 
 class SlicingError(ValueError):
@@ -106,6 +107,10 @@ class _Slicing:
     def _channels_out(self, wide: Layer, narrow: Layer) -> Indices:
         if wide.kind == "linear":
             return np.arange(wide.output_shape[0])
+        if wide.kind == "choice":
+            return np.array([wide.operations.index(operation) for operation in narrow.operations])
+        if wide.kind == "concat":
+            return np.concatenate([i * wide.input_shape[0] + self.kept[name] for i, name in enumerate(narrow.inputs)])
         if _follows(wide):
             return self.kept[narrow.inputs[0]]
         return self.choices[narrow.name]
@@ -152,13 +157,24 @@ def _is_part(wide: Layer, narrow: Layer) -> bool:
         return wide.output_shape == narrow.output_shape and wide.input_shape[0] >= narrow.input_shape[0]
     if wide.kind == "flatten" and wide.input_shape[1:] != narrow.input_shape[1:]:
         return False  # a weight of the classifier belongs to a channel and a position
-    same = (wide.has_bias, wide.stride) == (narrow.has_bias, narrow.stride)
+    if narrow.kind in ("choice", "mix") and not set(wide.operations) >= set(narrow.operations):
+        return False
+    if narrow.kind == "concat" and len(wide.inputs) != len(narrow.inputs):
+        return False
+    if narrow.kind == "conv" and _stage_of(wide.inputs[0]) != _stage_of(narrow.inputs[0]):
+        return False  # a cell reads other blocks where there are more in a stage
+    same = (wide.has_bias, wide.stride, wide.dilation) == (narrow.has_bias, narrow.stride, narrow.dilation)
     return same and wide.kernel >= narrow.kernel and wide.output_shape[0] >= narrow.output_shape[0]
+
+
+def _stage_of(name: str) -> list[str]:
+    """The beginning of a layer's name that names its stage; nothing of one outside."""
+    return name.split(".")[:2] if name.startswith("stages.") else []
 
 
 def _follows(layer: Layer) -> bool:
     """Whether its output has its input's channels; one of a depthwise convolution's may be its only one."""
-    return layer.kind in _FOLLOWING or layer.name.endswith(".depthwise")
+    return layer.kind not in _MIXING or layer.name.endswith(".depthwise")
 
 
 def _offsets(layers: tuple[Layer, ...]) -> dict[str, int]:
@@ -171,7 +187,7 @@ def _offsets(layers: tuple[Layer, ...]) -> dict[str, int]:
 
 
 def _ties(layers: list[Layer]) -> dict[str, str]:
-    """For every layer, the first one whose channels are its own: followers have their input's, sums both inputs'."""
+    """For every layer, the first one whose channels are its own: followers have their input's, sums all inputs'."""
     root = {INPUT: INPUT}
 
     def find(name: str) -> str:
@@ -181,6 +197,7 @@ def _ties(layers: list[Layer]) -> dict[str, str]:
 
     for layer in layers:
         root[layer.name] = find(layer.inputs[0]) if _follows(layer) else layer.name
-        for other in layer.inputs[1:]:
-            root[find(other)] = find(layer.inputs[0])
+        if layer.kind in ("add", "mix"):
+            for other in layer.values_read()[1:]:
+                root[find(other)] = find(layer.inputs[0])
     return {layer.name: find(layer.name) for layer in layers}

@@ -1,10 +1,10 @@
-"""The search space: all candidates that can be made of given options; how to draw one and how to change one."""
+"""The search space of blocks: all candidates that can be made of given options; how to draw and how to change one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,6 +33,47 @@ _KINDS: tuple[BlockKind, ...] = ("depthwise", "inverted")
 _HEADS: tuple[HeadKind, ...] = ("global_average", "flatten")
 _NORMALIZATIONS: tuple[Normalization, ...] = ("none", "group")
 _ACTIVATIONS: tuple[Activation, ...] = ("relu", "hard_swish")
+
+
+class Space(Protocol):
+    """What most searches need of a space: this one, or that of `search.cell_space`."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one example."""
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the last linear layer."""
+
+    @property
+    def hyper_parameters(self) -> HyperParameterOptions:
+        """What candidates may train with."""
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        """Whether a candidate is made of the space's options."""
+
+    def size(self) -> int:
+        """Number of candidates."""
+
+    def enumerate_candidates(self) -> Iterator[Candidate]:
+        """Every candidate once, lazily; ask for `size` first."""
+
+    def sample(self, rng: np.random.Generator) -> Candidate:
+        """Draw a candidate."""
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """Draw one change.
+
+        Raises:
+            ValueError: When the candidate is not of this space.
+        """
+
+    def smallest(self) -> Architecture:
+        """The network of the cheapest options."""
+
+    def largest(self) -> Architecture:
+        """The network of the dearest options."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from device_runtime.examples import DataSet, open_source, split_ids
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from device_runtime.training import Examples, LoadedAssignment, train
+from device_runtime.loaded import Examples, LoadedAssignment
+from device_runtime.training import train
 from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import open_digits
 from search.architecture import Architecture, Stage, Stem
@@ -27,7 +28,7 @@ def learn(source: DataSet, architecture: Architecture, terms: TrainTerms, folder
     splits = split_ids(source, SPLIT_KEY)
     examples = {name: Examples(*source.get(splits[name])) for name in ("train", "validation")}
     start = initial_parameters(architecture, seed=1)
-    update = train(LoadedAssignment(session, start, terms), examples["train"], PrivateRandom(bytes(32)))
+    update = train(LoadedAssignment(session, start, terms), examples, PrivateRandom(bytes(32)))
     end = start + update.vector
     accuracies = [float(session.evaluate(end, e.x, e.y)[1].mean()) for e in examples.values()]
     return accuracies[0], accuracies[1]

@@ -9,7 +9,6 @@ from rich.console import Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from pipeline.command_line.search import epsilon_in_words
 
 if TYPE_CHECKING:
     from pipeline.searching.schedule import Schedule
@@ -43,17 +42,25 @@ def plan(
 
 
 def _view(schedule: "Schedule", target_epsilon: float) -> Group:
-    table = Table(title="what each client releases")
-    for name in ("phase", "split", "release", "times", "steps", "sample rate", "noise multiplier"):
+    from pipeline.privacy_spent import epsilon_in_words  # noqa: PLC0415  (help must not wait for it)
+
+    is_by_split = schedule.unit == "example"
+    table = Table(title="what each client releases, at most")
+    for name in ("phase", "split", "release", "unit", "times", "steps", "sample rate", "noise multiplier"):
         table.add_column(name)
     for entry in schedule.planned:
         release = entry.release
         numbers = (str(release.num_steps), f"{release.sample_rate:g}", f"{release.noise_multiplier:g}")
-        table.add_row(entry.phase, release.split, release.kind, str(entry.count), *numbers)
-    splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())
+        split = release.split if is_by_split else "all"
+        table.add_row(entry.phase, split, release.kind, release.unit, str(entry.count), *numbers)
+    lines = []
+    if is_by_split:
+        splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())
+        lines.append(f"by split: {splits}")
+    whose = "the largest of the splits" if is_by_split else "a client's for all that it holds"
     total = f"epsilon {schedule.epsilon:.3f} of {target_epsilon:g} at delta {schedule.delta:g}"
-    lines = [f"by split: {splits}", f"{total}, the largest of the splits; RDP order {schedule.order}"]
+    lines.append(f"{total}, {whose}; RDP order {schedule.order}")
     if schedule.epsilon_as_fixed is not None:
         fixed = f"{schedule.epsilon_as_fixed:.3f} by privacy loss distributions or RDP, whichever is smaller"
         lines.append(f"for reading, not for the stop rule: epsilon {fixed}, if the run keeps exactly to this plan")
-    return Group(table, *lines, epsilon_in_words(schedule.noise_at))
+    return Group(table, *lines, epsilon_in_words(schedule.unit, schedule.noise_at))

@@ -12,6 +12,7 @@ import torch
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact, ArtifactError, read_artifact
 from device_runtime.specs import ExampleSpec
+from device_runtime.terms import ARCHITECTURE
 from pipeline.compile.builder import CompileError
 from pipeline.compile.export import Forward, export_forward
 from pipeline.compile.folders import remove_folder, replaced_folder
@@ -37,6 +38,7 @@ from search.architecture import Architecture
 from search.layers import layers_of
 
 _NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
+_SUPERNET_SEGMENTS: Mapping[str, str] = MappingProxyType({ARCHITECTURE: "stages.*.choices.*"})
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def compile_artifact(  # noqa: PLR0913  (each is a choice of the module's author
 def compile_architecture(request: CompileRequest, folder: Path, seed: int = 0) -> Artifact:
     """Write the artifact of an architecture into `folder` (made or replaced whole) and return it.
 
+    The architecture weights of a supernet are a segment of their own, `architecture`, and 0 at first.
+
     Args:
         seed: Of the initial parameters in `parameters.safetensors`; no part of the id.
 
@@ -136,7 +140,8 @@ def compile_architecture(request: CompileRequest, folder: Path, seed: int = 0) -
         module = build_module(layers_of(request.architecture), seed)
         batch = {"x": torch.zeros(request.batch_size, *request.spec.shape)}
         forward = export_forward(module, batch)
-        layout, plain, identity = layout_of(forward, {}), to_plain(request.architecture), request.architecture_id()
+        layout = layout_of(forward, _SUPERNET_SEGMENTS if request.architecture.is_supernet else _NO_SEGMENTS)
+        plain, identity = to_plain(request.architecture), request.architecture_id()
         return write_artifact(Network(module, batch, forward, layout, request.spec, Loss(), plain, identity), built)
 
 

@@ -18,7 +18,7 @@ from pipeline.coordinator import tables
 from pipeline.coordinator.rounds import Lease
 from pipeline.coordinator.store import Store
 
-BlobKind = Literal["artifact", "pack", "parameters", "update", "profile", "aggregate"]
+BlobKind = Literal["artifact", "pack", "parameters", "update", "profile", "aggregate", "optimizer"]
 UploadKind = Literal["update", "profile"]
 SHARED_KINDS: tuple[BlobKind, ...] = ("artifact", "pack", "parameters")  # any enrolled device may read them
 

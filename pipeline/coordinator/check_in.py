@@ -14,7 +14,7 @@ from pipeline.coordinator.eligibility import (
     is_eligible,
 )
 from pipeline.coordinator.plans import Run
-from pipeline.coordinator.privacy_ledger import Charge, charge, spent_rdp
+from pipeline.coordinator.privacy_ledger import charge, num_participations, spent_by_split, total_rdp
 from pipeline.coordinator.round_rows import (
     add_lease,
     ended_leases,
@@ -73,7 +73,9 @@ def check_in(store: Store, device_id: str, message: CheckIn, now: float, come_ba
         expire_leases(store, now)
         leases = {lease.round_id: lease for lease in leases_in_open_rounds(store, device_id)}
         assignment = _held_assignment(store, visit, leases) or _new_assignment(store, visit, leases)
-    return CheckInReply(assignment) if assignment else CheckInReply(come_back=come_back)
+        if assignment is not None:
+            return CheckInReply(assignment)
+        return CheckInReply(come_back=_later(store, now, come_back))
 
 
 def expire_leases(store: Store, now: float) -> None:
@@ -112,22 +114,31 @@ def _new_assignment(store: Store, visit: Visit, leases: Leases) -> Assignment | 
     return None
 
 
+def _later(store: Store, now: float, come_back: Window) -> Window:
+    """When to come back: not before a round ends, where all wait for their deadlines with all their places given."""
+    rounds = open_rounds(store)
+    if not rounds or any(not round_.plan.is_of_clients or round_.has_place_for_another for round_ in rounds):
+        return come_back
+    left_s = max(0.0, min(round_.closes_at for round_ in rounds) - now)
+    return Window(left_s, left_s + come_back.latest_s)
+
+
 def _keep(store: Store, run: Run, place: Place, headroom: Headroom | None) -> bool:
-    """Save a place that was given and charge its release; False, and nothing is, where phone or run cannot pay.
+    """Save a place that was given and charge all that it releases; False, and nothing is, where anything is not paid.
 
     A place that is given again is charged again: what came of it before may have left the phone and been refused.
     """
     plan, lease = place.round_.plan, place.lease
-    keep = add_lease if place.is_new else save_lease
-    if plan.measure is None and not fits_headroom(plan.release, headroom):
+    if plan.measure is None and not fits_headroom(plan.releases, headroom):
         return False
-    if plan.release is None or run.budget is None:  # both or neither, by `check_plan`, but for `measure`
-        keep(store, lease)
-    else:
-        spent = spent_rdp(store, run.run_id, lease.device_id, plan.split)
-        if not fits_budget(run.budget, spent, plan.release):
-            return False
-        keep(store, lease)
-        charge(store, plan, lease, Charge(plan.release, run.budget.order, spent))
+    totals = total_rdp(store, plan.run_id, lease.device_id) if plan.releases else {}
+    if run.budget is not None and not fits_budget(run.budget, spent_by_split(totals), plan.releases):
+        return False
+    most = plan.max_participations
+    if most is not None and num_participations(store, plan, lease.device_id) >= most:
+        return False
+    (add_lease if place.is_new else save_lease)(store, lease)
+    if run.budget is not None:
+        charge(store, plan, lease, run.budget.order, totals)
     save_round(store, place.round_)
     return True

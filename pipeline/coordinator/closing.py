@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from device_runtime.arrays import Vector
 from device_runtime.private_random import PrivateRandom
+from device_runtime.specs import Manifest
 from device_runtime.vectors import read_vector, write_vector
 from device_runtime.wire import Report
 from pipeline.coordinator.aggregate import aggregate_sums, aggregate_updates
@@ -24,9 +24,11 @@ from pipeline.coordinator.blobs import (
 )
 from pipeline.coordinator.check_in import expire_leases
 from pipeline.coordinator.cost_ledger import add_cost_of_lost
+from pipeline.coordinator.plans import RoundPlan
 from pipeline.coordinator.round_rows import count_leases, load_result, load_round, reports_of_round, save_result
 from pipeline.coordinator.rounds import Round, RoundResult
 from pipeline.coordinator.store import Store
+from profiles.records import decode_record
 
 
 class RoundNotDueError(Exception):
@@ -68,26 +70,38 @@ def close_round(
 def _result(
     store: Store, blobs: BlobFolder, round_: Round, reports: Sequence[Report], private_random: PrivateRandom
 ) -> RoundResult:
-    num_examples = sum(report.num_examples for report in reports)
-    result = RoundResult(round_.round_id, "closed", len(reports), num_examples)
-    if len(reports) < round_.plan.min_reports:
+    plan, num_examples = round_.plan, sum(report.num_examples for report in reports)
+    num_scored = sum(report.num_scored for report in reports)
+    result = RoundResult(round_.round_id, "closed", len(reports), num_examples, num_scored=num_scored)
+    if len(reports) < plan.min_reports:
         return replace(result, status="failed", reason=_too_few(store, round_, len(reports)))
-    if round_.plan.measure is not None:
+    if plan.measure is not None:
         return replace(result, profiles=tuple(report.profile_sha256 or "" for report in reports))
-    if round_.plan.evaluate is not None:
-        with np.errstate(over="ignore"):  # refused by name
-            sums = aggregate_sums(
-                round_.plan.evaluate, [report.metric_sums or {} for report in reports], private_random
-            )
-        return _finite(result, list(sums.values())) or replace(result, metric_sums=sums)
-    updates = _updates(blobs, round_, reports)
-    with np.errstate(over="ignore"):
-        mean = aggregate_updates(round_.plan, updates, round_.num_parameters, private_random).astype(np.float32)
-    refused = _finite(result, mean)
-    if refused is not None:
-        return refused
-    sha256 = add_blob(store, blobs, write_vector("parameter_update", mean), "aggregate", round_.round_id)
-    return replace(result, aggregate_sha256=sha256)
+    with np.errstate(over="ignore"):  # refused by name
+        sums = _sums(plan, reports, private_random)
+        update = _update(blobs, round_, reports, private_random)
+    if not (np.isfinite(list(sums.values())).all() and np.isfinite(update).all()):
+        return replace(result, status="failed", reason="the aggregate is not finite: lower learning_rate")
+    if plan.train is not None:
+        sha256 = add_blob(store, blobs, write_vector("parameter_update", update), "aggregate", round_.round_id)
+        result = replace(result, aggregate_sha256=sha256)
+    return replace(result, metric_sums=sums or None)
+
+
+def _sums(plan: RoundPlan, reports: Sequence[Report], private_random: PrivateRandom) -> dict[str, float]:
+    """By name; empty where none were asked for."""
+    if plan.sums is None:
+        return {}
+    return aggregate_sums(plan.sums, [report.metric_sums or {} for report in reports], private_random)
+
+
+def _update(blobs: BlobFolder, round_: Round, reports: Sequence[Report], private_random: PrivateRandom) -> Vector:
+    """f32[p] of the parameters that move; empty where nothing was trained."""
+    if round_.plan.train is None:
+        return np.empty(0, np.float32)
+    manifest = decode_record(Manifest, blobs.get(round_.plan.artifact_id))
+    vectors = _vectors(blobs, round_, reports)
+    return aggregate_updates(round_.plan, manifest, vectors, private_random).astype(np.float32)
 
 
 def _is_whole(blobs: BlobFolder, report: Report) -> bool:
@@ -100,17 +114,10 @@ def _is_whole(blobs: BlobFolder, report: Report) -> bool:
     return True
 
 
-def _updates(blobs: BlobFolder, round_: Round, reports: Sequence[Report]) -> Iterator[tuple[Vector, int]]:
+def _vectors(blobs: BlobFolder, round_: Round, reports: Sequence[Report]) -> Iterator[tuple[Vector, int]]:
     for report in reports:
         data = blobs.get(report.update_sha256 or "")
         yield read_vector(data, round_.plan.update_name, round_.num_parameters), report.num_examples
-
-
-def _finite(result: RoundResult, values: ArrayLike) -> RoundResult | None:
-    """None, or the result of a round whose sums left the finite numbers though every report was finite."""
-    if np.isfinite(values).all():
-        return None
-    return replace(result, status="failed", reason="the aggregate is not finite: lower learning_rate")
 
 
 def _too_few(store: Store, round_: Round, num_reports: int) -> str:
@@ -120,6 +127,6 @@ def _too_few(store: Store, round_: Round, num_reports: int) -> str:
         f"{num_reports} of at least {round_.plan.min_reports} reports came within {round_.plan.deadline_s:g} s: "
         f"{round_.num_assigned} assignments were given, {lost} were lost, {counts.get('aborted', 0)} given back"
     )
-    if round_.plan.release is None:
+    if not round_.plan.releases:
         return reason
     return f"{reason}; clients whose privacy budget is spent get none"

@@ -1,10 +1,11 @@
 """Which devices may serve a round: kind, specification, versions, examples and privacy; pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from device_runtime.accounting import Budget, BudgetExceededError, Release, check_sum_fits
+from device_runtime.accounting import Budget, BudgetExceededError, Release, check_fits, rdp_by_split
+from device_runtime.terms import Split
 from device_runtime.wire import CheckIn, Headroom, RunKind
 from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.rounds import BadMessageError, Round
@@ -90,32 +91,32 @@ def is_eligible(plan: RoundPlan, device_id: str, check_in: CheckIn) -> bool:
     """Whether the plan names this device, and it holds enough examples."""
     if plan.eligible_ids is not None and device_id not in plan.eligible_ids:
         return False
-    return check_in.num_examples.get(plan.split, 0) >= plan.min_examples
+    return all(check_in.num_examples.get(split, 0) >= count for split, count in plan.min_examples.items())
 
 
-def fits_budget(budget: Budget, spent_rdp: float, release: Release) -> bool:
-    """Whether the run's filter allows one more release.
+def fits_budget(budget: Budget, spent_rdp: Mapping[Split, float], releases: Sequence[Release]) -> bool:
+    """Whether the run's filter allows all of these releases together.
 
     Args:
-        spent_rdp: What the device's split has spent in this run, at the budget's order.
+        spent_rdp: What each of the device's splits has spent in this run, at the budget's order.
     """
     try:
-        check_sum_fits(budget, spent_rdp, release)
+        check_fits(budget, spent_rdp, releases)
     except BudgetExceededError:
         return False
     return True
 
 
-def fits_headroom(release: Release | None, headroom: Headroom | None) -> bool:
-    """Whether the phone's own ledger allows a release, by what it said.
+def fits_headroom(releases: Sequence[Release], headroom: Headroom | None) -> bool:
+    """Whether the phone's own ledger allows all of these releases together, by what it said.
 
     A phone without a privacy budget takes no private part. One that has a budget takes no other: a release without
     noise would cost infinity.
     """
-    if release is None or headroom is None:
-        return release is None and headroom is None
-    left = headroom.rdp.get(release.split, 0.0)
-    return release.rdp(headroom.order) <= left * (1 + ROUNDING) + ROUNDING
+    if not releases or headroom is None:
+        return not releases and headroom is None
+    needed = rdp_by_split(releases, headroom.order)
+    return all(rdp <= headroom.rdp.get(split, 0.0) * (1 + ROUNDING) + ROUNDING for split, rdp in needed.items())
 
 
 def version_numbers(text: str) -> tuple[int, ...]:

@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, inf
 from typing import Literal
 
-from device_runtime.accounting import Budget, Release, release_of_terms
+from device_runtime.accounting import Budget, Release, releases_of_terms
 from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
-from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.terms import ClientPrivacyTerms, EvaluateTerms, MeasureTerms, PrivacyTerms, Split, TrainTerms
 from device_runtime.vectors import VectorName
 from device_runtime.wire import Assignment, AssignmentKind, RunKind
 from profiles.records import record_id
@@ -44,6 +44,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class AskedSums:
+    """Metric sums that a round's reports bring: of an evaluation, or the reward beside an update.
+
+    Attributes:
+        loss_bound: In whose units losses and gains are; None for as they are.
+    """
+
+    names: tuple[str, ...]
+    loss_bound: float | None
+    privacy: PrivacyTerms | ClientPrivacyTerms | None
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """Where what one example adds lies; in the client unit, a client's mean."""
+        if name in {"loss", "gain"} and self.loss_bound is None:
+            return -inf, inf
+        return (-1.0 if name == "gain" else 0.0), 1.0
+
+
+@dataclass(frozen=True)
 class RoundPlan:
     """One round to be held.
 
@@ -61,7 +80,9 @@ class RoundPlan:
         weighting: Of the updates in the mean.
         eligible: Ids of the devices that may take part; None for all.
         is_at_deadline: Close at the deadline only, even when the cohort is complete.
-        min_train_examples: Training examples that a device must hold to train.
+        min_train_examples: Training examples that a device must hold to train with them.
+        max_participations: Assignments that a device is given at most by phase and kind of release; None for any
+            number.
     """
 
     run_id: str
@@ -85,6 +106,7 @@ class RoundPlan:
     eligible: tuple[str, ...] | None = None
     is_at_deadline: bool = False
     min_train_examples: int = 1
+    max_participations: int | None = None
     schema: int = 1
 
     def __post_init__(self) -> None:
@@ -100,27 +122,37 @@ class RoundPlan:
             raise ValueError(f"over_selection must be >= 1, got {self.over_selection}")
 
     @property
-    def privacy(self) -> PrivacyTerms | None:
-        """Of its one release; None for a round without privacy."""
+    def privacy(self) -> PrivacyTerms | ClientPrivacyTerms | None:
+        """Of its update or its metrics; None for a round without privacy."""
         terms = self.train or self.evaluate
         return terms.privacy if terms else None
 
     @property
-    def split(self) -> Split:
-        """Whose examples it reads; a `measure` round reads none."""
-        return self.evaluate.split if self.evaluate else "train"
+    def is_of_clients(self) -> bool:
+        """Whether the client is the unit of its privacy."""
+        return isinstance(self.privacy, ClientPrivacyTerms)
 
-    @property
-    def min_examples(self) -> int:
-        """Examples of `split` that a device must hold."""
-        if self.measure:
-            return 0
-        return 1 if self.evaluate else max(1, self.min_train_examples)
+    @cached_property
+    def min_examples(self) -> dict[Split, int]:
+        """Examples that a device must hold by split, of the splits that it reads; a `measure` round reads none."""
+        terms = self.train or self.evaluate
+        least = self.min_train_examples if self.train else 1
+        return {split: max(1, least) if split == "train" else 1 for split in (terms.splits if terms else ())}
+
+    @cached_property
+    def sums(self) -> AskedSums | None:
+        """The metric sums that reports bring; None for a round that asks for none."""
+        if self.evaluate:
+            return AskedSums(self.evaluate.release, self.evaluate.loss_bound, self.evaluate.privacy)
+        if self.train and self.train.reward:
+            reward = self.train.reward
+            return AskedSums((reward.release,), reward.loss_bound, reward.privacy)
+        return None
 
     @property
     def update_name(self) -> VectorName:
         """The tensor that a client uploads."""
-        return "gradient_sum" if self.privacy is not None and self.privacy.noise_at == "sum" else "parameter_update"
+        return "gradient_sum" if self.train is not None and self.train.is_raw_sum else "parameter_update"
 
     def assignment(self, assignment_id: str, lease_s: float) -> Assignment:
         """The message that tells a device its part."""
@@ -138,9 +170,9 @@ class RoundPlan:
         )
 
     @cached_property
-    def release(self) -> Release | None:
-        """What each of its assignments spends; None for a round without privacy."""
-        return release_of_terms(self.train or self.evaluate)
+    def releases(self) -> tuple[Release, ...]:
+        """All that each of its assignments spends; nothing for a round without privacy."""
+        return releases_of_terms(self.train or self.evaluate)
 
     @cached_property
     def num_places(self) -> int:
@@ -188,6 +220,12 @@ def _check_terms(plan: RoundPlan) -> None:
         raise ValueError(f"a round of kind {plan.kind!r} must carry exactly its own terms")
     if (plan.parameters_sha256 is None) != (plan.kind == "measure"):
         raise ValueError("parameters_sha256 must be given to train and to evaluate, and left out to measure")
-    privacy = plan.train.privacy if plan.train else None
-    if privacy is not None and privacy.noise_at == "sum" and plan.weighting != "examples":
+    if plan.train is not None and plan.train.is_raw_sum and plan.weighting != "examples":
         raise ValueError("noise_at = 'sum' divides by the clients' counts: weighting must be 'examples'")
+    if plan.is_of_clients and (plan.weighting != "uniform" or not plan.is_at_deadline):
+        raise ValueError(
+            "in the client unit all clients count alike and none pushes another out: weighting must be 'uniform' and "
+            "is_at_deadline true"
+        )
+    if plan.max_participations is not None and plan.max_participations < 1:
+        raise ValueError(f"max_participations must be >= 1, got {plan.max_participations}")

@@ -1,47 +1,49 @@
-"""The run's privacy ledger, append-only: what each device released, or may have released.
+"""The run's privacy ledger, append-only, a row a release: what each device released, or may have released.
 
 A release is charged when its assignment is given: one whose report never came counts, since nobody can know what left
-the phone. Totals are the maximum over devices and over disjoint splits, in the example unit.
+the phone. Totals are the maximum over devices and over disjoint splits; in the client unit all splits are one account.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import bindparam, func, insert, select
 
 from device_runtime.accounting import Release, ReleaseKind
 from device_runtime.terms import Split
+from device_runtime.wire import SPLITS
 from pipeline.coordinator import tables
 from pipeline.coordinator.plans import RoundPlan
 from pipeline.coordinator.rounds import Lease
 from pipeline.coordinator.store import Store
 
+Account = Split | Literal["all"]  # `all`: what a client released counts on each of its splits
+ALL: Literal["all"] = "all"
+
 _P = tables.releases.c
-_TOTAL = (
-    select(_P.total_rdp)
-    .where(_P.run_id == bindparam("run"), _P.device_id == bindparam("device"), _P.split == bindparam("of_split"))
-    .order_by(_P.number.desc())
-    .limit(1)
+_TOTALS = select(
+    *(
+        select(_P.total_rdp)
+        .where(_P.run_id == bindparam("run"), _P.device_id == bindparam("device"), _P.split == account)
+        .order_by(_P.number.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label(account)
+        for account in (*SPLITS, ALL)
+    )
+)
+_PARTICIPATIONS = (
+    select(_P.kind, func.count().label("num"))
+    .where(_P.run_id == bindparam("run"), _P.device_id == bindparam("device"), _P.phase == bindparam("of_phase"))
+    .group_by(_P.kind)
 )
 _CHARGE = insert(tables.releases)
 
 
 @dataclass(frozen=True)
-class Charge:
-    """One release to be charged.
-
-    Attributes:
-        order: Of the run's budget.
-        spent_rdp: What device and split had spent before, at that order.
-    """
-
-    release: Release
-    order: int
-    spent_rdp: float
-
-
-@dataclass(frozen=True)
 class PhaseSpending:
-    """What one phase released on one split by one kind of release, on the device that spent most there.
+    """What one phase released on one account by one kind of release, on the device that spent most there.
 
     Attributes:
         num_releases: Of that device.
@@ -50,42 +52,73 @@ class PhaseSpending:
     """
 
     phase: str
-    split: Split
+    account: Account
     kind: ReleaseKind
     num_releases: int
     rdp: float
     epsilon: float
 
 
-def spent_rdp(store: Store, run_id: str, device_id: str, split: Split) -> float:
-    """Renyi divergence that the device's split has spent in the run, at the budget's order."""
-    total = store.execute(_TOTAL, {"run": run_id, "device": device_id, "of_split": split}).scalar()
-    return 0.0 if total is None else float(total)
+def account_of(release: Release) -> Account:
+    """Where a release counts."""
+    return ALL if release.unit == "client" else release.split
 
 
-def charge(store: Store, plan: RoundPlan, lease: Lease, charged: Charge) -> None:
-    """Write down what an assignment releases; the filter was asked before, in this transaction."""
-    release, rdp = charged.release, charged.release.rdp(charged.order)
-    row = {
-        "run_id": plan.run_id,
-        "device_id": lease.device_id,
-        "split": release.split,
-        "assignment_id": lease.assignment_id,
-        "phase": plan.phase,
-        "kind": release.kind,
-        "sample_rate": release.sample_rate,
-        "noise_multiplier": release.noise_multiplier,
-        "num_steps": release.num_steps,
-        "rdp": rdp,
-        "total_rdp": charged.spent_rdp + rdp,
-    }
-    store.execute(_CHARGE, row)
+def total_rdp(store: Store, run_id: str, device_id: str) -> dict[Account, float]:
+    """Renyi divergence that the device has spent in the run by account, at the budget's order."""
+    row = store.execute(_TOTALS, {"run": run_id, "device": device_id}).one()
+    return {account: total for account, total in zip((*SPLITS, ALL), row, strict=True) if total is not None}
 
 
-def epsilon_spent(store: Store, run_id: str) -> dict[Split, float]:
+def spent_by_split(totals: Mapping[Account, float]) -> dict[Split, float]:
+    """What accounts come to on each split: its own, and what counts on all."""
+    return {split: totals.get(split, 0.0) + totals.get(ALL, 0.0) for split in SPLITS}
+
+
+def num_participations(store: Store, plan: RoundPlan, device_id: str) -> int:
+    """Assignments of the plan's phase that the device was charged for, of the kind of its releases with most."""
+    rows = store.execute(_PARTICIPATIONS, {"run": plan.run_id, "device": device_id, "of_phase": plan.phase})
+    charged = {row.kind: row.num for row in rows.fetchall()}
+    return max((charged.get(release.kind, 0) for release in plan.releases), default=0)
+
+
+def charge(store: Store, plan: RoundPlan, lease: Lease, order: int, before: Mapping[Account, float]) -> None:
+    """Write down all that an assignment releases; the filter was asked before, in this transaction.
+
+    Args:
+        order: Of the run's budget.
+        before: What the device had spent (`total_rdp`).
+
+    Raises:
+        ValueError: The device's other releases are of another unit: their total would be of neither.
+    """
+    totals = dict(before)
+    for release in plan.releases:
+        account, rdp = account_of(release), release.rdp(order)
+        totals[account] = totals.get(account, 0.0) + rdp
+        row = {
+            "run_id": plan.run_id,
+            "device_id": lease.device_id,
+            "split": account,
+            "assignment_id": lease.assignment_id,
+            "phase": plan.phase,
+            "kind": release.kind,
+            "sample_rate": release.sample_rate,
+            "noise_multiplier": release.noise_multiplier,
+            "num_steps": release.num_steps,
+            "rdp": rdp,
+            "total_rdp": totals[account],
+        }
+        store.execute(_CHARGE, row)
+    if ALL in totals and len(totals) > 1:
+        raise ValueError(f"run {plan.run_id!r} must have one unit: its releases are of examples and of clients")
+
+
+def epsilon_spent(store: Store, run_id: str) -> dict[Account, float]:
     """Epsilon by split at the run's delta, of the device that spent most; opens its own transaction.
 
-    The run's epsilon is the largest of them: an example is in one split. Empty for a run without privacy.
+    The run's epsilon is the largest of them: an example is in one split. In the client unit there is one for `all`.
+    Empty for a run without privacy.
     """
     with store.transaction():
         budget = store.load_run(run_id).budget
@@ -95,7 +128,7 @@ def epsilon_spent(store: Store, run_id: str) -> dict[Split, float]:
 
 
 def spending_by_phase(store: Store, run_id: str) -> tuple[PhaseSpending, ...]:
-    """Rows for the privacy report, by phase, split and kind; opens its own transaction."""
+    """Rows for the privacy report, by phase, account and kind; opens its own transaction."""
     by_device = (
         select(_P.phase, _P.split, _P.kind, func.count().label("num_releases"), func.sum(_P.rdp).label("rdp"))
         .where(_P.run_id == run_id)

@@ -12,9 +12,10 @@ from math import isfinite
 from typing import Literal
 
 from device_runtime.measurement_pack import PackManifest
+from device_runtime.segments import num_moving
 from device_runtime.specs import Manifest
 from device_runtime.wire import Assignment, Report
-from pipeline.coordinator.plans import RoundPlan
+from pipeline.coordinator.plans import AskedSums, RoundPlan
 
 MAX_EXAMPLES = 2**31
 RoundStatus = Literal["open", "closed", "failed"]
@@ -38,7 +39,7 @@ class Round:
     """One round's row.
 
     Attributes:
-        num_parameters: P of its artifact; 0 of a measurement pack.
+        num_parameters: Values of an update, those of its network that move; 0 where none is asked for.
         opset, minimum_runtime: What its artifact needs.
         opened_at, closes_at: Seconds on the server's clock.
         num_open: Leases that are open.
@@ -62,6 +63,14 @@ class Round:
     def has_free_place(self) -> bool:
         """Whether one more device may hold a place."""
         return self.num_open + self.num_reported < self.plan.num_places
+
+    @property
+    def has_place_for_another(self) -> bool:
+        """Whether that device may be a new one: in the client unit a place that is given back stays empty.
+
+        Who takes it would be in the sum for what another client did, and neighbours would differ in both.
+        """
+        return not self.plan.is_of_clients or self.num_assigned < self.plan.num_places
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to close: the deadline passed, or the cohort is complete and need not wait for it."""
@@ -107,10 +116,13 @@ class RoundResult:
 
     Attributes:
         num_examples: Sum of the reporters' public counts.
-        aggregate_sha256: Blob with `parameter_update` f32[P]; only a `train` round that did not fail has one.
-        metric_sums: Summed over reports; divide by num_examples (private: by sample_rate * num_examples).
+        aggregate_sha256: Blob with `parameter_update` f32[num_parameters of the round]; only a `train` round that did
+            not fail has one.
+        metric_sums: Summed over reports, those of a `train` round its reward; divide by num_examples, a reward by
+            num_scored (private: times sample_rate; in the client unit by expected_reports alone).
         reason: Why a round failed; empty otherwise.
         profiles: Blobs that a `measure` round kept, in the order of the devices' ids.
+        num_scored: Sum of the reporters' public counts behind a reward.
     """
 
     round_id: str
@@ -121,14 +133,19 @@ class RoundResult:
     metric_sums: dict[str, float] | None = None
     reason: str = ""
     profiles: tuple[str, ...] = ()
+    num_scored: int = 0
 
 
 def plan_round(plan: RoundPlan, manifest: Manifest | PackManifest, round_id: str, now: float) -> Round:
-    """Open a round for a plan that `check_plan` let through."""
+    """Open a round for a plan that `check_plan` let through.
+
+    Raises:
+        ValueError: Architecture weights are to move, and the network has none.
+    """
     return Round(
         round_id=round_id,
         plan=plan,
-        num_parameters=manifest.num_parameters if isinstance(manifest, Manifest) else 0,
+        num_parameters=num_moving(manifest, plan.train.moves) if isinstance(manifest, Manifest) and plan.train else 0,
         opset=manifest.opset,
         minimum_runtime=manifest.minimum_runtime,
         opened_at=now,
@@ -147,10 +164,10 @@ def assign(round_: Round, device_id: str, previous: Lease | None, now: float) ->
         return None
     ends_at = min(now + round_.plan.lease_s, round_.closes_at)
     held = replace(round_, num_open=round_.num_open + 1)
-    if previous is None:
+    if previous is None and round_.has_place_for_another:
         lease = Lease(f"{round_.round_id}-{round_.num_assigned}", round_.round_id, device_id, ends_at)
         return Place(replace(held, num_assigned=round_.num_assigned + 1), lease, is_new=True)
-    if previous.status == "lost":
+    if previous is not None and previous.status == "lost":
         return Place(held, replace(previous, status="open", ends_at=ends_at), is_new=False)
     return None
 
@@ -210,7 +227,7 @@ def check_report(plan: RoundPlan, assignment_id: str, report: Report) -> None:
         is_plausible = 1 <= report.num_examples < MAX_EXAMPLES
         _expect(is_plausible, f"num_examples must be >= 1 and < {MAX_EXAMPLES}", report.num_examples)
     _expect(report.work_s is None or report.work_s >= 0, "work_s must be >= 0", report.work_s)
-    if plan.release is not None:
+    if plan.releases:
         _expect(
             report.work_s is None, "work_s must be left out of a private report: time tells what was drawn", "a value"
         )
@@ -223,39 +240,36 @@ def assignment_of(round_: Round, lease: Lease, now: float) -> Assignment:
 
 
 def _check_result(plan: RoundPlan, report: Report) -> None:
-    """A report holds the result of its kind, and no other."""
-    results = {
-        "train": ("update_sha256", report.update_sha256),
-        "evaluate": ("metric_sums", report.metric_sums),
-        "measure": ("profile_sha256", report.profile_sha256),
+    """A report holds the results of its kind, and no other."""
+    asked = {
+        "update": (plan.train is not None, report.update_sha256),
+        "profile": (plan.measure is not None, report.profile_sha256),
     }
-    for kind, (name, value) in results.items():
-        _expect(kind == plan.kind or value is None, f"{name} must be left out of a report to {plan.kind}", value)
-    if plan.kind == "train":
-        _expect(report.update_sha256 is not None, "update_sha256 must name the update of a report to train", None)
-    elif plan.kind == "evaluate":
-        _check_sums(plan, report.num_examples, report.metric_sums or {})
-    else:
-        _expect(report.profile_sha256 is not None, "profile_sha256 must name the profile of a report to measure", None)
+    for name, (is_asked, sha256) in asked.items():
+        _expect(is_asked or sha256 is None, f"{name}_sha256 must be left out of a report to {plan.kind}", sha256)
+        _expect(sha256 or not is_asked, f"{name}_sha256 must name the {name} of a report to {plan.kind}", sha256)
+    is_asked = plan.sums is not None or report.metric_sums is None
+    _expect(is_asked, f"metric_sums must be left out of a report to {plan.kind}", report.metric_sums)
+    if plan.measure is not None:
         _expect(report.num_examples == 0, "num_examples must be 0 in a report to measure", report.num_examples)
+    if plan.sums is None or plan.train is None:
+        _expect(report.num_scored == 0, "num_scored must be 0 where no reward was asked for", report.num_scored)
+    if plan.sums is not None:
+        _check_sums(plan.sums, report.num_examples if plan.train is None else report.num_scored, report)
 
 
-def _check_sums(plan: RoundPlan, num_examples: int, sums: dict[str, float]) -> None:
-    terms = plan.evaluate
-    if terms is None:
-        return
-    _expect(set(sums) == set(terms.release), f"metric_sums must name exactly {sorted(terms.release)}", sorted(sums))
+def _check_sums(asked: AskedSums, num_examples: int, report: Report) -> None:
+    sums = report.metric_sums or {}
+    _expect(1 <= num_examples < MAX_EXAMPLES, f"num_scored must be >= 1 and < {MAX_EXAMPLES}", num_examples)
+    _expect(set(sums) == set(asked.names), f"metric_sums must name exactly {sorted(asked.names)}", sorted(sums))
     for name, value in sums.items():
         _expect(isfinite(value), f"metric_sums.{name} must be finite", value)
-        if terms.privacy is None and (name != "loss" or terms.loss_bound is not None):
-            # Each example adds a number in [0, 1]; noise may leave that range, a plain sum cannot.
-            _expect(
-                -1e-6 <= value <= num_examples * (1 + 1e-6),
-                f"metric_sums.{name} must be in [0, num_examples = {num_examples}]",
-                value,
-            )
+        if asked.privacy is None:  # noise may leave the range, a plain sum cannot
+            low, high = (end * num_examples for end in asked.range_of(name))
+            rule = f"metric_sums.{name} of {num_examples} examples must be in [{low:g}, {high:g}]"
+            _expect(low - 1e-6 * num_examples <= value <= high + 1e-6 * num_examples, rule, value)
 
 
-def _expect(condition: bool, rule: str, value: object) -> None:
+def _expect(condition: object, rule: str, value: object) -> None:
     if not condition:
         raise BadMessageError(f"{rule}, got {value!r:.200}")

@@ -6,8 +6,9 @@ from math import ceil
 
 from device_runtime.measure import MeasurePlan
 from device_runtime.measurement_pack import PackManifest
+from device_runtime.scoring import num_evaluations
 from device_runtime.specs import Manifest
-from device_runtime.terms import EvaluateTerms, TrainTerms
+from device_runtime.terms import ClientPrivacyTerms, PrivacyTerms, TrainTerms
 from device_runtime.wire import Assignment
 from profiles.predict import predict_kernel
 from profiles.records import from_plain
@@ -24,6 +25,7 @@ class ChunkTimes:
     evaluate_s: float
 
 
+Privacy = PrivacyTerms | ClientPrivacyTerms | None
 TimesOf = Callable[[DeviceProfile, Manifest], ChunkTimes]
 
 
@@ -34,20 +36,29 @@ def predicted_times(profile: DeviceProfile, manifest: Manifest) -> ChunkTimes:
     return ChunkTimes(training_ms / 1e3, forward_chunk_ms(architecture, profile, manifest.batch_size) / 1e3)
 
 
-def work_seconds(assignment: Assignment, num_examples: int, batch_size: int, times: ChunkTimes) -> float:
+def work_seconds(
+    assignment: Assignment, num_examples: int, batch_size: int, times: ChunkTimes, num_validation: int = 0
+) -> float:
     """Seconds that an assignment to train or to evaluate takes.
 
     A private draw counts with its expected size: the emulator knows a duration before the work is computed, and on a
     real phone how long a draw took would tell how many examples were drawn.
 
     Args:
-        num_examples: In the split that the assignment reads.
+        num_examples: In the split that the assignment's report counts.
         batch_size: B of the artifact.
+        num_validation: In the validation split, for what training reads of it beside: steps on architecture weights in
+            turns with others, and a reward.
     """
     if assignment.train is not None:
-        return _train_chunks(assignment.train, num_examples, batch_size) * times.train_s
+        terms, reward = assignment.train, assignment.train.reward
+        seconds = _train_chunks(terms, num_examples, num_validation, batch_size) * times.train_s
+        if reward is None:
+            return seconds
+        chunks = num_evaluations(reward) * _evaluate_chunks(reward.privacy, num_validation, batch_size)
+        return seconds + chunks * times.evaluate_s
     if assignment.evaluate is not None:
-        return _evaluate_chunks(assignment.evaluate, num_examples, batch_size) * times.evaluate_s
+        return _evaluate_chunks(assignment.evaluate.privacy, num_examples, batch_size) * times.evaluate_s
     raise ValueError(f"how long an assignment to {assignment.kind} takes does not depend on examples")
 
 
@@ -67,15 +78,21 @@ def transfer_seconds(num_bytes: int, mbit_s: float, latency_ms: float) -> float:
     return latency_ms / 1e3 + num_bytes * 8 / (mbit_s * 1e6)
 
 
-def _train_chunks(terms: TrainTerms, num_examples: int, batch_size: int) -> int:
-    if terms.privacy is not None:
-        drawn = terms.privacy.sample_rate * num_examples
-        return (terms.local_steps or 0) * max(1, ceil(drawn / batch_size))
+def _train_chunks(terms: TrainTerms, num_examples: int, num_validation: int, batch_size: int) -> int:
     step = terms.batch_size or num_examples
-    steps = terms.local_steps or (terms.local_epochs or 0) * ceil(num_examples / step)
-    return steps * ceil(min(step, num_examples) / batch_size)
+    num_steps = terms.local_steps or (terms.local_epochs or 0) * ceil(num_examples / step)
+    chunks = _step_chunks(terms, terms.privacy, num_examples, batch_size)
+    if terms.moves == "alternate" and terms.architecture is not None:
+        chunks += _step_chunks(terms, terms.architecture.privacy, num_validation, batch_size)
+    return num_steps * chunks
 
 
-def _evaluate_chunks(terms: EvaluateTerms, num_examples: int, batch_size: int) -> int:
-    rate = 1.0 if terms.privacy is None else terms.privacy.sample_rate
+def _step_chunks(terms: TrainTerms, privacy: Privacy, num_examples: int, batch_size: int) -> int:
+    if isinstance(privacy, PrivacyTerms):
+        return _evaluate_chunks(privacy, num_examples, batch_size)
+    return ceil(min(terms.batch_size or num_examples, num_examples) / batch_size)
+
+
+def _evaluate_chunks(privacy: Privacy, num_examples: int, batch_size: int) -> int:
+    rate = privacy.sample_rate if isinstance(privacy, PrivacyTerms) else 1.0
     return max(1, ceil(rate * num_examples / batch_size))

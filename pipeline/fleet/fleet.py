@@ -239,9 +239,11 @@ class Fleet:
     def _work_seconds(self, phone: Phone, assignment: Assignment) -> float:
         if assignment.measure is not None:
             return self._measure_seconds(phone.profile, assignment.artifact_id, assignment.measure)
-        count = phone.check_in.num_examples[split_of_assignment(assignment)]
+        counts = phone.check_in.num_examples
         times = self._chunk_times(phone.profile, assignment.artifact_id)
-        return work_seconds(assignment, count, self._manifest(assignment.artifact_id).batch_size, times)
+        batch_size = self._manifest(assignment.artifact_id).batch_size
+        own = counts[split_of_assignment(assignment)]
+        return work_seconds(assignment, own, batch_size, times, counts["validation"])
 
     def _begin_work(self, index: int, assignment: Assignment) -> Callable[[], Outcome]:
         if assignment.measure is not None:  # what an emulated phone can do is what its profile says

@@ -170,8 +170,10 @@ def _budget(run_file: RunFile, num_rounds: int) -> Budget | None:
     privacy = run_file.privacy
     if privacy is None:
         return None
-    steps = (run_file.training.local_steps or (1,))[0]
-    release = Release("update", "train", privacy.update.sample_rate, privacy.update.noise_multiplier, steps)
+    is_client = privacy.unit == "client"  # whose update is one step, whatever training it took
+    steps = 1 if is_client else (run_file.training.local_steps or (1,))[0]
+    rate = privacy.update.sample_rate or 1.0
+    release = Release("update", "train", rate, privacy.update.noise_multiplier, steps, privacy.unit)
     planned = [release] * (num_rounds * MAX_ATTEMPTS)
     epsilon = epsilon_of_schedule(planned, privacy.delta)
     return Budget(epsilon, privacy.delta, planned_order(planned, privacy.delta))

@@ -10,8 +10,9 @@ from device_runtime.ledger import Ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.signing import SigningKey
 from device_runtime.wire import Assignment, CheckIn
-from device_runtime.work import charge_assignment, release_of
+from device_runtime.work import charge_assignment, releases_of
 from pipeline.fleet.availability import Availability
+from profiles.records import later
 from profiles.schema import DeviceProfile
 
 CACHED_BLOBS = 16
@@ -19,11 +20,22 @@ CACHED_BLOBS = 16
 
 @dataclass(frozen=True)
 class Charge:
-    """What a phone's ledger noted, as it is kept with the run."""
+    """What a phone's ledger noted of an assignment, as it is kept with the run.
+
+    Attributes:
+        release: The first of its releases.
+        further: The others.
+    """
 
     phone: int
     assignment_id: str
     release: Release
+    further: tuple[Release, ...] = later(())
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """All of them, in the ledger's order."""
+        return (self.release, *self.further)
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,8 @@ class Phone:
     def charge(self, assignment: Assignment) -> Charge | None:
         """Charge the ledger for an assignment, as the real client does before it works; raises BudgetExceededError."""
         charge_assignment(assignment, self.ledger)
-        release = release_of(assignment)
-        return None if release is None else Charge(self.index, assignment.assignment_id, release)
+        releases = releases_of(assignment)
+        return Charge(self.index, assignment.assignment_id, releases[0], releases[1:]) if releases else None
 
     def rest_fraction(self, now: float) -> float:
         """Where in a window this phone comes back, in [0, 1): differs by phone and moment, the same in every replay."""

@@ -85,4 +85,4 @@ def _charge_again(fleet: Fleet, charge: Charge) -> None:
     ledger = fleet.phones[charge.phone].ledger
     if ledger is None:
         raise ValueError(f"phone {charge.phone} has charges and no ledger: the run is private, keep [privacy]")
-    ledger.charge(charge.release, charge.assignment_id)
+    ledger.charge(charge.releases, charge.assignment_id)

@@ -7,8 +7,9 @@ import numpy as np
 from pipeline.packs.kernel_graphs import CALL
 from profiles.schema import KernelKey
 from search.architecture import Architecture, Stage, Stem
+from search.cell_space import CellSpace
 from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
-from search.space import SearchSpace
+from search.space import Space
 
 
 def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:
@@ -21,18 +22,25 @@ def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple
     return tuple(keys)
 
 
-def drawn_architectures(space: SearchSpace, num_draws: int) -> tuple[Architecture, ...]:
+def drawn_architectures(space: Space, num_draws: int) -> tuple[Architecture, ...]:
     """Networks that show most kernels of a space: its smallest, its largest and some drawn (the same every time).
+
+    And of cells the supernet, which phones may train.
 
     A kernel that none of them has is predicted from the most alike one.
     """
     rng = np.random.default_rng(0)
     drawn = (space.sample(rng).architecture for _ in range(num_draws))
-    return tuple(dict.fromkeys((space.smallest(), space.largest(), *drawn)))
+    supernet = (space.supernet(),) if isinstance(space, CellSpace) else ()
+    return tuple(dict.fromkeys((space.smallest(), space.largest(), *supernet, *drawn)))
 
 
 def default_architectures() -> tuple[Architecture, ...]:
-    """The networks behind the default pack: every kind of layer, for images of 8x8 grey and 32x32 colour pixels."""
+    """The networks behind the default pack: every layer of blocks, for images of 8x8 grey and 32x32 colour pixels.
+
+    What cells add (pooling, sums of more than two, mixes, all channels of several) is predicted from the throughput
+    until a pack of a run file with [cells] measures it.
+    """
     grey, colour = (1, 8, 8), (3, 32, 32)
     return (
         Architecture(grey, 10, Stem(8), (Stage("depthwise", 16), Stage("inverted", 16, 1, 3, 1, 2))),

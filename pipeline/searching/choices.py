@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from device_runtime.specs import ExampleSpec
-from pipeline.run_sections import BudgetSection, RunFile
-from pipeline.search_sections import Problem
+from pipeline.run_sections import BudgetSection, CellsSection, RunFile, SpaceSection, TrainingSection
+from pipeline.search_problem import Problem
 from pipeline.searching.rounds import RunClient
 from profiles.schema import DeviceProfile
-from search import Feasibility, Limits, SearchAlgorithm, SearchSpace
+from search import CellSpace, Feasibility, Limits, SearchAlgorithm, SearchSpace
 from search.clients import Client
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 
@@ -17,42 +17,71 @@ class UnfitDataError(ValueError):
     """The data are not what the search space makes networks for."""
 
 
-def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace:
+def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace | CellSpace:
     """The search space of a run over examples of a specification.
 
     Raises:
         UnfitDataError: The examples are no images.
     """
     if len(spec.shape) != 3:
+        table = "[space]" if run_file.cells is None else "[cells]"
         raise UnfitDataError(
-            f"[space] makes networks for images of (channels, height, width), the data are {list(spec.shape)}: "
+            f"{table} makes networks for images of (channels, height, width), the data are {list(spec.shape)}: "
             "reshape x in the npz"
         )
-    space, training = run_file.space, run_file.training
-    is_adam = training.server_optimizer == "fedadam"
     channels, height, width = spec.shape
+    training = _training_options(run_file.training)
+    if run_file.cells is not None:
+        return _cell_space(run_file.cells, (channels, height, width), len(spec.labels), training)
+    if run_file.space is None:
+        raise ValueError("a run file must have one of [space] and [cells]")
+    return _block_space(run_file.space, (channels, height, width), len(spec.labels), training)
+
+
+def _block_space(
+    space: SpaceSection, input_shape: tuple[int, int, int], num_classes: int, training: HyperParameterOptions
+) -> SearchSpace:
     return SearchSpace(
-        input_shape=(channels, height, width),
-        num_classes=len(spec.labels),
+        input_shape=input_shape,
+        num_classes=num_classes,
         stem=StemOptions(space.widths, space.kernels, space.stem_strides or space.strides),
         stages=StageOptions(space.kinds, space.widths, space.depths, space.kernels, space.strides, space.expansions),
-        hyper_parameters=HyperParameterOptions(
-            learning_rate=training.learning_rate,
-            local_steps=training.local_steps or (),
-            local_epochs=training.local_epochs or (),
-            batch_size=training.batch_size or (),
-            momentum=training.momentum,
-            max_grad_norm=training.max_grad_norm or (),
-            server_learning_rate=(training.server_learning_rate,),
-            server_momentum=(training.server_momentum,),
-            proximal=training.proximal,
-            server_beta2=(training.server_beta2,) if is_adam else (),
-            server_epsilon=(training.server_epsilon,) if is_adam else (),
-        ),
+        hyper_parameters=training,
         max_stages=space.max_stages,
         heads=space.heads,
         normalizations=space.normalizations,
         activations=space.activations,
+    )
+
+
+def _cell_space(
+    cells: CellsSection, input_shape: tuple[int, int, int], num_classes: int, training: HyperParameterOptions
+) -> CellSpace:
+    return CellSpace(
+        input_shape=input_shape,
+        num_classes=num_classes,
+        hyper_parameters=training,
+        **(dict(cells) | {"final_depth": cells.final_depth or cells.depth}),
+    )
+
+
+def _training_options(training: TrainingSection) -> HyperParameterOptions:
+    is_adam = training.server_optimizer == "fedadam"
+    return HyperParameterOptions(
+        learning_rate=training.learning_rate,
+        local_steps=training.local_steps or (),
+        local_epochs=training.local_epochs or (),
+        batch_size=training.batch_size or (),
+        momentum=training.momentum,
+        max_grad_norm=training.max_grad_norm or (),
+        server_learning_rate=(training.server_learning_rate,),
+        server_momentum=(training.server_momentum,),
+        proximal=training.proximal,
+        server_beta2=(training.server_beta2,) if is_adam else (),
+        server_epsilon=(training.server_epsilon,) if is_adam else (),
+        weight_decay=training.weight_decay,
+        architecture_learning_rate=training.architecture_learning_rate or (),
+        architecture_weight_decay=training.architecture_weight_decay,
     )
 
 

@@ -1,30 +1,32 @@
 """The search loop: ask for trials, train and score them side by side, tell, save; until no more are asked for."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from device_runtime.arrays import Vector
-from device_runtime.terms import Split
+from device_runtime.segments import Positions, positions_of
+from device_runtime.terms import ARCHITECTURE, Split
 from device_runtime.vectors import read_vector
 from pipeline.compile.artifact import initial_parameters
 from pipeline.coordinator.cost_ledger import PhaseCost, costs_by_phase
 from pipeline.coordinator.publish import publish_parameters
-from pipeline.run_result import ClassCost, CurvePoint, TrialResult
+from pipeline.searching.curves import Curves
+from pipeline.searching.progress import Progress, Step, load_progress, save_step
 from pipeline.searching.rounds import Rounds
-from pipeline.searching.sharing import OverlapMean
+from pipeline.searching.sharing import OverlapMean, SharedWeights, keep_shared, read_shared, step_shared
 from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trained, Trainer
-from profiles.records import from_plain, to_plain
-from profiles.schema import DeviceProfile
+from pipeline.server_optimizer import ServerOptimizer, optimizer_of
+from profiles.records import from_plain, record_id, to_plain
 from search.algorithm import NoWinnerError, SearchAlgorithm
 from search.architecture import Architecture
-from search.candidate import Observation, Trial
-from search.cost import cost_of
+from search.candidate import NOT_ASKED, Candidate, Observation, Trial
 from search.layers import num_parameters
 from search.slicing import inherit, places
 
-_STATE = "search"
-NOT_ASKED = "no score was asked for"
+Shared = Mapping[Architecture, SharedWeights]
 
 
 class Watcher(Protocol):
@@ -41,58 +43,6 @@ class Unwatched:
     def began(self, part: Part, trial: Trial | None, num_rounds: int) -> None: ...
     def trained(self, part: Part, num_rounds: int, model: Model) -> None: ...
     def scored(self, part: Part, split: Split, score: Score) -> None: ...
-
-
-@dataclass
-class Curves:
-    """Collects the emulator's exact accuracies while a search runs.
-
-    Attributes:
-        accuracy: Exact accuracy of a model on a split; None where nobody knows it (a real run).
-    """
-
-    accuracy: Callable[[Model, Split], float] | None
-    _points: dict[tuple[str, int, int], CurvePoint] = field(default_factory=dict)
-
-    def add(self, part: Part, num_rounds: int, model: Model) -> None:
-        """Note the model after a round."""
-        key = (part.phase, part.trial, num_rounds)
-        if self.accuracy is None or key in self._points:  # a round that is read again has its point
-            return
-        self._points[key] = CurvePoint(*key, self.accuracy(model, "validation"))
-
-    def restore(self, points: Sequence[CurvePoint]) -> None:
-        """Take back the points that were kept with the progress of a search."""
-        self._points.update({(point.phase, point.trial, point.round): point for point in points})
-
-    @property
-    def points(self) -> tuple[CurvePoint, ...]:
-        """All points, the search's first; a resumed search notes them in another order."""
-        return tuple(sorted(self._points.values(), key=lambda p: (p.phase != "search", p.trial, p.round)))
-
-    def last_of_trials(self) -> dict[str, float]:
-        """Exact accuracy of each trial when it was over, by trial."""
-        return {str(point.trial): point.accuracy for point in self.points if point.phase == "search"}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a search knows so far; saved after every step.
-
-    Attributes:
-        state: Of the algorithm, as plain data.
-        observations: Of all trials, in the order of their indices.
-        weights: sha256 of each trial's parameters, in the same order.
-        shared: sha256 of the supernet's parameters; empty where there is none.
-        curve: What the emulator knows of the trials' exact accuracies.
-    """
-
-    state: Any
-    observations: tuple[Observation, ...] = ()
-    weights: tuple[str, ...] = ()
-    shared: str = ""
-    curve: tuple[CurvePoint, ...] = ()
-    is_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +63,7 @@ class Search:
 
     def run(self) -> Progress:
         """Run all trials, from the beginning or from the last step that was saved."""
-        progress = self._load()
+        progress = load_progress(self._rounds.store, self._run_id) or Progress(to_plain(self.algorithm.init(self.seed)))
         self.curves.restore(progress.curve)
         while not progress.is_over:
             state = from_plain(self.algorithm.state_type, progress.state)
@@ -125,7 +75,7 @@ class Search:
             state = self.algorithm.tell(state, observations)
             self._check_end(state, observations, progress)
             progress = replace(progress, state=to_plain(state))
-            self._save(progress)
+            save_step(self._rounds.store, self._run_id, progress)
         return progress
 
     def _check_end(self, state: Any, observations: Sequence[Observation], progress: Progress) -> None:
@@ -145,138 +95,158 @@ class Search:
 
     def model_of(self, progress: Progress, trial: int, is_fresh: bool = False) -> Model:
         """A trial's model when it was over, or its network with fresh weights."""
+        candidate, parameters = self._weights_of(progress, trial)
+        return self.trainer.start(candidate, None if is_fresh else parameters)
+
+    def _weights_of(self, progress: Progress, trial: int) -> tuple[Candidate, Vector]:
+        """A trial's candidate, and its parameters f32[P] when it was over."""
         place = next(i for i, one in enumerate(progress.observations) if one.trial.index == trial)
-        candidate = progress.observations[place].trial.candidate
-        if is_fresh:
-            return self.trainer.start(candidate)
-        return self.trainer.start(candidate, self._read(progress.weights[place], candidate.architecture))
+        candidate, sha256 = progress.observations[place].trial.candidate, progress.weights[place]
+        if not sha256:
+            raise ValueError(f"trial {trial} has no weights of its own: they were its supernet's, and nobody scored it")
+        data = self._rounds.blobs.get(sha256)
+        return candidate, read_vector(data, "parameters", num_parameters(candidate.architecture))
 
     def _run_step(self, trials: Sequence[Trial], progress: Progress) -> tuple[tuple[Observation, ...], Progress]:
         self.trainer.artifacts.get_all([trial.candidate.architecture for trial in trials])
-        jobs = [Job(Part("search", t.index), self._start(t, progress), t.rounds, t.clients) for t in trials]
+        supernets = dict.fromkeys(trial.supernet for trial in trials if trial.supernet is not None)
+        shared = {supernet: self._shared(supernet, progress) for supernet in supernets}
+        jobs = [self._job(trial, shared, progress) for trial in trials]
         for trial, job in zip(trials, jobs, strict=True):
             self.watcher.began(job.part, trial, trial.rounds)
         trained = self.trainer.train(jobs)
-        shared = self._share(trials, jobs, trained, progress)
-        observations = self._observe(trials, jobs, trained)
+        stepped = _step_shared(list(zip(trials, jobs, trained, strict=True)), shared)
+        observations = self._observe(trials, jobs, trained, shared | stepped)
+        weights = tuple(
+            self._publish(one.model) if _has_weights(trial) else "" for trial, one in zip(trials, trained, strict=True)
+        )
+        step = Step(observations, weights, self.curves.of_trials({trial.index for trial in trials}))
+        store, blobs = self._rounds.store, self._rounds.blobs
         return observations, replace(
             progress,
-            observations=(*progress.observations, *observations),
-            weights=(*progress.weights, *(self._publish(one.model) for one in trained)),
-            shared=shared,
-            curve=self.curves.points,
+            steps=(*progress.steps, step),
+            shared=progress.shared | {record_id(one): keep_shared(store, blobs, stepped[one]) for one in stepped},
         )
 
-    def _start(self, trial: Trial, progress: Progress) -> Model:
+    def _shared(self, supernet: Architecture, progress: Progress) -> SharedWeights:
+        """The shared weights of a supernet; at first its initial ones."""
+        kept = progress.shared.get(record_id(supernet))
+        if kept is None:
+            return SharedWeights(initial_parameters(supernet, self.trainer.run_file.run.seed))
+        return read_shared(self._rounds.blobs, kept, num_parameters(supernet))
+
+    def _job(self, trial: Trial, shared: Shared, progress: Progress) -> Job:
+        part = Part("search", trial.index, trial.phase)
+        model = self._start(trial, shared, progress)
+        return Job(part, model, trial.rounds, trial.clients, trial.moves, trial.reward)
+
+    def _start(self, trial: Trial, shared: Shared, progress: Progress) -> Model:
         candidate = trial.candidate
         if trial.supernet is not None:
-            shared = self._supernet(trial.supernet, progress)
-            return self.trainer.start(candidate, inherit(trial.supernet, shared, candidate.architecture, "first"))
+            merged = self._merged(trial.supernet, trial.merged, progress) if trial.merged else None
+            whole = shared[trial.supernet].parameters if merged is None else merged
+            return self.trainer.start(candidate, whole[_places(trial.supernet, candidate.architecture)])
         if trial.start_from is None:
             return self.trainer.start(candidate)
-        before = self.model_of(progress, trial.start_from)
-        architecture = before.candidate.architecture
-        parameters = inherit(architecture, before.parameters, candidate.architecture, "strongest")
-        return self.trainer.start(candidate, parameters)
+        before, parameters = self._weights_of(progress, trial.start_from)
+        inherited = inherit(before.architecture, parameters, candidate.architecture, "strongest")
+        return self.trainer.start(candidate, inherited)
 
-    def _supernet(self, architecture: Architecture, progress: Progress) -> Vector:
-        """The shared weights f32[P]; at first the initial ones of the largest network."""
-        if not progress.shared:
-            return initial_parameters(architecture, self.trainer.run_file.run.seed)
-        return self._read(progress.shared, architecture)
+    def _merged(self, supernet: Architecture, merged: Sequence[tuple[int, float]], progress: Progress) -> Vector:
+        """Parameters f32[P] of a supernet, each the mean over the trials that hold it; fresh where none does."""
+        fresh = initial_parameters(supernet, self.trainer.run_file.run.seed)
+        mean = OverlapMean(len(fresh))
+        for trial, share in merged:
+            candidate, parameters = self._weights_of(progress, trial)
+            mean.add(_places(supernet, candidate.architecture), parameters, share)
+        return np.where(mean.is_moved, mean.mean(), fresh)
 
-    def _share(
-        self, trials: Sequence[Trial], jobs: Sequence[Job], trained: Sequence[Trained], progress: Progress
-    ) -> str:
-        """Give what was learnt back to the shared weights: each one's mean change over the trials that trained it."""
-        learnt = [(t, j, m) for t, j, m in zip(trials, jobs, trained, strict=True) if t.supernet and m.weight > 0]
-        if not learnt:
-            return progress.shared
-        supernet = learnt[0][0].supernet
-        if supernet is None or any(trial.supernet != supernet for trial, _, _ in learnt):
-            raise ValueError("the trials of one search share the weights of one supernet")
-        shared = self._supernet(supernet, progress)
-        changes = OverlapMean(len(shared))
-        for trial, job, one in learnt:
-            where = places(supernet, trial.candidate.architecture, "first")
-            changes.add(where, one.model.parameters - job.model.parameters, one.weight)
-        return publish_parameters(self._rounds.store, self._rounds.blobs, shared + changes.mean())
+    def _architecture_weights(self, trial: Trial, shared: Shared) -> tuple[float, ...]:
+        if trial.supernet is None or trial.merged or not trial.supernet.is_supernet:
+            return ()
+        manifest = self.trainer.artifacts.get(trial.supernet).manifest
+        weights = shared[trial.supernet].parameters[positions_of(manifest, {ARCHITECTURE})]
+        return tuple(map(float, weights))
 
     def _observe(
-        self, trials: Sequence[Trial], jobs: Sequence[Job], trained: Sequence[Trained]
+        self,
+        trials: Sequence[Trial],
+        jobs: Sequence[Job],
+        trained: Sequence[Trained],
+        shared: Shared,
     ) -> tuple[Observation, ...]:
         asked = [i for i, trial in enumerate(trials) if trial.is_scored and not trained[i].failed]
         scoring = [replace(jobs[i], model=trained[i].model) for i in asked]
         scores = dict(zip(asked, self.trainer.evaluate(scoring, "validation"), strict=True))
-        ledger = costs_by_phase(self._rounds.store, self._rounds.run.run_id)
-        costs = [cost for cost in ledger if cost.phase == "search"]
+        ledger = costs_by_phase(self._rounds.store, self._run_id)
         observations = []
         for i, trial in enumerate(trials):
             score = scores.get(i, trained[i].failed or NOT_ASKED)
             if isinstance(score, Score):
                 self.watcher.scored(jobs[i].part, "validation", score)
-            observations.append(_observation(trial, score, [cost for cost in costs if cost.trial == trial.index]))
+            costs = [cost for cost in ledger if (cost.phase, cost.trial) == (trial.phase, trial.index)]
+            weights = self._architecture_weights(trial, shared)
+            observations.append(_observation(trial, trained[i], score, costs, weights))
         return tuple(observations)
 
     @property
     def _rounds(self) -> Rounds:
         return self.trainer.rounds
 
+    @property
+    def _run_id(self) -> str:
+        return self._rounds.run.run_id
+
     def _publish(self, model: Model) -> str:
         return publish_parameters(self._rounds.store, self._rounds.blobs, model.parameters)
 
-    def _read(self, sha256: str, architecture: Architecture) -> Vector:
-        return read_vector(self._rounds.blobs.get(sha256), "parameters", num_parameters(architecture))
 
-    def _load(self) -> Progress:
-        with self._rounds.store.transaction():
-            found = self._rounds.store.get_record(self._rounds.run.run_id, _STATE)
-        return Progress(to_plain(self.algorithm.init(self.seed))) if found is None else from_plain(Progress, found)
-
-    def _save(self, progress: Progress) -> None:
-        with self._rounds.store.transaction():
-            self._rounds.store.put_record(self._rounds.run.run_id, _STATE, progress)
+def _has_weights(trial: Trial) -> bool:
+    """Whether anybody may ask for what a trial ends with: what went into shared weights unscored is theirs."""
+    return trial.supernet is None or bool(trial.merged) or trial.is_scored or trial.rounds == 0
 
 
-def _observation(trial: Trial, score: Score | str, costs: Sequence[PhaseCost]) -> Observation:
+def _places(supernet: Architecture, architecture: Architecture) -> Positions:
+    """Where the parameters of a network lie in those of its supernet."""
+    return slice(None) if supernet == architecture else places(supernet, architecture, "first")
+
+
+def _step_shared(parts: Sequence[tuple[Trial, Job, Trained]], shared: Shared) -> dict[Architecture, SharedWeights]:
+    """Give what was learnt back: one step of the server's optimiser for each supernet that anybody trained to keep."""
+    changes: dict[Architecture, OverlapMean] = {}
+    optimizers: dict[Architecture, ServerOptimizer] = {}
+    for trial, job, one in parts:
+        supernet, optimizer = trial.supernet, optimizer_of(trial.candidate.hyper_parameters)
+        if supernet is None or not trial.is_kept or one.update is None:
+            continue
+        if optimizers.setdefault(supernet, optimizer) != optimizer:
+            raise ValueError(
+                f"trials of one supernet that train side by side are one step of the server: trial {trial.index} must "
+                "have the server's hyper-parameters of those before it"
+            )
+        where = _places(supernet, trial.candidate.architecture)
+        total = changes.setdefault(supernet, OverlapMean(len(shared[supernet].parameters)))
+        total.add(job.moving if isinstance(where, slice) else where[job.moving], one.update, one.weight)
+    return {one: step_shared(shared[one], changes[one], optimizers[one]) for one in changes}
+
+
+def _observation(
+    trial: Trial,
+    trained: Trained,
+    score: Score | str,
+    costs: Sequence[PhaseCost],
+    architecture_weights: tuple[float, ...],
+) -> Observation:
+    reward = {} if trial.reward is None or trained.reward is None else {str(trial.reward): trained.reward}
     return Observation(
         trial=trial,
         accuracy=score.accuracy if isinstance(score, Score) else 0.0,
         num_examples=score.num_examples if isinstance(score, Score) else 0,
+        metrics=reward,
         client_seconds=sum(cost.device_seconds for cost in costs),
         bytes_up=sum(cost.bytes_up for cost in costs),
         bytes_down=sum(cost.bytes_down for cost in costs),
         failed="" if isinstance(score, Score) else score,
-    )
-
-
-def trial_result(
-    observation: Observation, is_noisy: bool, profiles: tuple[DeviceProfile, ...], batch_size: int
-) -> TrialResult:
-    """An observation with its predicted costs, for the result."""
-    candidate = observation.trial.candidate
-    costs = [(profile, cost_of(candidate.architecture, profile, batch_size)) for profile in profiles]
-    return TrialResult(
-        index=observation.trial.index,
-        candidate=candidate,
-        num_parameters=num_parameters(candidate.architecture),
-        accuracy=observation.accuracy,
-        is_noisy=is_noisy,
-        num_examples=observation.num_examples,
-        rounds=observation.trial.rounds,
-        start_from=observation.trial.start_from,
-        is_shared=observation.trial.supernet is not None,
-        num_clients=None if observation.trial.clients is None else len(observation.trial.clients),
-        failed=observation.failed,
-        costs=tuple(
-            ClassCost(
-                profile.name,
-                profile.device_class,
-                cost.latency_ms,
-                cost.training_step_ms,
-                cost.peak_memory_mib,
-                cost.size_kib,
-            )
-            for profile, cost in costs
-        ),
+        num_rewarded=trained.num_rewarded,
+        architecture_weights=architecture_weights,
     )

@@ -25,11 +25,13 @@ def epsilon_of_fixed_schedule(releases: Iterable[Release], delta: float) -> floa
         ValueError: A release without noise: its epsilon is infinite, and no distribution says so.
     """
     by_split: dict[str, list[Release]] = {}
+    of_clients: list[Release] = []
     for release in releases:
         if release.noise_multiplier == 0:
             raise ValueError("noise_multiplier must be > 0 in a schedule whose loss distribution is asked for, got 0")
-        by_split.setdefault(release.split, []).append(release)
-    return max((min(_epsilon(own, delta), epsilon_of_schedule(own, delta)) for own in by_split.values()), default=0.0)
+        (of_clients if release.unit == "client" else by_split.setdefault(release.split, [])).append(release)
+    totals = [own + of_clients for own in by_split.values()] or [of_clients]  # a client's counts for every split
+    return max((min(_epsilon(own, delta), epsilon_of_schedule(own, delta)) for own in totals if own), default=0.0)
 
 
 def _epsilon(releases: Iterable[Release], delta: float) -> float:

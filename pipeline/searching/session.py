@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from math import sqrt
 from pathlib import Path
 
 from device_runtime.console import versions_of
 from device_runtime.examples import SpecOverrides, open_source
+from device_runtime.loaded import Examples
 from device_runtime.specs import ExampleSpec
 from device_runtime.terms import Split
-from device_runtime.training import Examples
 from device_runtime.vectors import write_vector
 from device_runtime.wire import SPLITS
 from pipeline.coordinator.cost_ledger import costs_by_phase
@@ -21,16 +20,19 @@ from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.fleet.workers import Engine
 from pipeline.limits import broken_limits
-from pipeline.run_result import Accuracy, EmulatorOnly, ModelResult, PhaseCostResult, RunResult, accuracy_of
+from pipeline.run_result import EmulatorOnly, ModelResult, PhaseCostResult, RunResult
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.choices import algorithm_of, limits_as_plain
+from pipeline.searching.curves import Curves
 from pipeline.searching.exact import PooledExamples
-from pipeline.searching.loop import Curves, Progress, Search, Unwatched, Watcher, trial_result
-from pipeline.searching.privacy_result import privacy_result
+from pipeline.searching.loop import Search, Unwatched, Watcher
+from pipeline.searching.privacy_result import privacy_result, released_accuracy
+from pipeline.searching.progress import Progress
 from pipeline.searching.rounds import AttachedRounds, Rounds, RunClient
 from pipeline.searching.run_folder import RunFolder
 from pipeline.searching.schedule import budget_of
+from pipeline.searching.trial_results import trial_result
 from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trainer
 from profiles.catalogue import load_profile
 from profiles.records import record_id
@@ -124,7 +126,7 @@ def open_scene(run_file: RunFile, request: SearchRequest) -> Iterator[Scene]:
 
 
 def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Model, ...], tuple[Examples, ...]]:
-    """Of a finished emulated run: each trial's model when it was scored, and each client's examples of a split.
+    """Of a finished emulated run: each scored trial's model then, and each client's examples of a split.
 
     For benches alone: nobody but an emulator holds both.
     """
@@ -134,7 +136,8 @@ def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Mode
             raise ValueError(f"{request.output} is of a real run: nobody holds its clients' examples")
         search = _search_of(run_file, RunFolder(request.output), scene, Unwatched())
         progress = search.run()
-        models = tuple(search.model_of(progress, one.trial.index) for one in progress.observations)
+        scored = [one.trial.index for one in progress.observations if one.is_scored]
+        models = tuple(search.model_of(progress, trial) for trial in scored)
         return models, scene.pooled.by_client(split)
 
 
@@ -259,24 +262,12 @@ def _models(run_file: RunFile, winners: dict[str, int], finals: dict[int, Final]
             num_parameters=len(final.model.parameters),
             artifact_id=final.model.artifact.artifact_id,
             parameters_sha256=_sha256(final.model),
-            accuracy=released_accuracy(run_file, final.score),
+            accuracy=released_accuracy(run_file.privacy, final.score),
             is_fresh=run_file.final.start == "fresh",
         )
         for trial, final in finals.items()
     ]
     return tuple(sorted(models, key=lambda model: (-len(model.platforms), model.trial)))
-
-
-def released_accuracy(run_file: RunFile, score: Score) -> Accuracy:
-    """A test score with its interval, of sampling and of the noise that was added."""
-    privacy = run_file.privacy
-    if privacy is None:
-        return accuracy_of(score.accuracy, score.num_examples, 0.0, "the clients' plain sums")
-    num_draws = score.num_reports if privacy.noise_at == "device" else 1
-    noise = privacy.test.noise_multiplier * sqrt(num_draws) / (privacy.test.sample_rate * score.num_examples)
-    where = "on each device" if privacy.noise_at == "device" else "on the sum, by the server"
-    num_drawn = max(1, round(privacy.test.sample_rate * score.num_examples))
-    return accuracy_of(score.accuracy, num_drawn, noise, f"released once, with noise {where}")
 
 
 def _emulator_only(scene: Scene, finals: dict[int, Final], curves: Curves) -> EmulatorOnly | None:

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact
-from device_runtime.terms import EvaluateTerms, Split, TrainTerms
+from device_runtime.segments import Positions, moving_segments, positions_of
+from device_runtime.terms import ClientPrivacyTerms, EvaluateTerms, RewardTerms, Split, TrainTerms
 from pipeline.compile.artifact import initial_parameters
 from pipeline.coordinator.plans import RoundPlan
 from pipeline.coordinator.publish import publish_artifact, publish_parameters, read_aggregate
-from pipeline.coordinator.round_rows import find_round
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
+from pipeline.searching.attempts import hold_rounds
 from pipeline.searching.rounds import Rounds, RunClient
-from pipeline.searching.schedule import terms_of
+from pipeline.searching.terms import evaluate_terms, mean_of, train_terms
 from pipeline.server_optimizer import optimizer_of
-from search.candidate import Candidate, HyperParameters
+from search.candidate import Candidate, Moves, Reward
 
 MAX_ATTEMPTS = 3
 
@@ -42,10 +42,12 @@ class Part:
     Attributes:
         phase: `search`, `final` or `test`.
         trial: Whose candidate it is.
+        counted: The phase of the ledgers that it counts under; None for its own.
     """
 
     phase: str
     trial: int
+    counted: str | None = None
 
     def key(self, name: str) -> str:
         """Name of a round, unique in the run."""
@@ -59,12 +61,21 @@ class Job:
     Attributes:
         rounds: To train.
         clients: Ids of the devices that take part; None for all.
+        moves, reward: As of a trial.
     """
 
     part: Part
     model: Model
     rounds: int = 0
     clients: tuple[str, ...] | None = None
+    moves: Moves = "all"
+    reward: Reward | None = None
+
+    @property
+    def moving(self) -> Positions:
+        """Which of the model's parameters its training moves."""
+        manifest = self.model.artifact.manifest
+        return positions_of(manifest, moving_segments(manifest, self.moves))
 
 
 @dataclass(frozen=True)
@@ -72,13 +83,22 @@ class Trained:
     """What came of a job to train.
 
     Attributes:
-        weight: Of its last round in a mean with others': examples or reports, by the run's weighting.
+        weight: Of its last round in a mean with others': examples or reports, by the run's weighting; in the client
+            unit the reports that were expected.
         failed: Why a round could not be held; the model is as it was before.
+        update: f32[p], mean update of the last round before the server's optimiser, of what moves (`Job.moving`); None
+            where no round was held.
+        reward: Mean over the clients' validation examples after the last round, in the private client unit over the
+            clients; None where none was asked for.
+        num_rewarded: Examples behind it.
     """
 
     model: Model
     weight: float = 0.0
     failed: str = ""
+    update: Vector | None = field(default=None, repr=False)
+    reward: float | None = None
+    num_rewarded: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +108,13 @@ class Score:
     Attributes:
         accuracy: Share of examples that are right; with noise where the run is private, so possibly outside [0, 1].
         num_reports: Clients that it was fused over.
+        expected_reports: By what their sum was divided in the client unit; None elsewhere.
     """
 
     accuracy: float
     num_examples: int
     num_reports: int
+    expected_reports: int | None = None
 
 
 Watch = Callable[[Part, int, Model], None]
@@ -129,75 +151,57 @@ class Trainer:
         """Train models side by side, each for its rounds; the server's optimiser starts at rest."""
         runs = [_Run(job) for job in jobs]
         for number in range(max((job.rounds for job in jobs), default=0)):
-            going = [run for run in runs if number < run.job.rounds and not run.failed]
-            terms = [self._train_terms(run.model.candidate.hyper_parameters) for run in going]
+            going = [run for run in runs if number < run.job.rounds and not run.trained.failed]
+            terms = [self._train_terms(run.job) for run in going]
             asked = [replace(run.job, model=run.model) for run in going]
-            for run, result in zip(going, self._hold(asked, f"train/{number}", terms), strict=True):
+            for run, its, result in zip(going, terms, self._hold(asked, f"train/{number}", terms), strict=True):
                 if isinstance(result, str):
-                    run.failed = result
+                    run.trained = Trained(run.job.model, failed=result)
                     continue
-                run.step(read_aggregate(self.rounds.blobs, _aggregate_of(result), len(run.model.parameters)))
-                is_uniform = self.run_file.round.weighting == "uniform"
-                run.weight = float(result.num_reports if is_uniform else result.num_examples)
+                self._step(run, its, result)
                 self.watch(run.job.part, number + 1, run.model)
-        return [Trained(run.job.model if run.failed else run.model, run.weight, run.failed) for run in runs]
+        return [run.trained for run in runs]
 
     def evaluate(self, jobs: Sequence[Job], split: Split) -> list[Score | str]:
         """Fuse the clients' accuracy of each model on one of their splits; a text says why one has no score."""
-        privacy = terms_of(self.run_file.privacy, "test" if split == "test" else "metrics")
-        terms = EvaluateTerms(split, ("accuracy",), privacy=privacy)
-        rate = 1.0 if privacy is None else privacy.sample_rate
-        results = self._hold(jobs, f"evaluate/{split}", [terms] * len(jobs))
-        return [result if isinstance(result, str) else _score(result, rate) for result in results]
+        privacy = self.run_file.privacy
+        terms = [evaluate_terms(privacy, split, self._cohort_size(job, (split,), is_scoring=True)) for job in jobs]
+        results = self._hold(jobs, f"evaluate/{split}", terms)
+        return [
+            result if isinstance(result, str) else _score(result, its)
+            for result, its in zip(results, terms, strict=True)
+        ]
+
+    def _step(self, run: "_Run", terms: TrainTerms, result: RoundResult) -> None:
+        """Take a round's mean update, and what it tells."""
+        if result.aggregate_sha256 is None:
+            raise RoundFailedError(f"round {result.round_id} has no aggregate")
+        update = read_aggregate(self.rounds.blobs, result.aggregate_sha256, run.num_moving)
+        weight = result.num_reports if self.run_file.round.weighting == "uniform" else result.num_examples
+        if isinstance(terms.privacy, ClientPrivacyTerms):
+            weight = terms.privacy.expected_reports
+        reward = None if terms.reward is None else _reward(terms.reward, result)
+        run.step(Trained(run.model, float(weight), "", update, reward, result.num_scored))
 
     def _hold(self, jobs: Sequence[Job], name: str, terms: Sequence[Terms]) -> list[RoundResult | str]:
-        """One round a job, side by side; those that fail are held again, up to MAX_ATTEMPTS times."""
         works = [self._work(job.model) for job in jobs]
-        results: dict[int, RoundResult | str] = {}
-        reasons: list[list[str]] = [[] for _ in jobs]
-        for attempt in count():
-            suffix = f"/attempt {attempt + 1}" if attempt else ""
-            waiting = [i for i in range(len(jobs)) if i not in results]
-            if not waiting:
-                return [results[i] for i in range(len(jobs))]
-            keys = {i: jobs[i].part.key(name) + suffix for i in waiting}
-            were_held = {i for i in waiting if self._is_held(keys[i])}
-            plans = [self._plan(jobs[i], keys[i], works[i], terms[i]) for i in waiting]
-            for i, result in zip(waiting, self.rounds.hold_all(plans), strict=True):
-                if result.status == "closed":
-                    results[i] = result
-                    continue
-                # Of real phones, what failed before this search was resumed is no reason to give up now; emulated ones
-                # must come to the same result as if it had never stopped.
-                if i not in were_held or self.rounds.run.kind == "emulated":
-                    reasons[i].append(result.reason)
-                if len(reasons[i]) == MAX_ATTEMPTS:
-                    results[i] = (
-                        f"round {jobs[i].part.key(name)} failed {MAX_ATTEMPTS} times: {'; then: '.join(reasons[i])}; "
-                        "bring more clients and resume, or begin anew with a longer round.deadline_s or a smaller "
-                        "round.min_reports"
-                    )
-        raise AssertionError("count() never ends")
+        keys = [job.part.key(name) for job in jobs]
+        return hold_rounds(self.rounds, keys, lambda i, key: self._plan(jobs[i], key, works[i], terms[i]), MAX_ATTEMPTS)
 
     def _work(self, model: Model) -> tuple[str, str]:
         sha256 = publish_parameters(self.rounds.store, self.rounds.blobs, model.parameters)
         return model.artifact.artifact_id, sha256
 
-    def _is_held(self, key: str) -> bool:
-        store = self.rounds.store
-        with store.transaction():
-            found = find_round(store, self.rounds.run.run_id, key)
-        return found is not None and found.status != "open"
-
     def _plan(self, job: Job, key: str, work: tuple[str, str], terms: Terms) -> RoundPlan:
         section = self.run_file.round
         train = terms if isinstance(terms, TrainTerms) else None
         evaluate = terms if isinstance(terms, EvaluateTerms) else None
-        cohort = self._cohort_size(job.clients, evaluate)
+        cohort = self._cohort_size(job, terms.splits, is_scoring=evaluate is not None)
+        privacy = self.run_file.privacy
         return RoundPlan(
             run_id=self.rounds.run.run_id,
             round_key=key,
-            phase=job.part.phase,
+            phase=job.part.counted or job.part.phase,
             kind="train" if evaluate is None else "evaluate",
             artifact_id=work[0],
             parameters_sha256=work[1],
@@ -212,49 +216,58 @@ class Trainer:
             weighting=section.weighting,
             rotation=self.rotation,
             eligible=job.clients,
+            is_at_deadline=isinstance(terms.privacy, ClientPrivacyTerms),
+            max_participations=None if privacy is None else privacy.max_participations,
             min_train_examples=self.run_file.data.min_train_examples,
         )
 
-    def _cohort_size(self, clients: tuple[str, ...] | None, evaluate: EvaluateTerms | None) -> int:
-        if clients is not None:
-            split: Split = "train" if evaluate is None else evaluate.split
-            return max(1, sum(self.clients[name].num_examples[split] > 0 for name in clients))
-        return self.run_file.round.cohort_size if evaluate is None else self.num_clients[evaluate.split]
+    def _cohort_size(self, job: Job, splits: Sequence[Split], *, is_scoring: bool) -> int:
+        """Reports wanted: of the clients that hold examples of all splits that are read, those named, some or all."""
+        if job.clients is not None:
+            known = [self.clients[name].num_examples for name in job.clients]
+            return max(1, sum(all(counts[split] > 0 for split in splits) for counts in known))
+        if is_scoring and not (self.run_file.privacy and self.run_file.privacy.unit == "client"):
+            return self.num_clients[splits[0]]
+        holding = (self.num_clients[split] for split in splits if split != "train")  # which every client has
+        return min([self.run_file.round.cohort_size, *holding])
 
-    def _train_terms(self, hyper: HyperParameters) -> TrainTerms:
-        return TrainTerms(
-            learning_rate=hyper.learning_rate,
-            local_steps=hyper.local_steps,
-            local_epochs=hyper.local_epochs,
-            batch_size=hyper.batch_size,
-            momentum=hyper.momentum,
-            proximal=hyper.proximal,
-            max_grad_norm=hyper.max_grad_norm,
-            privacy=terms_of(self.run_file.privacy, "update"),
-        )
+    def _train_terms(self, job: Job) -> TrainTerms:
+        def make(expected_reports: int) -> TrainTerms:
+            hyper = job.model.candidate.hyper_parameters
+            return train_terms(self.run_file.privacy, hyper, job.moves, job.reward, expected_reports)
+
+        return make(self._cohort_size(job, make(1).splits, is_scoring=False))
 
 
 class _Run:
-    """A job under way: the model so far and the server's optimiser."""
+    """A job under way: what came of it so far and the server's optimiser."""
 
     def __init__(self, job: Job) -> None:
-        hyper = job.model.candidate.hyper_parameters
-        self.job, self.model, self.weight, self.failed = job, job.model, 0.0, ""
-        self._optimizer = optimizer_of(hyper)
-        self._state = self._optimizer.init(len(job.model.parameters))
+        self.job, self.trained = job, Trained(job.model)
+        self._optimizer, self._moving = optimizer_of(job.model.candidate.hyper_parameters), job.moving
+        self.num_moving = len(job.model.parameters[self._moving])
+        self._state = self._optimizer.init(self.num_moving)
 
-    def step(self, update: Vector) -> None:
-        """Take a round's mean update f32[P]."""
-        self._state, parameters = self._optimizer.step(self._state, self.model.parameters, update)
-        self.model = replace(self.model, parameters=parameters)
+    @property
+    def model(self) -> Model:
+        return self.trained.model
+
+    def step(self, trained: Trained) -> None:
+        """Take what came of a round, and a step along its update."""
+        if trained.update is None:
+            raise ValueError("a round that closed has an update")
+        parameters = self.model.parameters.copy()
+        self._state, moved = self._optimizer.step(self._state, parameters[self._moving], trained.update)
+        parameters[self._moving] = moved
+        self.trained = replace(trained, model=replace(self.model, parameters=parameters))
 
 
-def _aggregate_of(result: RoundResult) -> str:
-    if result.aggregate_sha256 is None:
-        raise RoundFailedError(f"round {result.round_id} has no aggregate")
-    return result.aggregate_sha256
+def _reward(terms: RewardTerms, result: RoundResult) -> float:
+    total = (result.metric_sums or {})[terms.release]
+    return mean_of(total, result.num_scored, terms.privacy) * (terms.loss_bound or 1.0)
 
 
-def _score(result: RoundResult, rate: float) -> Score:
-    total = (result.metric_sums or {})["accuracy"]
-    return Score(total / (rate * result.num_examples), result.num_examples, result.num_reports)
+def _score(result: RoundResult, terms: EvaluateTerms) -> Score:
+    accuracy = mean_of((result.metric_sums or {})["accuracy"], result.num_examples, terms.privacy)
+    expected = terms.privacy.expected_reports if isinstance(terms.privacy, ClientPrivacyTerms) else None
+    return Score(accuracy, result.num_examples, result.num_reports, expected)

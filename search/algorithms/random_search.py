@@ -14,7 +14,7 @@ from search.algorithm import most_accurate, next_index, sort_told
 from search.budget import Feasibility, draw_feasible
 from search.candidate import Candidate, Observation, Trial
 from search.choices import pick
-from search.space import SearchSpace
+from search.space import Space
 
 _DRAWS = 100  # in a row that were all seen, before the space is looked through
 _SMALL_SPACE = 10_000  # candidates that are looked through in well under a second
@@ -44,7 +44,7 @@ class RandomSearch:
         rounds: Rounds that a trial trains.
     """
 
-    space: SearchSpace
+    space: Space
     feasibility: Feasibility
     num_trials: int
     rounds: int

@@ -13,7 +13,7 @@ import numpy as np
 from search.algorithm import most_accurate, next_index, sort_told
 from search.budget import Feasibility, InfeasibleError, draw_feasible
 from search.candidate import Candidate, Observation, Trial
-from search.space import SearchSpace
+from search.space import Space
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RegularizedEvolution:
         tournament_size: S in the paper; 1 makes this a random walk.
     """
 
-    space: SearchSpace
+    space: Space
     feasibility: Feasibility
     num_trials: int
     rounds: int

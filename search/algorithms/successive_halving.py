@@ -12,7 +12,7 @@ from search.algorithm import most_accurate, told_by_index
 from search.algorithms.random_search import RandomSearch
 from search.budget import Feasibility
 from search.candidate import Candidate, Observation, Trial
-from search.space import SearchSpace
+from search.space import Space
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SuccessiveHalving:
         eta: One of so many goes on.
     """
 
-    space: SearchSpace
+    space: Space
     feasibility: Feasibility
     num_candidates: int
     rounds: int

@@ -13,16 +13,20 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from device_runtime.artifact import FILES, FROZEN, Artifact, check_artifact
+from device_runtime.ledger_storage import LedgerFile, LedgerMemory, LedgerStorage
 from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec, FrozenTensors, InputSpec, LayoutEntry, Manifest
+from device_runtime.terms import ARCHITECTURE
 from device_runtime.vectors import write_frozen
+from pipeline.compile.artifact import compile_artifact
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
 from pipeline.compile.losses import Loss
 from profiles.records import decode_record, encode_record
 from profiles.schema import Kernel
 from tests.device_runtime.softmax_regression import open_softmax_regression, write_softmax_regression
+from tests.device_runtime.supernet import Supernet
 
 ArtifactFiles = dict[str, bytes]
 
@@ -124,8 +128,22 @@ def session(artifact: Artifact) -> StepSession:
 
 @pytest.fixture(scope="session")
 def open_session() -> Callable[..., StepSession]:
-    """Open softmax regression of a given (shape, num_classes, batch_size)."""
+    """Open softmax regression of a given (shape, num_classes, batch_size, segment of the bias)."""
     return open_softmax_regression
+
+
+@pytest.fixture(scope="session")
+def searched_session() -> StepSession:
+    """Softmax regression whose three biases, the last of its 12 parameters, are called architecture weights."""
+    return open_softmax_regression(bias=ARCHITECTURE)
+
+
+@pytest.fixture(scope="session")
+def supernet_session(tmp_path_factory) -> StepSession:
+    """A mix of two convolutions, compiled, 4 examples a batch."""
+    folder = tmp_path_factory.mktemp("supernet") / "artifact"
+    segments = {ARCHITECTURE: "alpha*"}
+    return StepSession(compile_artifact(Supernet(), torch.zeros(1, 4, 4), 3, folder, batch_size=4, segments=segments))
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +178,9 @@ def tiny_pack() -> Callable[[Path], Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(params=["file", "memory"])
+def storage(request, tmp_path) -> LedgerStorage:
+    """Where a ledger lies."""
+    return LedgerMemory() if request.param == "memory" else LedgerFile(tmp_path / "ledger.jsonl")

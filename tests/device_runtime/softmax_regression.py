@@ -9,10 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from device_runtime.artifact import check_artifact
+from device_runtime.loaded import Examples
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from device_runtime.training import Examples
 from profiles.records import encode_record
 
 # Of 3 inputs and 3 classes.
@@ -48,8 +48,10 @@ def clip(gradients, max_grad_norm):
     return gradients * np.minimum(1, max_grad_norm / norms)
 
 
-def write_softmax_regression(shape: tuple[int, ...], num_classes: int, batch_size: int) -> dict[str, bytes]:
-    """The artifact's files; segments `weights` (the matrix) and `adapter` (the bias)."""
+def write_softmax_regression(
+    shape: tuple[int, ...], num_classes: int, batch_size: int, bias: str = "adapter"
+) -> dict[str, bytes]:
+    """The artifact's files; segments `weights` (the matrix) and one of the bias."""
     size = prod(shape)
     gradient = _gradient_graph(shape, size, num_classes, batch_size).SerializeToString(deterministic=True)
     evaluate = _evaluate_graph(shape, size, num_classes, batch_size).SerializeToString(deterministic=True)
@@ -60,9 +62,9 @@ def write_softmax_regression(shape: tuple[int, ...], num_classes: int, batch_siz
         loss="cross_entropy",
         layout=(
             LayoutEntry("linear.weight", (num_classes, size), 0, "weights"),
-            LayoutEntry("linear.bias", (num_classes,), num_classes * size, "adapter"),
+            LayoutEntry("linear.bias", (num_classes,), num_classes * size, bias),
         ),
-        segments=("weights", "adapter"),
+        segments=("weights", bias),
         batch_size=batch_size,
         num_parameters=num_classes * size + num_classes,
         metrics=("accuracy",),
@@ -76,8 +78,10 @@ def write_softmax_regression(shape: tuple[int, ...], num_classes: int, batch_siz
     return {"manifest.json": encode_record(manifest), "gradient.onnx": gradient, "evaluate.onnx": evaluate}
 
 
-def open_softmax_regression(shape: tuple[int, ...] = (3,), num_classes: int = 3, batch_size: int = 4) -> StepSession:
-    files = write_softmax_regression(shape, num_classes, batch_size)
+def open_softmax_regression(
+    shape: tuple[int, ...] = (3,), num_classes: int = 3, batch_size: int = 4, bias: str = "adapter"
+) -> StepSession:
+    files = write_softmax_regression(shape, num_classes, batch_size, bias)
     return StepSession(check_artifact(files["manifest.json"], files["gradient.onnx"], files["evaluate.onnx"]))
 
 

@@ -4,10 +4,12 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from device_runtime.descent import DivergedError
 from device_runtime.lattice_noise import WIDENING, granularity
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom, Purpose
+from device_runtime.scoring import evaluate
 from device_runtime.terms import EvaluateTerms, PrivacyTerms
-from device_runtime.training import DivergedError, Examples, LoadedAssignment, evaluate
 from tests.device_runtime.softmax_regression import EXAMPLES, PARAMETERS, draw_examples
 
 RANDOM = PrivateRandom(bytes(32))

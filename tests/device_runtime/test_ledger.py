@@ -4,53 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from device_runtime.accounting import Budget, BudgetExceededError, Release, rdp_by_split
+from device_runtime.accounting import BudgetExceededError, rdp_by_split
 from device_runtime.ledger import Ledger, LedgerError, read_ledger
 from device_runtime.ledger_storage import LedgerFile, LedgerMemory
-
-SOURCE = "a" * 64
-BUDGET = Budget(8.0, 1e-5, 5)
-UPDATE = Release("update", "train", 0.25, 1.34)
-METRICS = Release("metrics", "validation", 0.5, 6.0)
-
-
-def spend(storage, budget=BUDGET, releases=(UPDATE, METRICS, UPDATE)):
-    ledger = Ledger(storage, SOURCE, budget)
-    for i, release in enumerate(releases):
-        ledger.charge(release, f"run-0-{i}")
-    return ledger
-
-
-class PowerCutError(Exception):
-    pass
-
-
-class CutStorage(LedgerMemory):
-    """Storage on which the power goes after a number of bytes were written, the head's included."""
-
-    def __init__(self, bytes_left):
-        super().__init__()
-        self.bytes_left = bytes_left
-
-    def append(self, data):
-        super().append(data[: self.bytes_left])
-        self._count(data)
-
-    def write_head(self, data):
-        if self.bytes_left >= len(data):  # a head is replaced at once or not at all
-            super().write_head(data)
-        self._count(data)
-
-    def _count(self, data):
-        self.bytes_left -= len(data)
-        if self.bytes_left < 0:
-            self.bytes_left = 0
-            raise PowerCutError
-
-
-@pytest.fixture(params=["file", "memory"])
-def storage(request, tmp_path):
-    return LedgerMemory() if request.param == "memory" else LedgerFile(tmp_path / "ledger.jsonl")
+from tests.device_runtime.ledgers import BUDGET, METRICS, SOURCE, UPDATE, CutStorage, PowerCutError, spend
 
 
 class TestCharging:
@@ -74,17 +31,17 @@ class TestCharging:
     def test_it_lets_through_exactly_what_the_filter_allows_and_notes_nothing_more(self, storage):
         ledger, count = Ledger(storage, SOURCE, BUDGET), int(BUDGET.rdp() / UPDATE.rdp(5))
         for i in range(count):
-            ledger.charge(UPDATE, f"run-0-{i}")
+            ledger.charge([UPDATE], f"run-0-{i}")
         before = storage.read()
         with pytest.raises(BudgetExceededError, match=r"of 8 \(delta 1e-05, order 5; 7\.\d+ spent so far\)"):
-            ledger.charge(UPDATE, "run-0-last")
+            ledger.charge([UPDATE], "run-0-last")
         assert storage.read() == before
         assert len(ledger.releases()) == count > 20
-        ledger.charge(METRICS, "run-0-other-split")
+        ledger.charge([METRICS], "run-0-other-split")
 
     def test_a_release_without_noise_never_fits(self, storage):
         with pytest.raises(BudgetExceededError):
-            Ledger(storage, SOURCE, BUDGET).charge(replace(UPDATE, noise_multiplier=0.0), "run-0-0")
+            Ledger(storage, SOURCE, BUDGET).charge([replace(UPDATE, noise_multiplier=0.0)], "run-0-0")
 
     def test_a_line_is_plain_json_with_the_assignment_and_the_release(self, storage):
         spend(storage, releases=[UPDATE])
@@ -100,7 +57,7 @@ class TestCharging:
         ledger = Ledger(storage, SOURCE, BUDGET)
         for i in range(4):
             seen.append(storage.read())
-            ledger.charge(UPDATE, f"run-0-{i}")
+            ledger.charge([UPDATE], f"run-0-{i}")
         assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
 
     def test_a_file_is_on_the_disk_before_charge_returns(self, tmp_path, monkeypatch):
@@ -108,7 +65,7 @@ class TestCharging:
         monkeypatch.setattr("os.fsync", synced.append)
         ledger = Ledger(LedgerFile(tmp_path / "ledger.jsonl"), SOURCE, BUDGET)
         at_creation = len(synced)
-        ledger.charge(UPDATE, "run-0-0")
+        ledger.charge([UPDATE], "run-0-0")
         # Line, head and the head's folder; at creation the folder once more, for the ledger's own name.
         assert (at_creation, len(synced) - at_creation) == (4, 3)
 
@@ -122,9 +79,9 @@ class TestCharging:
 
         storage.append = full_disk
         with pytest.raises(OSError, match="No space"):
-            ledger.charge(UPDATE, "run-0-3")
+            ledger.charge([UPDATE], "run-0-3")
         with pytest.raises(LedgerError, match="writing failed before; free disk space and start again"):
-            ledger.charge(UPDATE, "run-0-4")
+            ledger.charge([UPDATE], "run-0-4")
         del storage.append
         assert Ledger(storage, SOURCE, BUDGET).releases() == (UPDATE, METRICS, UPDATE)
 
@@ -141,7 +98,7 @@ class TestBudgetChange:
         ledger = Ledger(storage, SOURCE, replace(BUDGET, epsilon=3.0))
         assert ledger.headroom().rdp["train"] == 0
         with pytest.raises(BudgetExceededError):
-            ledger.charge(UPDATE, "run-0-9")
+            ledger.charge([UPDATE], "run-0-9")
 
     def test_the_same_budget_again_adds_no_line(self, storage):
         spend(storage)
@@ -172,14 +129,14 @@ class TestPowerCut:
             # One line may have been written in full though its charge never returned: it is counted.
             assert list(kept[: len(returned)]) == returned
             assert len(kept) - len(returned) in {0, 1}
-            ledger.charge(METRICS, "run-1-0")
+            ledger.charge([METRICS], "run-1-0")
             assert Ledger(storage, SOURCE, BUDGET).releases() == (*kept, METRICS)
 
     @staticmethod
     def charge_until_the_cut(storage, returned):
         ledger = Ledger(storage, SOURCE, BUDGET)
         for i in range(99):
-            ledger.charge(UPDATE, f"run-0-{i}")
+            ledger.charge([UPDATE], f"run-0-{i}")
             returned.append(UPDATE)
 
     def test_reading_leaves_an_unfinished_line_where_it_is(self, storage):

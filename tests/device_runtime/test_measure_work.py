@@ -15,7 +15,7 @@ from device_runtime.measurement_pack import PackError, PackManifest, read_pack
 from device_runtime.probe import Host
 from device_runtime.terms import MeasureTerms, TrainTerms
 from device_runtime.wire import Assignment
-from device_runtime.work import WorkRefusedError, abort_reason_of, charge_assignment, release_of, timed_report
+from device_runtime.work import WorkRefusedError, abort_reason_of, charge_assignment, releases_of, timed_report
 from profiles.records import decode_record, encode_record
 from profiles.schema import Cluster, DeviceProfile, Figure
 
@@ -62,7 +62,7 @@ def test_measuring_spends_no_privacy_and_needs_no_budget(assignment):
     ledger = Ledger(LedgerMemory(), "source", Budget(8.0, 1e-5, 5))
     for one in (ledger, None):
         charge_assignment(assignment, one)
-    assert release_of(assignment) is None
+    assert releases_of(assignment) == ()
     assert ledger.releases() == ()
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from device_runtime.artifact import check_artifact
+from device_runtime.loaded import Examples, LoadedAssignment, check_trainable
 from device_runtime.private_random import PrivateRandom
+from device_runtime.scoring import evaluate
 from device_runtime.session import StepSession
 from device_runtime.specs import LayoutEntry, Manifest
 from device_runtime.terms import EvaluateTerms, PrivacyTerms, TrainTerms
-from device_runtime.training import Examples, LoadedAssignment, check_trainable, evaluate, train
+from device_runtime.training import train
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
 from pipeline.compile.losses import Loss
@@ -74,9 +76,9 @@ def test_in_private_work_such_a_row_adds_nothing_and_is_counted(load, lookup_ses
     examples, kept = Examples(x, y), np.arange(9) != 3
     rest = Examples(x[kept], y[kept])
     for terms in (TRAIN, replace(TRAIN, privacy=replace(ON_SUM, noise_at="device"))):
-        check_trainable(load(terms), examples)
-        assert train(load(terms), examples, RANDOM).num_examples == 9
-    found, expected = (train(load(TRAIN), each, RANDOM).vector for each in (examples, rest))
+        check_trainable(load(terms), {"train": examples})
+        assert train(load(terms), {"train": examples}, RANDOM).num_examples == 9
+    found, expected = (train(load(TRAIN), {"train": each}, RANDOM).vector for each in (examples, rest))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     terms = replace(EVALUATE, release=("loss", *lookup_session.manifest.metrics))
     sums = [evaluate(load(terms), each, RANDOM) for each in (examples, rest)]
@@ -90,7 +92,7 @@ def test_in_ordinary_work_it_is_told_before_any_step(load, draw_towers, spoil):
     spoil(x, y)
     for terms in (ORDINARY, replace(EVALUATE, privacy=None)):
         with pytest.raises(ValueError, match=r"must (hold ids|be finite|be in)"):
-            check_trainable(load(terms), Examples(x, y))
+            check_trainable(load(terms), dict.fromkeys(terms.splits, Examples(x, y)))
 
 
 def test_a_class_that_there_is_not_is_a_null_record_in_private_work(session):
@@ -99,10 +101,12 @@ def test_a_class_that_there_is_not_is_a_null_record_in_private_work(session):
     kept = np.array([0, 2, 4, 5])
     terms = [TRAIN, ORDINARY]
     private, ordinary = (LoadedAssignment(session, PARAMETERS[:12], each) for each in terms)
-    found, expected = (train(private, Examples(x[rows], y[rows]), RANDOM).vector for rows in (np.arange(6), kept))
+    found, expected = (
+        train(private, {"train": Examples(x[rows], y[rows])}, RANDOM).vector for rows in (np.arange(6), kept)
+    )
     np.testing.assert_allclose(found, expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"y must be in \[0, 3\), got -1 to 7"):
-        train(ordinary, Examples(x, y), RANDOM)
+        train(ordinary, {"train": Examples(x, y)}, RANDOM)
 
 
 def test_no_graph_is_given_a_null_record(session, monkeypatch):
@@ -111,7 +115,8 @@ def test_no_graph_is_given_a_null_record(session, monkeypatch):
     recording = SimpleNamespace(run=lambda names, inputs: given.append(inputs["y"].tolist()) or run(names, inputs))
     monkeypatch.setattr(session, "gradient_graph", recording)
     y = np.array([7, 2, 7, 7, *[7] * 4, 1])  # one row of the first chunk is valid, none of the second
-    train(LoadedAssignment(session, PARAMETERS[:12], TRAIN), Examples(np.ones((9, 3), np.float32), y), RANDOM)
+    examples = {"train": Examples(np.ones((9, 3), np.float32), y)}
+    train(LoadedAssignment(session, PARAMETERS[:12], TRAIN), examples, RANDOM)
     assert given == [[2] * 4, [0] * 4, [1] * 4]
 
 
@@ -119,7 +124,7 @@ def test_types_and_shapes_are_public_and_refused(load, draw_towers):
     x, y = draw_towers(9)
     for wrong in (Examples(x, y.astype(float)), Examples(x, y[:, :1]), Examples(x[["pixels", "scale"]], y)):
         with pytest.raises(ValueError, match="must be"):
-            check_trainable(load(TRAIN), wrong)
+            check_trainable(load(TRAIN), {"train": wrong})
 
 
 def compile_session(module, artifact_files):
@@ -157,7 +162,8 @@ def test_an_infinite_x_adds_nothing_to_training_whatever_the_network_makes_of_it
     x[4, 1] = value
     kept = np.arange(9) != 4
     assignment = LoadedAssignment(saturating, np.linspace(-1, 1, 12, dtype=np.float32), terms)
-    found, expected = (train(assignment, each, RANDOM).vector for each in (Examples(x, y), Examples(x[kept], y[kept])))
+    both = Examples(x, y), Examples(x[kept], y[kept])
+    found, expected = (train(assignment, {"train": each}, RANDOM).vector for each in both)
     share = 1 if terms.privacy is not None else 8 / 9  # of the mean over the batch
     np.testing.assert_allclose(found, expected * share, atol=1e-5)
 
@@ -193,13 +199,14 @@ class TestParametersThatZerosDoNotSurvive:
             overflowing.gradient(self.PARAMETERS, examples.x[[i]], examples.y[[i]], max_grad_norm=0.5)[0] for i in kept
         ]
         examples.x[spoilt, 0] = 0
-        found = train(LoadedAssignment(overflowing, self.PARAMETERS, TRAIN), examples, RANDOM)
+        found = train(LoadedAssignment(overflowing, self.PARAMETERS, TRAIN), {"train": examples}, RANDOM)
         np.testing.assert_allclose(found.vector, np.sum(expected, axis=0), atol=1e-6)
         assert np.abs(found.vector).max() > 0.1
 
     def test_where_every_example_overflows_the_sum_is_zero(self, overflowing, examples):
         examples.x[:9, 0] = 0
-        assert not train(LoadedAssignment(overflowing, self.PARAMETERS, TRAIN), examples, RANDOM).vector.any()
+        assignment = LoadedAssignment(overflowing, self.PARAMETERS, TRAIN)
+        assert not train(assignment, {"train": examples}, RANDOM).vector.any()
 
     def test_scores_are_finite_whatever_overflows(self, overflowing, examples):
         examples.x[3, 0] = 0

@@ -150,7 +150,7 @@ class TestForget:
         folder.save_state(new_client(old_key, False))
         blob, update = put(folder, b"graph"), folder.write_update(b"update")
         Ledger(folder.ledger_storage(SOURCE), SOURCE, Budget(8.0, 1e-5, 5)).charge(
-            Release("update", "train", 0.25, 1.34), "run-0-0"
+            [Release("update", "train", 0.25, 1.34)], "run-0-0"
         )
         folder.forget()
         assert folder.load_state() is None
@@ -208,6 +208,6 @@ class TestOldFolder:
         releases = (Release("update", "train", 0.25, 1.34, 2), Release("metrics", "validation", 0.25, 1.34, 1))
         ledger = Ledger(old.ledger_storage(SOURCE), SOURCE, Budget(8.0, 1e-5, 5))
         assert ledger.releases() == releases
-        ledger.charge(releases[0], "run-0-2")
+        ledger.charge(releases[:1], "run-0-2")
         assert len(Ledger(old.ledger_storage(SOURCE), SOURCE, Budget(8.0, 1e-5, 5)).releases()) == 3
         assert old.split_key(SOURCE) == (OLD / "splits" / SOURCE).read_bytes()

@@ -7,16 +7,19 @@ from PIL import Image
 
 from device_runtime.accounting import Budget, BudgetExceededError, Release
 from device_runtime.artifact import ArtifactError, RuntimeTooOldError
+from device_runtime.descent import DivergedError
 from device_runtime.examples.images import open_images
 from device_runtime.examples.memory import ArraySource
 from device_runtime.examples.source import SourceError, SpecMismatchError
 from device_runtime.examples.splits import split_ids
 from device_runtime.ledger import Ledger
 from device_runtime.ledger_storage import LedgerMemory
+from device_runtime.loaded import Examples, LoadedAssignment, TooFewExamplesError
 from device_runtime.private_random import PrivateRandom
+from device_runtime.scoring import evaluate
 from device_runtime.specs import ExampleSpec, Manifest
 from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
-from device_runtime.training import DivergedError, Examples, LoadedAssignment, TooFewExamplesError, evaluate, train
+from device_runtime.training import train
 from device_runtime.vectors import VectorError, read_vector, write_vector
 from device_runtime.wire import Assignment
 from device_runtime.work import (
@@ -27,7 +30,7 @@ from device_runtime.work import (
     count_examples,
     perform,
     perform_charged,
-    release_of,
+    releases_of,
     timed_report,
 )
 from profiles.records import decode_record, encode_record
@@ -91,7 +94,7 @@ class TestPerform:
     def test_training_is_train_on_the_training_split(self, work, make_assignment, holdings, session, rotation):
         result = work(replace(make_assignment(ORDINARY), rotation=rotation), holdings)
         examples = examples_of(holdings, "train", rotation)
-        expected = train(LoadedAssignment(session, START, ORDINARY), examples, RANDOM)
+        expected = train(LoadedAssignment(session, START, ORDINARY), {"train": examples}, RANDOM)
         np.testing.assert_array_equal(read_vector(result.update, "parameter_update", 12), expected.vector)
         assert result.report.update_sha256 == hashlib.sha256(result.update).hexdigest()
         assert (result.report.num_examples, result.num_chunks) == (len(examples), expected.num_chunks)
@@ -237,9 +240,9 @@ class TestRelease:
     def test_it_says_what_leaves(self, make_assignment):
         private = PrivacyTerms("sum", 0.3, 4.0)
         metrics = EvaluateTerms("validation", ("loss",), 2.0, private)
-        assert release_of(make_assignment(PRIVATE)) == Release("update", "train", 0.5, 2.0, 2)
-        assert release_of(make_assignment(metrics)) == Release("metrics", "validation", 0.3, 4.0, 1)
-        assert release_of(make_assignment(ORDINARY)) is None
+        assert releases_of(make_assignment(PRIVATE)) == (Release("update", "train", 0.5, 2.0, 2),)
+        assert releases_of(make_assignment(metrics)) == (Release("metrics", "validation", 0.3, 4.0, 1),)
+        assert releases_of(make_assignment(ORDINARY)) == ()
 
     def test_time_is_told_of_ordinary_work_alone(self, make_assignment, work, holdings, private_holdings):
         for terms, held, told in ((ORDINARY, holdings, 2.5), (PRIVATE, private_holdings, None)):

@@ -98,6 +98,47 @@ def test_an_ordinary_run_file_is_read():
     assert run.fleet.profiles == ("low", "high")
 
 
+SPACE = ORDINARY[ORDINARY.index("[space]") : ORDINARY.index("[budgets.default]")]
+CELLS = """[cells]
+operations = ["none", "skip", "max_pool", "conv_3"]
+nodes = 2
+width = 8
+strides = [1, 2]
+depth = 2
+
+"""
+
+
+def test_a_run_file_with_cells_is_read():
+    run = parse_run_file(edited(ORDINARY, SPACE, CELLS))
+    assert run.space is None
+    assert (run.cells.operations, run.cells.strides) == (("none", "skip", "max_pool", "conv_3"), (1, 2))
+    assert (run.cells.final_depth, run.cells.edges_kept, run.cells.head) == (None, 2, "flatten")
+    assert run.heads == ("flatten",)
+    assert parse_run_file(ORDINARY).heads == ("flatten", "global_average")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("nodes = 2", "nods = 2", "run.toml: [cells] has an unknown key 'nods'; did you mean 'nodes'?"),
+        ("width = 8\n", "", "run.toml: [cells] lacks width"),
+        ("nodes = 2", "nodes = 0", "run.toml: [cells] nodes must be greater than or equal to 1, got 0"),
+        ("depth = 2", "edges_kept = 3", "run.toml: [cells] edges_kept must be less than or equal to 2, got 3"),
+        ("[1, 2]", "[]", "run.toml: [cells] strides must list at least one option, got []"),
+        ('"skip", ', '"skipp", ', "run.toml: [cells] operations[1] must be 'none', 'skip', 'average_pool',"),
+        ("[cells]", "[cell]", "run.toml: unknown table [cell]; did you mean [cells]?"),
+    ],
+)
+def test_a_wrong_key_or_value_of_cells_is_one_line_with_table_and_cure(old, new, line):
+    assert any(told.startswith(line) for told in errors_of(edited(edited(ORDINARY, SPACE, CELLS), old, new)))
+
+
+def test_blocks_are_no_cells():
+    (line,) = errors_of(edited(ORDINARY, '["depthwise", "inverted"]', '["cell"]'))
+    assert line == "run.toml: [space] kinds[0] must be 'depthwise' or 'inverted', got 'cell'"
+
+
 @pytest.mark.parametrize("text", [PRIVATE, ON_SUM])
 def test_a_private_run_file_is_read(text):
     privacy = parse_run_file(text).privacy

@@ -67,6 +67,28 @@ def test_fedadam_is_algorithm_2_written_out():
         np.testing.assert_allclose(found, x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("hyper", [replace(FEDAVG, server_momentum=0.9), FEDADAM])
+def test_what_a_round_is_not_about_stays_and_so_does_what_is_remembered_of_it(hyper):
+    """Two halves in turns are two optimisers that each see their own rounds."""
+    optimizer, rng = optimizer_of(hyper), np.random.default_rng(1)
+    first = np.arange(P) < 3
+    state, parameters = optimizer.init(P), np.zeros(P, np.float32)
+    apart = {True: (optimizer.init(P), parameters), False: (optimizer.init(P), parameters)}
+    for number in range(6):
+        is_first = number % 2 == 0
+        is_moved = first if is_first else ~first
+        update = np.where(is_moved, rng.standard_normal(P), 0).astype(np.float32)
+        state, parameters = optimizer.step(state, parameters, update, is_moved)
+        apart[is_first] = optimizer.step(*apart[is_first], update)
+    np.testing.assert_array_equal(parameters, np.where(first, apart[True][1], apart[False][1]))
+
+
+def test_states_of_another_optimiser_are_refused():
+    zeros = np.zeros(P, np.float32)
+    with pytest.raises(ValueError, match=r"carries \[2, 0\] vectors, got \[1, 0\]"):
+        optimizer_of(FEDADAM).step(optimizer_of(FEDAVG).init(P), zeros, zeros)
+
+
 def test_without_memory_and_with_a_large_epsilon_fedadam_is_fedavg():
     limit = ServerOptimizer((Adam(0.0, 0.0, 1e6), Scale(0.3 * 1e6)))
     np.testing.assert_allclose(course(limit), course(ServerOptimizer((Scale(0.3),))), rtol=1e-4)

@@ -73,9 +73,27 @@ def test_a_kernel_counts_work_and_parameters_as_its_layer_does():
     assert [kernel.num_parameters() for kernel in kernels] == [layer.num_parameters() for layer in layers]
 
 
+def test_a_pooling_works_through_its_windows_and_a_mix_through_all_its_inputs():
+    assert Kernel("max_pool", (8, 4, 4), (8, 2, 2), 3, 2).multiply_accumulates() == 8 * 4 * 9
+    mix = Kernel("mix", (8, 4, 4), (8, 4, 4), num_inputs=3)
+    assert (mix.multiply_accumulates(), mix.num_parameters()) == (3 * 8 * 16, 3)
+
+
 def test_bytes_are_inputs_and_outputs_of_the_batch_and_parameters_once():
     assert Kernel("linear", (10,), (3,)).bytes_moved(7) == 4 * (7 * (10 + 3) + 33)
     assert Kernel("add", (2, 4, 4), (2, 4, 4)).bytes_moved(1) == 4 * 3 * 32
+    assert Kernel("add", (2, 4, 4), (2, 4, 4), num_inputs=5).bytes_moved(1) == 4 * 6 * 32
+    assert Kernel("concat", (2, 4, 4), (6, 4, 4), num_inputs=3).bytes_moved(2) == 4 * 2 * (3 + 3) * 32
+    assert Kernel("mix", (2, 4, 4), (2, 4, 4), num_inputs=3).bytes_moved(1) == 4 * ((3 + 1) * 32 + 3)
+    assert Kernel("max_pool", (2, 4, 4), (2, 2, 2), 3, 2).bytes_moved(1) == 4 * (32 + 8)
+
+
+def test_what_kernels_got_later_is_left_out_of_older_records():
+    assert record_id(Kernel("add", (2,), (2,))) == record_id(
+        {"kind": "add", "input_shape": [2], "output_shape": [2], "kernel": 1, "stride": 1, "groups": 1}
+    )
+    dilated = Kernel("conv", (4, 8, 8), (8, 8, 8), 3, dilation=2)
+    assert decode_record(Kernel, encode_record(dilated)) == dilated
 
 
 def test_rates_add_overhead_compute_and_memory():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from profiles.schema import DeviceClass, DeviceProfile, Figure, Rates, Runtime, Throughput
+from search.cell_space import CellSpace
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace
 
@@ -20,6 +21,25 @@ ONE_NETWORK = SearchSpace(
     max_stages=3,
     heads=("global_average",),
 )
+
+
+@pytest.fixture(scope="session")
+def cell_space() -> CellSpace:
+    """Two stages of cells of two nodes, five operations, a hundred learning rates."""
+    return CellSpace(
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        operations=("skip", "average_pool", "conv_1", "conv_3", "none"),
+        nodes=2,
+        width=4,
+        strides=(1, 2),
+        hyper_parameters=HyperParameterOptions(
+            tuple(i / 100 for i in range(1, 101)),
+            local_steps=(1,),
+            architecture_learning_rate=(0.1,),
+            architecture_weight_decay=(0.01,),
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

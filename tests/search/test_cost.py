@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from profiles.catalogue import load_profile
-from search.architecture import Architecture, Stage, Stem
+from search.architecture import Architecture, Cell, Edge, Stage, Stem
 from search.cost import (
     cost_of,
     evaluation_kernels_of,
@@ -67,6 +67,52 @@ def test_peak_memory_of_a_stem_and_a_head_by_hand():
     # 6 of the convolution; and while relu's gradient is computed, 48 + 48.
     kept = 16 + 48
     assert peak_memory_bytes(network, 5) == 4 * (4 * (6 + 98) + 5 * (kept + 6 + 48 + 48))
+
+
+def cell_network(*operations: str, depth: int = 1) -> Architecture:
+    edges = Edge(0, operations), Edge(1, operations)
+    stage = Stage("cell", 8, depth, stride=2, cell=Cell((edges, (Edge(2, operations),))))
+    return Architecture((1, 8, 8), 10, Stem(8), (stage,), normalization="group")
+
+
+OPERATIONS = ("skip", "average_pool", "max_pool", "conv_1", "separable_3", "separable_5", "dilated_3", "conv_3")
+MEASURES = ("latency_ms", "training_step_ms", "peak_memory_mib", "size_kib", "macs", "parameters")
+
+
+@pytest.mark.parametrize("added", OPERATIONS[1:])
+@pytest.mark.parametrize("before", [("skip", "conv_1"), OPERATIONS])
+def test_a_supernet_costs_more_with_every_operation(profile_phone, before, added):
+    before = tuple(operation for operation in before if operation != added)
+    cost, more = (cost_of(cell_network(*names), profile_phone, 4) for names in (before, (*before, added)))
+    for name in MEASURES:
+        assert getattr(more, name) > getattr(cost, name), name
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_network_in_a_supernet_costs_less_than_it(profile_phone, operation):
+    cost, all_of_it = (cost_of(cell_network(*names), profile_phone, 4) for names in ((operation,), OPERATIONS))
+    for name in MEASURES:
+        assert getattr(cost, name) < getattr(all_of_it, name), name
+
+
+def test_a_choice_and_a_skip_have_no_kernel_of_their_own_and_what_joins_values_counts_them():
+    kernels = kernels_of(cell_network("none", "skip", "max_pool", "conv_3"))
+    found = {(kernel.kind, kernel.num_inputs) for kernel in kernels if kernel.kind in ("mix", "add", "concat")}
+    assert found == {("mix", 3), ("add", 2), ("concat", 2)}
+    assert not {"choice", "identity"} & {kernel.kind for kernel in kernels}
+    assert {kernel.dilation for kernel in kernels_of(cell_network("dilated_3")) if kernel.kernel == 3} == {1, 2}
+
+
+def test_peak_memory_of_a_small_supernet_by_hand():
+    cell = Cell(((Edge(1, ("skip", "max_pool")),),))
+    network = Architecture((1, 4, 4), 2, Stem(2, kernel=1), (Stage("cell", 2, cell=cell),))
+    parameters = 4 + 2 + 6 + 66  # stem, choice, what makes the input as wide as the cell, classifier
+    # Kept an example: the input, relu of the stem and of the cell's input (the skip gives the same values), the pooled
+    # values and their places in int64, and the mix, which the classifier reads. While the pooling's gradient is
+    # computed: those of its input and output, and a copy of the places.
+    kept, passing = 16 + 32 + 32 + 32 + 2 * 32 + 32, 32 + 32 + 2 * 32
+    waiting = 4 + 2 + 6
+    assert peak_memory_bytes(network, 5) == 4 * (4 * parameters + 5 * (kept + waiting + passing))
 
 
 def test_memory_grows_with_the_chunk_and_holds_at_least_the_activations(architectures):

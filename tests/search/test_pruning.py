@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from search.architecture import Architecture, Stage, Stem
+from search.architecture import Architecture, Cell, Edge, Stage, Stem
 from search.layers import layers_of, num_parameters
 from search.pruning import blocks_of, narrower, prune, reduce_one_block, scale_widths, width_of, with_width
+from search.slicing import is_part
 
 PLAIN = Architecture((1, 8, 8), 10, Stem(24), (Stage("depthwise", 32), Stage("depthwise", 20, depth=2, stride=2)))
 TIED = replace(
@@ -66,3 +67,11 @@ def test_a_network_without_a_width_left_to_narrow_has_no_step():
     for block in blocks_of(PLAIN):
         least = with_width(least, block, 4)
     assert reduce_one_block(least, num_parameters, 1) == ()
+
+
+def test_a_stage_of_cells_is_a_block_of_its_own():
+    cell = Cell(((Edge(0, ("skip", "conv_3")), Edge(1, ("separable_3",))),))
+    network = Architecture((1, 8, 8), 10, Stem(16), (Stage("cell", 16, 2, cell=cell), Stage("cell", 16, cell=cell)))
+    assert blocks_of(network) == ((0,), (1,), (2,))
+    for narrow in reduce_one_block(network, num_parameters, 0.1 * num_parameters(network)):
+        assert is_part(network, narrow)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.network import build_module
-from search.architecture import Architecture, Stage, Stem
+from search.architecture import Architecture, Cell, Edge, Stage, Stem
 from search.layers import layers_of, num_parameters
 from search.slicing import SlicingError, inherit, places
 
@@ -21,12 +21,25 @@ STAGES = st.builds(
     kernel=st.sampled_from((3, 5)),
     stride=st.integers(1, 2),
 )
+FIRST_NODE = Edge(0, ("skip", "max_pool", "separable_3")), Edge(1, ("conv_3", "none", "average_pool"))
+CELLS = (
+    Cell((FIRST_NODE, (Edge(1, ("skip",)), Edge(2, ("dilated_3", "skip"))))),
+    Cell(((Edge(1, ("separable_5", "conv_1")),),)),
+)
+CELL_STAGES = st.builds(
+    Stage,
+    st.just("cell"),
+    st.sampled_from((6, 8)),
+    depth=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    cell=st.sampled_from(CELLS),
+)
 NETWORKS = st.builds(
     Architecture,
     st.just((2, 6, 6)),
     st.just(3),
     st.builds(Stem, st.sampled_from((6, 8))),
-    st.lists(STAGES, max_size=2).map(tuple),
+    st.lists(st.one_of(STAGES, CELL_STAGES), max_size=2).map(tuple),
     st.sampled_from(("flatten", "global_average")),
 )
 
@@ -89,7 +102,7 @@ def _silence(network: Architecture, small: Architecture, parameters: np.ndarray,
 
 
 def _skips(network: Architecture) -> list[str]:
-    return [layer.name for layer in layers_of(network) if layer.kind == "add"]
+    return [layer.name for layer in layers_of(network) if layer.name.endswith(".add")]
 
 
 LARGE = Architecture(

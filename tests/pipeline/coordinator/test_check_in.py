@@ -133,7 +133,7 @@ def test_a_private_part_that_was_lost_is_held_again_only_by_a_phone_that_can_pay
 
 
 def test_a_device_whose_budget_is_spent_gets_nothing_and_others_do(world):
-    release = world.plan(**world.private_training(local_steps=20)).release
+    (release,) = world.plan(**world.private_training(local_steps=20)).releases
     world.private_run(epsilon=world.budget.epsilon_spent(2.5 * release.rdp(world.budget.order)))
     world.enrol(1, 2)
     for number in range(3):

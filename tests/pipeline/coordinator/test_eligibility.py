@@ -85,19 +85,21 @@ def test_a_round_is_for_its_eligible_devices_that_hold_enough_examples(world):
 def test_the_budget_is_used_up_to_its_last_digit_and_not_beyond():
     budget = Budget(8.0, 1e-5, 8)
     cost = RELEASE.rdp(8)
-    assert fits_budget(budget, budget.rdp() - cost, RELEASE)
-    assert not fits_budget(budget, budget.rdp() - cost * 0.999, RELEASE)
+    assert fits_budget(budget, {"train": budget.rdp() - cost}, [RELEASE])
+    assert not fits_budget(budget, {"train": budget.rdp() - cost * 0.999}, [RELEASE])
+    assert fits_budget(budget, {"validation": budget.rdp()}, [RELEASE])
+    assert not fits_budget(budget, {"train": budget.rdp() - cost}, [RELEASE, RELEASE])
 
 
 def test_the_phones_own_ledger_is_respected_at_its_own_order():
     cost = RELEASE.rdp(5)
-    assert fits_headroom(RELEASE, Headroom(5, {"train": cost}))
-    assert not fits_headroom(RELEASE, Headroom(5, {"train": cost * 0.999, "validation": 100.0}))
-    assert not fits_headroom(RELEASE, Headroom(6, {"train": cost}))
-    assert not fits_headroom(RELEASE, Headroom(5, {"validation": 100.0}))
+    assert fits_headroom([RELEASE], Headroom(5, {"train": cost}))
+    assert not fits_headroom([RELEASE], Headroom(5, {"train": cost * 0.999, "validation": 100.0}))
+    assert not fits_headroom([RELEASE], Headroom(6, {"train": cost}))
+    assert not fits_headroom([RELEASE], Headroom(5, {"validation": 100.0}))
 
 
 def test_private_rounds_are_for_phones_with_a_budget_and_others_for_phones_without():
-    assert fits_headroom(None, None)
-    assert not fits_headroom(RELEASE, None)
-    assert not fits_headroom(None, Headroom(5, {"train": 100.0}))
+    assert fits_headroom([], None)
+    assert not fits_headroom([RELEASE], None)
+    assert not fits_headroom([], Headroom(5, {"train": 100.0}))

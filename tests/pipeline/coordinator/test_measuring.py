@@ -66,7 +66,7 @@ def test_a_plan_to_measure_survives_writing_and_becomes_its_assignment(world):
     assignment = plan.assignment("run-0-0", 9.0)
     assert (assignment.kind, assignment.parameters_sha256) == ("measure", None)
     assert assignment.measure == MeasureTerms(is_quick=True)
-    assert (plan.release, plan.privacy, plan.min_examples) == (None, None, 0)
+    assert (plan.releases, plan.privacy, plan.min_examples) == ((), None, {})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from device_runtime.accounting import Budget
 from device_runtime.specs import ExampleSpec
 from device_runtime.terms import PrivacyTerms
-from device_runtime.work import release_of
+from device_runtime.work import releases_of
 from pipeline.coordinator.plans import Run, check_plan
 from profiles.records import decode_record, encode_record, record_id
 
@@ -78,15 +78,15 @@ def test_server_and_phone_charge_the_same_release(world, split):
         {},
     ):
         plan = world.plan(**terms)
-        assert plan.release == release_of(plan.assignment("id", 1.0))
-    assert replace(world.plan(**world.private_training(local_steps=7))).release.num_steps == 7
+        assert plan.releases == releases_of(plan.assignment("id", 1.0))
+    assert replace(world.plan(**world.private_training(local_steps=7))).releases[0].num_steps == 7
 
 
 def test_a_plan_reads_the_split_of_its_terms(world):
-    assert (world.plan().split, world.plan().min_examples) == ("train", 1)
-    assert world.plan(min_train_examples=8).min_examples == 8
+    assert world.plan().min_examples == {"train": 1}
+    assert world.plan(min_train_examples=8).min_examples == {"train": 8}
     evaluate = world.plan(min_train_examples=8, **world.evaluation(split="test"))
-    assert (evaluate.split, evaluate.min_examples) == ("test", 1)
+    assert evaluate.min_examples == {"test": 1}
 
 
 def test_the_update_has_the_name_that_says_what_it_is(world):

@@ -7,7 +7,7 @@ from device_runtime.accounting import Release
 from device_runtime.terms import PrivacyTerms
 from device_runtime.wire import Abort
 from pipeline.coordinator import tables
-from pipeline.coordinator.privacy_ledger import epsilon_spent, spending_by_phase, spent_rdp
+from pipeline.coordinator.privacy_ledger import epsilon_spent, spending_by_phase, total_rdp
 from pipeline.coordinator.reporting import take_abort
 
 METRICS = PrivacyTerms("device", 0.5, 3.0)
@@ -22,7 +22,7 @@ def private(world):
 
 def total(world, number, split):
     with world.store.transaction():
-        return spent_rdp(world.store, "run", world.device_id(number), split)
+        return total_rdp(world.store, "run", world.device_id(number)).get(split, 0.0)
 
 
 def test_every_kind_of_release_is_charged_to_its_split(private):
@@ -59,7 +59,7 @@ def test_an_assignment_is_charged_whenever_it_is_given_whatever_comes_of_it(priv
     if end == "held again":
         private.now = 31.0
         private.assignment(1)
-    release = private.plan(**private.private_training()).release
+    (release,) = private.plan(**private.private_training()).releases
     assert total(private, 1, "train") == times * release.rdp(private.budget.order)
 
 
@@ -81,10 +81,10 @@ def test_the_total_is_the_maximum_over_devices_and_the_phases_add_up_for_one(pri
         if number == 0:
             private.serve(2)
         private.now += 100.0
-    rdp = private.plan(**private.private_training()).release.rdp(private.budget.order)
+    rdp = private.plan(**private.private_training()).releases[0].rdp(private.budget.order)
     assert epsilon_spent(private.store, "run") == {"train": pytest.approx(private.budget.epsilon_spent(3 * rdp))}
     final, search = spending_by_phase(private.store, "run")
-    assert (final.phase, final.split, final.kind, final.num_releases) == ("final", "train", "update", 1)
+    assert (final.phase, final.account, final.kind, final.num_releases) == ("final", "train", "update", 1)
     assert (search.phase, search.num_releases) == ("search", 2)
     assert (final.rdp, search.rdp) == pytest.approx((rdp, 2 * rdp))
     assert search.epsilon == pytest.approx(private.budget.epsilon_spent(2 * rdp))
@@ -117,5 +117,5 @@ def test_no_schedule_takes_the_server_over_its_budget(private):
         spent.append(epsilon_spent(private.store, "run")["train"])
     assert 1 < len(spent) < 200
     assert spent == sorted(spent)
-    release = private.plan(**private.private_training(noise_multiplier=0.9)).release
+    (release,) = private.plan(**private.private_training(noise_multiplier=0.9)).releases
     assert spent[-1] <= private.budget.epsilon < spent[-1] + release.rdp(private.budget.order)

@@ -256,7 +256,7 @@ PRIVATE = EvaluateTerms("validation", ("loss", "accuracy"), 4.0, PrivacyTerms("d
     [
         (PLAIN, None, r"exactly \['accuracy', 'loss'\]"),
         (PLAIN, {"loss": 1.0}, r"exactly \['accuracy', 'loss'\], got \['loss'\]"),
-        (PLAIN, {"loss": 1.0, "accuracy": 11.0}, r"accuracy must be in \[0, num_examples = 10\], got 11"),
+        (PLAIN, {"loss": 1.0, "accuracy": 11.0}, r"accuracy of 10 examples must be in \[0, 10\], got 11"),
         (PLAIN, {"loss": float("inf"), "accuracy": 1.0}, "loss must be finite"),
     ],
 )

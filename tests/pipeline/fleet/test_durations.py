@@ -1,17 +1,41 @@
+from dataclasses import replace
+
 import pytest
 
 from device_runtime.artifact import read_artifact
+from device_runtime.loaded import LoadedAssignment
 from device_runtime.measure import FULL, QUICK
 from device_runtime.measurement_pack import default_pack
-from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
+from device_runtime.private_random import PrivateRandom
+from device_runtime.terms import (
+    ArchitectureTerms,
+    ClientPrivacyTerms,
+    EvaluateTerms,
+    MeasureTerms,
+    PrivacyTerms,
+    RewardTerms,
+    TrainTerms,
+)
+from device_runtime.training import train
 from device_runtime.wire import Assignment
 from pipeline.fleet.durations import ChunkTimes, measure_seconds, predicted_times, transfer_seconds, work_seconds
 from profiles.catalogue import load_profile
 from search.architecture import Architecture, Stem
 from search.cost import forward_chunk_ms, training_chunk_ms
+from tests.device_runtime.softmax_regression import PARAMETERS, draw_examples, open_softmax_regression
 
 TIMES = ChunkTimes(train_s=2.0, evaluate_s=1.0)
 PRIVACY = PrivacyTerms("device", 0.25, 2.0)
+ON_CLIENTS = ClientPrivacyTerms("device", 2.0, 20)
+CLIENT = replace(ON_CLIENTS, max_norm=1.0)
+STEPS = ArchitectureTerms(0.1)
+IN_TURNS = {"moves": "alternate", "architecture": STEPS}
+PRIVATE_TURNS = {
+    "moves": "alternate",
+    "architecture": ArchitectureTerms(0.1, 0.0, 1.0, PrivacyTerms("device", 0.5, 2.0)),
+    "max_grad_norm": 1.0,
+    "privacy": PRIVACY,
+}
 
 
 def training(**terms) -> Assignment:
@@ -32,13 +56,49 @@ def evaluation(privacy=None) -> Assignment:
         (training(local_steps=5, batch_size=100), 20, 10),  # a step holds no more than there is
         (training(local_steps=3, max_grad_norm=1.0, privacy=PRIVACY), 100, 6),  # 25 expected: two chunks
         (training(local_steps=3, max_grad_norm=1.0, privacy=PRIVACY), 0, 3),  # an empty draw runs a chunk too
+        (training(local_epochs=2, batch_size=20, privacy=CLIENT), 20, 4),  # the client unit's steps are ordinary
+        (training(local_epochs=2, batch_size=20, moves="architecture", architecture=STEPS), 20, 4),
     ],
 )
 def test_training_takes_its_chunks(assignment, num_examples, chunks):
     assert work_seconds(assignment, num_examples, 16, TIMES) == chunks * TIMES.train_s
 
 
-@pytest.mark.parametrize(("privacy", "num_examples", "chunks"), [(None, 33, 3), (None, 0, 1), (PRIVACY, 100, 2)])
+@pytest.mark.parametrize(
+    ("terms", "train_chunks", "evaluate_chunks"),
+    [
+        # Of 20 examples 3 steps of 8, of 40 for validation as many; graphs take 16.
+        (training(local_epochs=1, batch_size=8), 3, 0),
+        (training(local_epochs=1, batch_size=8, **IN_TURNS), 6, 0),
+        (training(local_epochs=1, batch_size=100, **IN_TURNS), 2 + 3, 0),
+        (training(local_epochs=1, batch_size=8, privacy=CLIENT, **IN_TURNS), 6, 0),
+        (training(local_steps=3, **PRIVATE_TURNS), 3 * (1 + 2), 0),  # 5 and 20 are expected
+        (training(local_epochs=1, batch_size=8, reward=RewardTerms("loss")), 3, 3),
+        (training(local_epochs=1, batch_size=8, reward=RewardTerms("gain")), 3, 2 * 3),
+        (training(local_epochs=1, batch_size=8, privacy=CLIENT, reward=RewardTerms("gain", 1.0, ON_CLIENTS)), 3, 2 * 3),
+        (training(local_steps=3, reward=RewardTerms("gain", 1.0, PRIVACY), **PRIVATE_TURNS), 3 * (1 + 2), 2 * 1),
+    ],
+)
+def test_what_training_reads_of_the_validation_split_takes_its_time(terms, train_chunks, evaluate_chunks):
+    seconds = train_chunks * TIMES.train_s + evaluate_chunks * TIMES.evaluate_s
+    assert work_seconds(terms, 20, 16, TIMES, num_validation=40) == seconds
+
+
+@pytest.mark.parametrize("moves", ["all", "weights", "architecture", "alternate"])
+def test_the_chunks_foreseen_are_the_graph_runs_of_the_work(moves):
+    session = open_softmax_regression(bias="architecture")  # graphs take 4
+    splits = {"train": draw_examples(12, 1), "validation": draw_examples(24, 2)}
+    steps = {} if moves == "weights" else {"architecture": STEPS}
+    assignment = training(local_epochs=2, batch_size=6, moves=moves, reward=RewardTerms("gain"), **steps)
+    work = LoadedAssignment(session, PARAMETERS, assignment.train)
+    update = train(work, splits, PrivateRandom(bytes(32)))
+    seconds = work_seconds(assignment, update.num_examples, 4, ChunkTimes(1.0, 1.0), num_validation=24)
+    assert seconds == update.num_chunks
+
+
+@pytest.mark.parametrize(
+    ("privacy", "num_examples", "chunks"), [(None, 33, 3), (None, 0, 1), (PRIVACY, 100, 2), (ON_CLIENTS, 33, 3)]
+)
 def test_an_evaluation_takes_its_chunks(privacy, num_examples, chunks):
     assert work_seconds(evaluation(privacy), num_examples, 16, TIMES) == chunks * TIMES.evaluate_s
 

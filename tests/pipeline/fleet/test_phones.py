@@ -4,9 +4,11 @@ import pytest
 
 from device_runtime.accounting import Budget, BudgetExceededError, Release
 from device_runtime.client_records import Request
+from device_runtime.terms import ArchitectureTerms, PrivacyTerms, RewardTerms
 from device_runtime.wire import Assignment, Report
 from pipeline.fleet.phones import CACHED_BLOBS, Charge, link_speed
 from pipeline.fleet.population import make_phones
+from profiles.records import decode_record, encode_record
 
 RELEASE = Release("update", "train", 0.5, 3.0, 2)
 
@@ -26,6 +28,23 @@ def test_a_charge_names_phone_assignment_and_release_and_shows_in_the_headroom(p
     before = phone.describe().headroom.rdp["train"]
     assert phone.charge(assignment) == Charge(1, "run-0-0", RELEASE)
     assert phone.describe().headroom.rdp["train"] == pytest.approx(before - RELEASE.rdp(8))
+
+
+def test_all_releases_of_an_assignment_are_one_charge(phone, assignment):
+    steps = ArchitectureTerms(0.1, 0.0, 0.5, PrivacyTerms("device", 0.25, 4.0))
+    reward = RewardTerms("gain", 2.0, PrivacyTerms("device", 1.0, 8.0))
+    terms = replace(assignment.train, moves="alternate", architecture=steps, reward=reward)
+    charge = phone.charge(replace(assignment, train=terms))
+    further = Release("architecture", "validation", 0.25, 4.0, 2), Release("reward", "validation", 1.0, 8.0)
+    assert charge == Charge(1, "run-0-0", RELEASE, further)
+    assert charge.releases == phone.ledger.releases() == (RELEASE, *further)
+    assert decode_record(Charge, encode_record(charge)) == charge
+
+
+def test_the_charge_of_an_older_run_is_read():
+    older = b'{"assignment_id":"run-0-0","phone":1,"release":%b}' % encode_record(RELEASE)
+    assert decode_record(Charge, older) == Charge(1, "run-0-0", RELEASE)
+    assert encode_record(Charge(1, "run-0-0", RELEASE)) == older
 
 
 def test_an_exhausted_ledger_charges_nothing_more(phone, assignment):

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from device_runtime.terms import PrivacyTerms, RewardTerms
 from pipeline.fleet import rounds as rounds_module
 from pipeline.fleet.availability import AvailabilityTerms
 from pipeline.fleet.fleet import Fleet
@@ -51,6 +54,19 @@ def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, step
         resumed = emulate(name, **settings)
         resumed.train(NUM_ROUNDS, **SHAPE)
         assert resumed.everything() == expected, name
+
+
+def test_all_releases_of_an_assignment_are_charged_again_where_a_run_goes_on(emulate, kit):
+    reward = RewardTerms("gain", 2.0, PrivacyTerms("device", 1.0, 8.0))
+    rewarded = {"train": replace(kit.private_terms, reward=reward)}
+    whole, stopped = (emulate(name, budget=kit.budget) for name in ("whole", "stopped"))
+    whole.train(2, **SHAPE | rewarded)
+    stopped.train(1, **SHAPE | rewarded)
+    resumed = emulate("stopped", budget=kit.budget)
+    resumed.train(2, **SHAPE | rewarded)
+    assert resumed.everything()["ledgers"] == whole.everything()["ledgers"]
+    kinds = [release.kind for release in whole.rounds.fleet.phones[0].ledger.releases()]
+    assert kinds[:2] == ["update", "reward"]
 
 
 @pytest.mark.parametrize("moment", ["before", "within", "after"])

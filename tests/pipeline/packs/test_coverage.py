@@ -1,7 +1,9 @@
 from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.packs import default_architectures, drawn_architectures, kernel_keys
 from search.architecture import Architecture, Stage, Stem
+from search.cell_space import CellSpace
 from search.cost import cost_of, evaluation_kernels_of, kernels_of, training_kernels_of
 from search.layers import layers_of
 from search.options import HyperParameterOptions, StageOptions, StemOptions
@@ -29,8 +31,8 @@ def test_a_kernel_is_listed_once_in_each_direction_it_runs_in():
     assert {kernel for kernel in forward if kernel.kind != "call"} == set(kernels_of(network))
 
 
-def test_a_pack_of_a_network_leaves_nothing_of_it_unknown(architectures, profile_of):
-    @given(architectures)
+def test_a_pack_of_a_network_leaves_nothing_of_it_unknown(architectures, cell_networks, profile_of):
+    @given(st.one_of(architectures, cell_networks))
     def check(network):
         profile = profile_of(kernel_keys([network], 4))
         assert cost_of(network, profile, 4).method == "measured"
@@ -38,7 +40,7 @@ def test_a_pack_of_a_network_leaves_nothing_of_it_unknown(architectures, profile
     check()
 
 
-def test_the_default_pack_shows_every_kind_of_layer():
+def test_the_default_pack_shows_every_kind_of_layer_of_blocks():
     kinds = {layer.kind for network in default_architectures() for layer in layers_of(network)}
     assert kinds == {"conv", "group_norm", "relu", "hard_swish", "add", "global_average", "flatten", "linear"}
 
@@ -49,3 +51,12 @@ def test_drawn_networks_are_of_the_space_always_the_same_and_reach_its_ends():
     assert {SPACE.smallest(), SPACE.largest()} <= set(drawn)
     assert 4 <= len(drawn) <= 12
     assert all(network.input_shape == (1, 8, 8) for network in drawn)
+
+
+def test_of_a_space_of_cells_the_supernet_is_measured_too():
+    training = HyperParameterOptions((0.1,))
+    space = CellSpace((1, 8, 8), 10, ("none", "skip", "max_pool"), 2, 4, (1, 2), training)
+    drawn = drawn_architectures(space, 3)
+    assert {space.smallest(), space.largest(), space.supernet()} <= set(drawn)
+    kinds = {kernel.kind for kernel, _, _ in kernel_keys(drawn, 8)}
+    assert {"mix", "concat", "max_pool", "add"} <= kinds

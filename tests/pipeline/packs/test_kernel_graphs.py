@@ -18,6 +18,10 @@ LAYERS = [
     Kernel("group_norm", (8, 4, 4), (8, 4, 4), groups=4),
     Kernel("relu", (4, 4, 4), (4, 4, 4)),
     Kernel("hard_swish", (4, 4, 4), (4, 4, 4)),
+    Kernel("conv", (4, 6, 5), (8, 3, 3), 3, 2, dilation=2),
+    Kernel("max_pool", (4, 6, 5), (4, 3, 3), 3, 2),
+    Kernel("max_pool", (4, 6, 5), (4, 6, 5), 3, 1),
+    Kernel("average_pool", (4, 6, 5), (4, 3, 3), 3, 2),
     Kernel("global_average", (4, 4, 4), (4,)),
     Kernel("linear", (12,), (5,)),
 ]
@@ -28,7 +32,13 @@ def torch_layer(kernel: Kernel, x: torch.Tensor, parameters: torch.Tensor) -> to
     weights, bias = parameters[: parameters.numel() - outputs], parameters[parameters.numel() - outputs :]
     if kernel.kind in {"conv", "first_conv"}:
         shape = (outputs, kernel.input_shape[0] // kernel.groups, kernel.kernel, kernel.kernel)
-        return functional.conv2d(x, weights.reshape(shape), bias, kernel.stride, kernel.kernel // 2, 1, kernel.groups)
+        dilation = kernel.dilation
+        padding = dilation * (kernel.kernel // 2)
+        return functional.conv2d(x, weights.reshape(shape), bias, kernel.stride, padding, dilation, kernel.groups)
+    if kernel.kind == "max_pool":
+        return functional.max_pool2d(x, kernel.kernel, kernel.stride, kernel.kernel // 2)
+    if kernel.kind == "average_pool":
+        return functional.avg_pool2d(x, kernel.kernel, kernel.stride, kernel.kernel // 2, count_include_pad=False)
     if kernel.kind == "linear":
         return functional.linear(x, weights.reshape(outputs, -1), bias)
     if kernel.kind == "group_norm":
@@ -105,6 +115,51 @@ def test_an_addition_sums_both_ways():
     found = run(session, inputs)
     np.testing.assert_allclose(found["y"], inputs["x"] + inputs["other"])
     np.testing.assert_allclose(found["dx"], inputs["dy"] + inputs["dy_other"])
+
+
+@pytest.mark.parametrize("num_inputs", [2, 3, 5])
+def test_an_addition_of_several_sums_all_of_them_both_ways(num_inputs):
+    session = open_graph(Kernel("add", (2, 3, 3), (2, 3, 3), num_inputs=num_inputs), "gradient")
+    inputs = draw_inputs(session)
+    found = run(session, inputs)
+    for output, kind in (("y", ("x", "other")), ("dx", ("dy",))):
+        summands = [value for name, value in inputs.items() if name.startswith(kind)]
+        assert len(summands) == num_inputs
+        np.testing.assert_allclose(found[output], sum(summands), rtol=1e-5)
+
+
+MIX = Kernel("mix", (4, 3, 3), (4, 3, 3), num_inputs=3)
+CONCAT = Kernel("concat", (4, 3, 3), (12, 3, 3), num_inputs=3)
+
+
+@pytest.mark.parametrize("direction", ["forward", "evaluate", "gradient"])
+def test_a_mix_weighs_its_inputs_by_the_softmax_of_its_parameters(direction):
+    session = open_graph(MIX, direction)
+    inputs = draw_inputs(session)
+    parameters = torch.from_numpy(inputs.get("parameters", np.full(3, 0.01, np.float32))).requires_grad_()
+    values = [torch.from_numpy(inputs[f"x{i}"]).requires_grad_() for i in range(3)]
+    y = sum(share * value for share, value in zip(torch.softmax(parameters, 0), values, strict=True))
+    found = run(session, inputs)
+    np.testing.assert_allclose(found["y"], y.detach().numpy(), rtol=1e-5, atol=1e-6)
+    if direction != "gradient":
+        return
+    dy = torch.from_numpy(inputs["dy"])
+    each = [torch.autograd.grad((y * dy)[i].sum(), parameters, retain_graph=True)[0].numpy() for i in range(BATCH)]
+    np.testing.assert_allclose(found["squared_norms"], np.square(each).sum(axis=1), rtol=1e-4, atol=1e-6)
+    clipped = inputs["segment_weight"] * (inputs["factors"] @ np.array(each))
+    np.testing.assert_allclose(found["gradient_sum"], clipped, rtol=1e-4, atol=1e-5)
+    of_source = sum(torch.autograd.grad((y * dy).sum(), values))  # what all operations of an edge give back to it
+    np.testing.assert_allclose(found["dx"], of_source.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "evaluate", "gradient"])
+def test_all_channels_of_several_are_put_together_and_their_gradients_apart(direction):
+    session = open_graph(CONCAT, direction)
+    inputs = draw_inputs(session)
+    found = run(session, inputs)
+    np.testing.assert_array_equal(found["y"], np.concatenate([inputs[f"x{i}"] for i in range(3)], axis=1))
+    if direction == "gradient":
+        np.testing.assert_array_equal(np.concatenate([found[f"dx{i}"] for i in range(3)], axis=1), inputs["dy"])
 
 
 def test_the_loss_is_cross_entropy_and_its_gradient_with_clip_factors():

@@ -2,9 +2,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.report.networks import network_in_words, operation_of, picture_of
-from search.architecture import Stage, Stem
+from search.architecture import Cell, Edge, Stage, Stem
 from search.layers import layers_of, num_parameters
 
 
@@ -47,8 +48,51 @@ def test_operations_are_told_in_words(made):
     assert told[-1] == "linear 8 → 2"
 
 
-def test_every_network_is_drawn_whole_without_overlap(architectures):
-    @given(architectures)
+CELL = Cell(
+    (
+        (Edge(0, ("skip",)), Edge(1, ("separable_5",))),
+        (Edge(1, ("max_pool",)), Edge(2, ("conv_1", "none", "dilated_3"))),
+    )
+)
+
+
+def test_a_cell_is_told_node_by_node(made):
+    network = replace(made.small, stages=(Stage("cell", 8, 2, stride=2, cell=CELL),))
+    words = network_in_words(network).replace("\N{MULTIPLICATION SIGN}", "x")
+    assert (
+        "→ cell 8 x2 (stride 2; node 1: skip of input 1 + separable 5x5 of input 2; "
+        "node 2: max pool of input 2 + 3 operations of node 1) →"
+    ) in words
+
+
+def test_a_cell_has_a_line_for_each_input_and_each_edge_and_no_skip_around_it(made):
+    network = replace(made.small, stages=(Stage("cell", 8, 2, cell=CELL),))
+    _, first, second, _ = picture_of(network).blocks
+    assert not first.has_skip
+    assert (first.title, first.output_shape[0]) == ("stage 1, block 1: cell", 16)
+    texts = [step.text.replace("\N{MULTIPLICATION SIGN}", "x") for step in first.steps]
+    assert texts == [
+        "architecture weights, for all cells of the stage",
+        "input 1: conv 1x1, 4 → 8 · group norm · ReLU",
+        "input 2: conv 1x1, 4 → 8 · group norm · ReLU",
+        "node 1: skip of input 1",
+        "node 1: separable 5x5 of input 2",
+        "node 2: max pool of input 2",
+        "node 2: 3 operations of node 1",
+    ]
+    assert [step.num_parameters for step in first.steps] == [3, 48, 48, 0, 8 * 25 + 64 + 16, 0, 64 + 16 + 576 + 16]
+    assert [step.text for step in second.steps][2:] == [step.text for step in first.steps][3:]
+
+
+def test_layers_of_cells_are_told_in_words(made):
+    network = replace(made.small, stages=(Stage("cell", 8, stride=2, cell=CELL),))
+    told = {operation_of(layer).replace("\N{MULTIPLICATION SIGN}", "x") for layer in layers_of(network)}
+    expected = {"choice of 3 operations", "mix of 3 operations", "max pool 3x3, stride 2", "add", "all channels"}
+    assert told >= {*expected, "conv 3x3, dilation 2, 8 → 8", "conv 1x1, stride 2, 8 → 8"}
+
+
+def test_every_network_is_drawn_whole_without_overlap(architectures, cell_networks):
+    @given(st.one_of(architectures, cell_networks))
     def check(architecture):
         picture = picture_of(architecture)
         total = num_parameters(architecture)

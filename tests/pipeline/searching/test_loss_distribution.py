@@ -32,6 +32,17 @@ def test_splits_add_up_apart_and_the_worst_counts():
     assert epsilon_of_fixed_schedule([], 1e-5) == 0
 
 
+def test_what_a_client_releases_counts_on_every_split():
+    """Two kinds of release of the client unit are one mechanism after the other, whatever they read."""
+    update, metrics = (
+        Release(kind, split, 1.0, 4.0, unit="client") for kind, split in (("update", "train"), ("metrics", "test"))
+    )
+    both = Release("update", "train", 1.0, 4.0, 2)
+    assert epsilon_of_fixed_schedule([update, metrics], 1e-5) == pytest.approx(epsilon_of_fixed_schedule([both], 1e-5))
+    beside = [Release("metrics", "test", 1.0, 9.0), update]
+    assert epsilon_of_fixed_schedule(beside, 1e-5) > epsilon_of_fixed_schedule([update], 1e-5)
+
+
 def test_a_release_without_noise_has_no_distribution():
     with pytest.raises(ValueError, match="noise_multiplier must be > 0 in a schedule"):
         epsilon_of_fixed_schedule([Release("update", "train", 0.5, 0.0)], 1e-5)

@@ -16,14 +16,14 @@ from pipeline.coordinator.store import Store
 from pipeline.digits import SPEC
 from pipeline.run_result import Z_95
 from pipeline.run_sections import RunFile
-from pipeline.searching.artifacts import Artifacts
+from pipeline.searching import attempts
 from pipeline.searching.choices import space_of
+from pipeline.searching.privacy_result import released_accuracy
 from pipeline.searching.rounds import RunClient
-from pipeline.searching.session import released_accuracy
 from pipeline.searching.trials import Job, Part, Score, Trainer
 from search.architecture import Architecture, Stem
 from search.candidate import Candidate, HyperParameters
-from tests.pipeline.searching.conftest import ORDINARY, PRIVATE
+from tests.pipeline.searching.conftest import CLIENTS_PRIVATE, ORDINARY, PRIVATE
 
 CANDIDATE = Candidate(
     Architecture((1, 8, 8), 10, Stem(2, 3, 3)), HyperParameters(0.1, local_steps=1, max_grad_norm=0.5)
@@ -50,13 +50,12 @@ class ScriptedRounds:
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
+def make_trainer(artifacts, tmp_path):
     from pipeline.coordinator.blobs import BlobFolder  # noqa: PLC0415
 
     def make(text, results):
         run_file = RunFile.model_validate(tomllib.loads(text))
         rounds = ScriptedRounds(BlobFolder(tmp_path / "blobs"), results)
-        artifacts = Artifacts(tmp_path / "artifacts", SPEC, 16)
         return Trainer(run_file, rounds, artifacts, dict.fromkeys(SPLITS, 6), CLIENTS, 0, lambda *_: None)
 
     return make
@@ -87,7 +86,7 @@ def test_a_round_that_fails_is_held_again_and_given_up_after_three_times(make_tr
 @pytest.mark.parametrize(("kind", "num_attempts"), [("emulated", 3), ("real", 5)])
 def test_attempts_of_before_a_resumption_count_where_no_phone_is_real(make_trainer, monkeypatch, kind, num_attempts):
     held = {"search/0/evaluate/validation", "search/0/evaluate/validation/attempt 2"}
-    monkeypatch.setattr(Trainer, "_is_held", lambda _, key: key in held)
+    monkeypatch.setattr(attempts, "_is_held", lambda _, key: key in held)
     trainer = make_trainer(ORDINARY, [RoundResult("r", "failed", reason="nobody came")] * 9)
     trainer.rounds.run = replace(trainer.rounds.run, kind=kind)
     (why,) = trainer.evaluate([Job(Part("search", 0), trainer.start(CANDIDATE))], "validation")
@@ -100,11 +99,23 @@ def test_the_interval_of_a_released_accuracy_knows_how_often_noise_was_added():
     on_sum = RunFile.model_validate(tomllib.loads(PRIVATE.replace('"device"', '"sum"')))
     score = Score(0.5, 10_000_000, 9)  # so many examples that only the noise is left
     for run_file, num_draws in ((private, 9), (on_sum, 1)):
-        accuracy = released_accuracy(run_file, score)
+        accuracy = released_accuracy(run_file.privacy, score)
         deviation = 1.2 * sqrt(num_draws) / (0.9 * 10_000_000)
         sampling = sqrt(0.25 / 9_000_004)
         assert accuracy.high - accuracy.value == pytest.approx(Z_95 * sqrt(deviation**2 + sampling**2), rel=1e-3)
-    assert released_accuracy(private, Score(0.5, 10, 9)).high > released_accuracy(on_sum, Score(0.5, 10, 9)).high
+    few = Score(0.5, 10, 9)
+    assert released_accuracy(private.privacy, few).high > released_accuracy(on_sum.privacy, few).high
+
+
+@pytest.mark.parametrize(("noise_at", "num_draws"), [("device", 9), ("sum", 1)])
+def test_the_interval_of_a_client_units_accuracy_is_of_clients_and_of_the_constant_that_it_was_divided_by(
+    noise_at, num_draws
+):
+    privacy = RunFile.model_validate(tomllib.loads(CLIENTS_PRIVATE.replace('"sum"', f'"{noise_at}"'))).privacy
+    accuracy = released_accuracy(privacy, Score(0.5, 1000, 9, expected_reports=12))
+    deviation = sqrt((5.0 * sqrt(num_draws) / 12) ** 2 + 0.25 / (9 + 4))
+    assert accuracy.num_examples == 1000
+    assert (accuracy.low, accuracy.high) == (max(0, 0.5 - Z_95 * deviation), min(1, 0.5 + Z_95 * deviation))
 
 
 class TrainedRounds(ScriptedRounds):
@@ -203,3 +214,65 @@ def test_the_servers_optimiser_remembers_the_rounds_before(make_trainer):
     trainer.train([Job(Part("search", 0), model, 2), Job(Part("search", 1), model, 2)])
     first, second = model.parameters + 1, model.parameters + 1 + 1.5  # updates of ones; half of the last step again
     np.testing.assert_allclose(seen, [first, first, second, second], rtol=1e-6)
+
+
+REWARDS = """
+reward = { sample_rate = 0.5, noise_multiplier = 1.4, loss_bound = 3.0 }
+"""
+
+
+def rewarded(make_trainer, text, candidate, **changes):
+    """What a round of training with a reward came to, and its plan."""
+    trainer = make_trainer(text, [])
+    model = trainer.start(candidate)
+    sha256 = trainer.rounds.blobs.put(write_vector("parameter_update", np.ones(len(model.parameters), np.float32)))
+    result = RoundResult("r", "closed", 4, 70, sha256, {"gain": 6.0}, num_scored=20)
+    trainer.rounds._results = iter([result])
+    (trained,) = trainer.train([Job(Part("search", 0), model, 1, reward="gain", **changes)])
+    return trained, trainer.rounds.plans[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "candidate", "reward", "weight"),
+    [
+        (ORDINARY, ORDINARY_CANDIDATE, 6 / 20, 70),
+        (PRIVATE + REWARDS, CANDIDATE, 3.0 * 6 / (0.5 * 20), 70),
+        (CLIENTS_PRIVATE + REWARDS.replace("sample_rate = 0.5, ", ""), ORDINARY_CANDIDATE, 3.0 * 6 / 5, 5),
+    ],
+    ids=["ordinary", "by example", "by client"],
+)
+def test_a_reward_is_a_mean_in_units_of_the_loss(make_trainer, text, candidate, reward, weight):
+    trained, plan = rewarded(make_trainer, text, candidate)
+    assert (trained.reward, trained.num_rewarded, trained.weight) == (pytest.approx(reward), 20, weight)
+    assert plan.train.reward.release == "gain"
+    assert np.array_equal(trained.update, np.ones(len(trained.model.parameters), np.float32))
+
+
+def test_a_round_of_the_client_unit_expects_its_cohort_and_waits_for_its_deadline(make_trainer):
+    closed = RoundResult("r", "closed", 4, 8, metric_sums={"accuracy": 3.0})
+    trainer = make_trainer(CLIENTS_PRIVATE, [closed] * 2)
+    model = trainer.start(ORDINARY_CANDIDATE)
+    (score,) = trainer.evaluate([Job(Part("search", 0), model)], "validation")
+    trainer.evaluate([Job(Part("search", 0), model, clients=("a", "b", "d"))], "test")
+    everybody, some = trainer.rounds.plans
+    assert (everybody.cohort_size, some.cohort_size) == (5, 2)  # [round] cohort_size; those who can test
+    for plan in (everybody, some):
+        assert plan.evaluate.privacy.expected_reports == plan.cohort_size
+        assert (plan.is_at_deadline, plan.weighting, plan.max_participations) == (True, "uniform", 3)
+    assert (score.accuracy, score.expected_reports) == (pytest.approx(3 / 5), 5)
+
+
+def test_a_round_of_examples_closes_when_its_cohort_is_complete(make_trainer):
+    trainer = make_trainer(PRIVATE, [RoundResult("r", "closed", 6, 100, metric_sums={"accuracy": 36.0})])
+    trainer.evaluate([Job(Part("test", 0), trainer.start(CANDIDATE))], "test")
+    (plan,) = trainer.rounds.plans
+    assert (plan.is_at_deadline, plan.max_participations) == (False, None)
+
+
+def test_a_reward_wants_clients_with_something_to_score(make_trainer):
+    trained, plan = rewarded(make_trainer, ORDINARY, ORDINARY_CANDIDATE, clients=("a", "b"))
+    assert (plan.cohort_size, plan.min_examples) == (2, {"train": 1, "validation": 1})
+    trainer = replace(make_trainer(ORDINARY, [RoundResult("r", "failed", reason="nobody came")] * 3))
+    trainer = replace(trainer, num_clients={"train": 6, "validation": 3, "test": 6})
+    trainer.train([Job(Part("search", 0), trained.model, 1, reward="gain")])
+    assert trainer.rounds.plans[0].cohort_size == 3

@@ -14,7 +14,8 @@ from device_runtime.examples import split_ids
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import TrainTerms
-from device_runtime.training import Examples, LoadedAssignment, train
+from device_runtime.loaded import Examples, LoadedAssignment
+from device_runtime.training import train
 from device_runtime.vectors import write_vector
 from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import SPEC, open_digits
@@ -71,7 +72,7 @@ def digits(tmp_path_factory) -> Digits:
     artifact = compile_architecture(CompileRequest(SMALL, source.spec, 16), folder / "models" / "1" / "artifact")
     session, start = StepSession(artifact), initial_parameters(SMALL, seed=0)
     terms = TrainTerms(learning_rate=0.1, local_epochs=4, batch_size=16, momentum=0.9)
-    trained = start + train(LoadedAssignment(session, start, terms), splits["train"], PrivateRandom(bytes(32))).vector
+    trained = start + train(LoadedAssignment(session, start, terms), splits, PrivateRandom(bytes(32))).vector
     accuracy = float(session.evaluate(trained, splits["test"].x, splits["test"].y)[1].mean())
     finish(folder, artifact.artifact_id, trained, accuracy)
     return Digits(folder, splits["test"], accuracy)

@@ -1,14 +1,19 @@
 """What holds for every search algorithm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.algorithm import SearchAlgorithm, load_state, save_state
 from search.algorithms import (
     ByRule,
+    Feathers,
+    FedEx,
     FedNas,
+    MergedHalving,
     NestedRace,
     RandomSearch,
     RegularizedEvolution,
@@ -17,11 +22,12 @@ from search.algorithms import (
     uniform_width,
 )
 from search.algorithms.optuna_nsga2 import Nsga2
+from search.algorithms.optuna_tpe import Tpe
 from search.budget import Feasibility, InfeasibleError, Limits
-from search.candidate import Observation, Trial
+from search.candidate import NOT_ASKED, Observation, Trial
 from search.clients import Client
 from search.options import HyperParameterOptions, StageOptions, StemOptions
-from search.space import SearchSpace
+from search.space import SearchSpace, Space
 
 NUM_TRIALS = 14
 CLIENTS = tuple(Client(f"client {i}", 10) for i in range(6))
@@ -39,8 +45,24 @@ PRUNING = {
     "fednas": lambda space, feasibility: FedNas(space, feasibility, CLIENTS, groups=3, keep=2),
     "nested_race": lambda space, feasibility: NestedRace(space, feasibility, CLIENTS, num_entrants=3, rounds=4),
 }
-MAKERS = DRAWING | PRUNING
+TUNING = {
+    "feathers": lambda space, feasibility: Feathers(
+        space, feasibility, rounds=3, evaluation_rounds=2, num_configurations=5, gamma=1.0, period=2
+    ),
+    "fedex": lambda space, feasibility: FedEx(space, feasibility, CLIENTS, rounds=4, num_configurations=5),
+    "nas_then_tuning": lambda space, feasibility: FedEx(
+        space, feasibility, CLIENTS, 4, 5, "nas_then_tuning", space.hyper_parameters.sample(np.random.default_rng(0))
+    ),
+    "tuning_then_nas": lambda space, feasibility: FedEx(space, feasibility, CLIENTS, 4, 5, "tuning_then_nas"),
+    "tuning": lambda space, feasibility: FedEx(space, feasibility, CLIENTS, 3, 5, "tuning"),
+    "merged_halving": lambda space, feasibility: MergedHalving(
+        space, feasibility, CLIENTS, num_candidates=6, num_networks=2, eta=2, num_drawn=8
+    ),
+}
+CELL_DRAWING = {"tpe": lambda space, feasibility: Tpe(space, feasibility, NUM_TRIALS, rounds=3, num_random=4)}
+MAKERS = DRAWING | PRUNING | TUNING | CELL_DRAWING
 ONE_EACH = {"uniform_width": 1, "random_pruning": 1}  # trials of a control with one platform and nothing to tune
+WEIGHTS = tuple(i % 7 / 7 for i in range(50))  # of the supernet's edges
 WIDE_SPACE = SearchSpace(
     input_shape=(1, 8, 8),
     num_classes=10,
@@ -63,8 +85,20 @@ def name(request) -> str:
 
 
 @pytest.fixture
-def algorithm(name, small_space, feasibility) -> SearchAlgorithm[Any]:
-    return MAKERS[name](small_space if name in DRAWING else WIDE_SPACE, feasibility)
+def space_of(small_space, cell_space) -> Callable[[str], Space]:
+    def of(name: str) -> Space:
+        if name in TUNING or name in CELL_DRAWING:
+            return cell_space
+        return small_space if name in DRAWING else WIDE_SPACE
+
+    return of
+
+
+@pytest.fixture
+def algorithm(name, space_of, feasibility) -> SearchAlgorithm[Any]:
+    if name in TUNING or name in CELL_DRAWING:
+        feasibility = replace(feasibility, budgets={"mid": Limits(size_kib=6.5)})
+    return MAKERS[name](space_of(name), feasibility)
 
 
 def observe(trials: Sequence[Trial]) -> list[Observation]:
@@ -73,7 +107,12 @@ def observe(trials: Sequence[Trial]) -> list[Observation]:
         Observation(
             trial,
             accuracy=trial.candidate.hyper_parameters.learning_rate / trial.candidate.architecture.stem.width,
-            failed="too few reports" if trial.index == 5 else "",
+            failed="too few reports" if trial.index == 5 else "" if trial.is_scored else NOT_ASKED,
+            metrics={trial.reward: trial.candidate.hyper_parameters.learning_rate} if trial.reward else {},
+            num_rewarded=10,
+            architecture_weights=tuple(i % 7 / 7 for i in range(50))
+            if trial.candidate.architecture.is_supernet
+            else (),
         )
         for trial in trials
     ]
@@ -98,11 +137,11 @@ def test_a_seed_gives_one_search_and_another_seed_another_where_anything_is_draw
 def test_a_search_ends_after_its_trials_numbered_in_order(algorithm, name, parallel):
     trials = run(algorithm, algorithm.init(0), parallel)
     assert [trial.index for trial in trials] == list(range(len(trials)))
-    assert len(trials) == ONE_EACH.get(name, len(trials) if name in PRUNING else NUM_TRIALS)
+    assert len(trials) == ONE_EACH.get(name, NUM_TRIALS if name in {*DRAWING, *CELL_DRAWING} else len(trials))
     assert {client for trial in trials for client in trial.clients or ()} <= {client.name for client in CLIENTS}
 
 
-@pytest.mark.parametrize("name", sorted({*PRUNING, "successive_halving"}))
+@pytest.mark.parametrize("name", sorted({*PRUNING, *TUNING, "successive_halving"}))
 def test_a_search_in_stages_has_the_same_trials_however_many_are_asked_for_at_a_time(algorithm):
     assert run(algorithm, algorithm.init(0), 1) == run(algorithm, algorithm.init(0), 100)
 
@@ -141,7 +180,7 @@ def test_the_order_of_observations_changes_nothing(algorithm):
     assert algorithm.tell(state, observations) == algorithm.tell(state, observations[::-1])
 
 
-def test_every_platform_ships_a_network_within_its_limits(algorithm, feasibility):
+def test_every_platform_ships_a_network_within_its_limits(algorithm):
     state = algorithm.init(0)
     observations: list[Observation] = []
     while trials := algorithm.ask(state, 4):
@@ -151,14 +190,14 @@ def test_every_platform_ships_a_network_within_its_limits(algorithm, feasibility
     winners = algorithm.winners(state, observations)
     assert set(winners) == {"phone"}
     assert observations[winners["phone"]].is_scored
-    assert feasibility.is_feasible(observations[winners["phone"]].trial.candidate.architecture)
+    assert algorithm.feasibility.is_feasible(observations[winners["phone"]].trial.candidate.architecture)
 
 
-@pytest.mark.parametrize("name", sorted(DRAWING))
-def test_no_candidate_is_infeasible_where_candidates_are_drawn(algorithm, small_space, feasibility):
+@pytest.mark.parametrize("name", sorted({*DRAWING, *CELL_DRAWING, "merged_halving"}))
+def test_no_candidate_is_infeasible_where_candidates_are_drawn(algorithm):
     trials = [trial for seed in range(5) for trial in run(algorithm, algorithm.init(seed))]
-    assert all(feasibility.is_feasible(trial.candidate.architecture) for trial in trials)
-    assert all(trial.candidate in small_space for trial in trials)
+    assert all(algorithm.feasibility.is_feasible(trial.candidate.architecture) for trial in trials)
+    assert all(trial.candidate in algorithm.space for trial in trials)
 
 
 @pytest.mark.parametrize("kept", [slice(0, 2), slice(2, None), slice(0, 0), slice(1, None, 2)])
@@ -194,8 +233,8 @@ def test_a_search_that_is_over_stays_over_when_told_of_nothing_and_takes_no_tria
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-def test_an_impossible_budget_is_an_error_and_not_a_loop(name, small_space, make_profile):
+def test_an_impossible_budget_is_an_error_and_not_a_loop(name, space_of, make_profile):
     feasibility = Feasibility((make_profile("slow-phone", "mid", 0.01),), {"default": Limits(latency_ms=0.25)}, 8)
-    algorithm = MAKERS[name](small_space if name in DRAWING else WIDE_SPACE, feasibility)
-    with pytest.raises(InfeasibleError, match=r"latency_ms=0\.25 on slow-phone"):
-        algorithm.ask(algorithm.init(0), 1)
+    algorithm = MAKERS[name](space_of(name), feasibility)
+    with pytest.raises(InfeasibleError, match=r"latency_ms=0\.25 on slow-phone|likeliest networks meets the limits"):
+        run(algorithm, algorithm.init(0))

@@ -1,0 +1,145 @@
+"""Networks found in a supernet of cells: read off its architecture weights, the likeliest first."""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby, islice, product
+from math import exp, fsum
+
+import numpy as np
+
+from search.architecture import Architecture, Edge, Operation
+from search.budget import InfeasibleError
+from search.cell_space import CellSpace, Node
+
+_MOST_TRIED = 4096  # networks; a few seconds of predicting costs
+
+
+@dataclass(frozen=True)
+class EdgeProbabilities:
+    """What the architecture weights of one edge say.
+
+    Attributes:
+        stage, node, source: Which edge: of all cells of a stage, into a node, from a source as in `Edge`.
+        operations: Softmax of the edge's weights, `none` included, by operation.
+    """
+
+    stage: int
+    node: int
+    source: int
+    operations: dict[Operation, float]
+
+
+def probabilities(space: CellSpace, architecture_weights: Sequence[float]) -> tuple[EdgeProbabilities, ...]:
+    """The probability of each operation on each edge of the supernet, in layout order.
+
+    Args:
+        architecture_weights: Of the supernet, in layout order.
+
+    Raises:
+        ValueError: When they are not as many as the supernet has, or not finite.
+    """
+    return tuple(
+        EdgeProbabilities(
+            mixed.stage, mixed.node, mixed.source, {name: exp(-cost) for name, cost in mixed.costs.items()}
+        )
+        for mixed in _mixed_edges(space, architecture_weights)
+    )
+
+
+def found_network(space: CellSpace, architecture_weights: Sequence[float]) -> Architecture:
+    """The network of each edge's likeliest operation but `none` and each node's likeliest edges; the first of equals.
+
+    "DARTS", arXiv:1806.09055, section 2.4.
+
+    Raises:
+        ValueError: As of `probabilities`.
+    """
+    return next(_likeliest_first(space, architecture_weights))
+
+
+def found_within(
+    space: CellSpace, architecture_weights: Sequence[float], is_feasible: Callable[[Architecture], bool]
+) -> Architecture:
+    """Of the feasible networks the one with the largest product of its operations' probabilities.
+
+    Where every network is feasible, the same as `found_network`.
+
+    Raises:
+        InfeasibleError: When none of the likeliest few thousand is feasible.
+        ValueError: As of `probabilities`.
+    """
+    num_tried = 0
+    for network in islice(_likeliest_first(space, architecture_weights), _MOST_TRIED):
+        if is_feasible(network):
+            return network
+        num_tried += 1
+    cure = "raise a budget, or leave the dearest of its operations out"
+    if not is_feasible(space.smallest()):
+        cure = "raise a budget or make cells smaller: the space's smallest network does not meet them either"
+    raise InfeasibleError(f"none of the supernet's {num_tried} likeliest networks meets the limits; {cure}")
+
+
+@dataclass(frozen=True)
+class _MixedEdge:
+    """An edge of the supernet; costs are negative logarithms of probabilities, which add up where those multiply."""
+
+    stage: int
+    node: int
+    source: int
+    costs: dict[Operation, float]
+
+
+def _mixed_edges(space: CellSpace, architecture_weights: Sequence[float]) -> list[_MixedEdge]:
+    cells = [stage.cell.nodes for stage in space.supernet().stages if stage.cell]
+    places = [(i, node, edge) for i, nodes in enumerate(cells) for node, edges in enumerate(nodes) for edge in edges]
+    num_operations = len(space.operations)
+    wanted = len(places) * num_operations if num_operations > 1 else 0  # what has no choice has no weight
+    weights = np.asarray(architecture_weights, np.float64)
+    if weights.shape != (wanted,) or not np.isfinite(weights).all():
+        raise ValueError(
+            f"architecture_weights must be {wanted} finite numbers, one for each operation of each edge of the "
+            f"supernet, got {weights.size}: {architecture_weights!s:.60}"
+        )
+    rows = weights.reshape(len(places), -1) if wanted else np.zeros((len(places), num_operations))
+    highest = rows.max(axis=1, keepdims=True)
+    costs = highest - rows + np.log(np.exp(rows - highest).sum(axis=1, keepdims=True))
+    return [
+        _MixedEdge(stage, node, edge.source, dict(zip(edge.operations, row, strict=True)))
+        for (stage, node, edge), row in zip(places, costs.tolist(), strict=True)
+    ]
+
+
+def _likeliest_first(space: CellSpace, architecture_weights: Sequence[float]) -> Iterator[Architecture]:
+    """All networks of the space, each once, from the likeliest on.
+
+    Nodes choose apart from each other, so a heap of networks is enough where each brings those that differ from it by
+    the next choice of one node. Only nodes from the last one on that has left its first choice move, so that each
+    network has one way to come in.
+    """
+    by_node = groupby(_mixed_edges(space, architecture_weights), lambda edge: (edge.stage, edge.node))
+    choices = [_choices(list(edges), space.edges_kept) for _, edges in by_node]
+
+    def entry(places: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        return fsum(ways[place][0] for ways, place in zip(choices, places, strict=True)), places
+
+    heap = [entry((0,) * len(choices))]
+    while heap:
+        _, places = heapq.heappop(heap)
+        yield space.network_of([ways[place][1] for ways, place in zip(choices, places, strict=True)])
+        moved = max((i for i, place in enumerate(places) if place), default=0)
+        for i in range(moved, len(places)):
+            if places[i] + 1 < len(choices[i]):
+                heapq.heappush(heap, entry((*places[:i], places[i] + 1, *places[i + 1 :])))
+
+
+def _choices(edges: list[_MixedEdge], edges_kept: int) -> list[tuple[float, Node]]:
+    """All that a node may keep, the likeliest first; of equals the first sources, then the first operations."""
+    ways = []
+    for kept in combinations(edges, edges_kept):
+        named = ([name for name in edge.costs if name != "none"] for edge in kept)
+        for operations in product(*named):
+            pairs = list(zip(kept, operations, strict=True))
+            cost = fsum(edge.costs[name] for edge, name in pairs)
+            ways.append((cost, tuple(Edge(edge.source, (name,)) for edge, name in pairs)))
+    return sorted(ways, key=lambda way: way[0])

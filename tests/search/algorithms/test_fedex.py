@@ -1,0 +1,129 @@
+"""FedEx by hand: its step on the distribution, who trains with what, and the orders that are its controls."""
+
+from collections import Counter
+from dataclasses import replace
+from math import log, sqrt
+
+import numpy as np
+import pytest
+
+from search.algorithms import FedEx
+from search.algorithms.fedex import Told, _probabilities
+from search.budget import Feasibility
+from search.candidate import NOT_ASKED, HyperParameters, Observation
+from search.cells import found_network
+from search.clients import Client
+
+FREE = Feasibility((), {}, 8)
+CLIENTS = tuple(Client(f"client {i}", 10) for i in range(12))
+WEIGHTS = tuple(i % 7 / 7 for i in range(50))
+DEFAULT = HyperParameters(0.025, local_steps=1, architecture_learning_rate=0.003)
+
+
+def play(search, loss, seed=0):
+    state, rounds, states = search.init(seed), [], [search.init(seed)]
+    while trials := search.ask(state, 100):
+        told = [
+            Observation(
+                trial,
+                0.5,
+                metrics={"loss": loss(trial.candidate.hyper_parameters.learning_rate)} if trial.reward else {},
+                num_rewarded=len(trial.clients or ()),
+                architecture_weights=WEIGHTS if trial.candidate.architecture.is_supernet else (),
+                failed="" if trial.is_scored else NOT_ASKED,
+            )
+            for trial in trials
+        ]
+        state = search.tell(state, told)
+        rounds.append(trials)
+        states.append(state)
+    return rounds, states
+
+
+def test_one_step_of_the_distribution_is_the_exponentiated_gradient_of_the_paper(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
+    state = replace(search.init(0), told=(Told(0, 2.0, 30), Told(2, 1.0, 10)), baseline=3.0, baseline_weight=2.0)
+    after = search._tuned(state)
+    # shares 3/4 and 1/4 of the examples, baseline 1.5, probabilities 1/3: gradients 9/8, 0 and -3/8, over the largest
+    logits = -sqrt(2 * log(3)) * np.array([1.0, 0.0, -1 / 3])
+    assert after.logits == pytest.approx(logits - logits.max())
+    assert (after.baseline, after.baseline_weight) == (pytest.approx(0.9 * 3.0 + 1.75), pytest.approx(0.9 * 2 + 1))
+
+
+def test_a_configuration_that_nobody_could_train_with_loses_as_the_worst_does(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
+    after = search._tuned(replace(search.init(0), told=(Told(0, None, 0), Told(1, 3.0, 5), Told(2, 1.0, 5))))
+    assert after.logits[2] == max(after.logits)
+    assert after.logits[0] < after.logits[2]
+    nothing = search.init(0)
+    assert search._tuned(replace(nothing, told=(Told(0, None, 0),))).logits == nothing.logits
+
+
+def test_every_client_trains_once_a_round_with_a_configuration_of_its_own_and_nothing_is_thrown_away(cell_space):
+    rounds, states = play(FedEx(cell_space, FREE, CLIENTS, rounds=3, num_configurations=4), lambda rate: rate)
+    for trials in rounds[:-1]:
+        assert Counter(name for trial in trials for name in trial.clients) == Counter(one.name for one in CLIENTS)
+        assert all(t.is_kept and t.reward == "loss" and t.moves == "alternate" for t in trials)
+        assert len({t.candidate.hyper_parameters for t in trials}) == len(trials) <= 4
+    (named,) = rounds[-1]
+    assert named.candidate.architecture == found_network(cell_space, WEIGHTS)
+    assert (named.rounds, named.supernet) == (0, cell_space.supernet())
+    assert len(states[-1].history) == 3
+
+
+def test_the_distribution_settles_on_what_loses_least_and_then_only_that_is_drawn(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=40, num_configurations=3)
+    rounds, states = play(search, lambda rate: abs(rate - 0.3))
+    best = min(search.configurations(states[0]), key=lambda one: abs(one.learning_rate - 0.3))
+    assert rounds[-1][0].candidate.hyper_parameters.learning_rate == best.learning_rate
+    assert [len(trials) for trials in rounds[-5:]] == [1] * 5
+    assert _probabilities((0.0, -20.0, -30.0)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_orders_differ_in_what_trains_when_and_with_which_configuration(cell_space):
+    supernet, found = cell_space.supernet(), found_network(cell_space, WEIGHTS)
+
+    def what(order, rounds=4):
+        search = FedEx(cell_space, FREE, CLIENTS, rounds, 5, order, DEFAULT)
+        played, _ = play(search, lambda rate: rate)
+        kinds = []
+        for trials in played[:-1]:
+            network = trials[0].candidate.architecture
+            name = {supernet: "supernet", found: "found"}.get(network, "drawn")
+            hyper = trials[0].candidate.hyper_parameters
+            trained = "default" if hyper == DEFAULT else "tuned" if trials[0].reward else "best"
+            kinds.append((name, trials[0].moves, trained))
+        return kinds, played
+
+    assert what("nas_then_tuning")[0] == [("supernet", "alternate", "default")] * 2 + [("found", "all", "tuned")] * 2
+    kinds, played = what("tuning_then_nas")
+    assert kinds == [("supernet", "weights", "tuned")] * 2 + [("supernet", "alternate", "best")] * 2
+    assert played[0][0].candidate.hyper_parameters.architecture_learning_rate is None
+    assert played[2][0].candidate.hyper_parameters.architecture_learning_rate == 0.1
+    kinds, played = what("nas")
+    assert kinds == [("supernet", "alternate", "default")] * 4
+    assert played[-1][0].candidate.hyper_parameters.learning_rate == DEFAULT.learning_rate
+    kinds, played = what("tuning")
+    assert {kind[1:] for kind in kinds} == {("all", "tuned")}
+    networks = {trial.candidate.architecture for trials in played for trial in trials}
+    assert len(networks) == 1
+    assert played[0][0].candidate in cell_space or not next(iter(networks)).is_supernet
+
+
+def test_the_tuned_network_of_nas_then_tuning_starts_from_weights_of_its_own(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, 2, 3, "nas_then_tuning", DEFAULT)
+    rounds, _ = play(search, lambda rate: rate)
+    assert {trial.supernet for trial in rounds[1]} == {found_network(cell_space, WEIGHTS)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": 1, "order": "tuning_then_nas"}, "rounds must be >= 2 for order 'tuning_then_nas', got 1"),
+        ({"num_configurations": 0}, "num_configurations must be >= 1, got 0"),
+        ({"order": "nas"}, "order 'nas' trains with a default configuration: give one"),
+    ],
+)
+def test_settings_are_refused_by_name(cell_space, settings, message):
+    with pytest.raises(ValueError, match=message):
+        FedEx(cell_space, FREE, CLIENTS, **{"rounds": 2, **settings})
