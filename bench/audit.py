@@ -37,10 +37,10 @@ from bench.measuring import Bar, Result, new_result, print_result
 from device_runtime.accounting import epsilon_of_schedule, releases_of_terms
 from device_runtime.arrays import Flags, Floats, Inputs, Labels, Vector
 from device_runtime.artifact import read_artifact
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.training import train
 
 DELTA, LEVEL = 1e-5, 0.05
@@ -96,7 +96,7 @@ def _without_noise(_: Scene) -> Iterator[None]:
 def _twice_too_loose(scene: Scene) -> Iterator[None]:
     gradient = scene.session.gradient
 
-    def loose(
+    def loose(  # noqa: PLR0913  (as the method that it stands for)
         parameters: Vector, x: Inputs, y: Labels, mask: Flags, *, max_grad_norm: float, segment_weight: Vector | None
     ) -> tuple[Vector, float, Vector]:
         return gradient(parameters, x, y, mask, max_grad_norm=2 * max_grad_norm, segment_weight=segment_weight)

@@ -9,10 +9,10 @@ from device_runtime.arrays import Vector
 from device_runtime.artifact import read_artifact
 from device_runtime.examples import ClientSource, DealTerms, deal, split_ids
 from device_runtime.examples.partition import Shares, training_flags
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import TrainTerms
-from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.training import train
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.coordinator.plans import RoundPlan, Run

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from bench.measuring import Bar, new_result, print_result
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom
+from device_runtime.scoring import evaluate
 from device_runtime.session import StepSession
 from device_runtime.terms import EvaluateTerms
-from device_runtime.loaded import Examples, LoadedAssignment
-from device_runtime.scoring import evaluate
 from pipeline.run_file import read_run_file
 from pipeline.run_result import RunResult, read_finished_run
 from pipeline.searching.loop import Unwatched
@@ -110,7 +110,7 @@ def summary_row(rows: list[dict[str, Any]], place: str) -> dict[str, Any]:
 def private_choices(folder: Path, repetitions: int) -> Iterator[dict[str, Any]]:
     """Choose among a run's candidates again and again, each time by scores with fresh noise on each device."""
     run_file = read_run_file(folder / "run.toml")
-    privacy = terms_of(run_file.privacy, "metrics")
+    privacy = terms_of(run_file.privacy, "metrics", run_file.round.cohort_size)
     terms = EvaluateTerms("validation", ("accuracy",), privacy=privacy)
     models, shares = trained_candidates(SearchRequest(folder / "run.toml", folder, is_resumed=True), "validation")
     exact = [_score(model, EvaluateTerms("validation", ("accuracy",)), shares, b"") for model in models]

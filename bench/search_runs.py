@@ -20,6 +20,7 @@ from typing import Any
 
 from scipy import stats
 
+from pipeline.report.costs import thrown_away
 from pipeline.run_file import parse_run_file
 from pipeline.run_result import PhaseCostResult, RunResult
 from pipeline.searching.loop import Unwatched
@@ -223,28 +224,6 @@ def costs_of(costs: Iterator[PhaseCostResult]) -> dict[str, float]:
         "client_seconds": sum(row.device_seconds for row in rows),
         "bytes": sum(row.bytes_up + row.bytes_down for row in rows),
     }
-
-
-def thrown_away(result: RunResult) -> float:
-    """Share of the client-rounds of training from which nothing came: no later trial and no shipped model has it.
-
-    A trial that is merged counts by its share in the mean, as far as that is below an equal one.
-    """
-    used: dict[int, float] = {model.trial: 1.0 for model in result.models}
-    for trial in result.trials:
-        if trial.start_from is not None and trial.rounds:
-            used[trial.start_from] = 1.0
-        for index, share in trial.merged:
-            used[index] = max(used.get(index, 0.0), min(1.0, share * len(trial.merged)))
-    for trial in result.trials:
-        if trial.is_shared and trial.is_kept and not trial.merged:
-            used[trial.index] = 1.0
-    rounds: dict[int, int] = {}
-    for cost in result.costs:
-        if cost.kind == "train" and cost.trial is not None and (cost.phase == "search" or cost.trial not in used):
-            rounds[cost.trial] = rounds.get(cost.trial, 0) + cost.num_assignments
-    lost = sum(count * (1 - used.get(trial, 0.0)) for trial, count in rounds.items())
-    return lost / max(1, sum(rounds.values()))
 
 
 def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:

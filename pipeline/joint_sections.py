@@ -57,7 +57,7 @@ class FeathersSection(Section):
         settings = self.configurations, self.gamma, self.period, self.step, self.moves
         return Feathers(problem.cells, problem.feasibility, self.rounds, self.evaluation_rounds, *settings)
 
-    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:
         """Explorations are widest while nothing is known; the network is scored once it has a name."""
         widest = max(1, min(self.configurations, round(self.gamma * log(self.configurations))))
         times: list[Times] = [("final", "metrics", 1)]
@@ -69,7 +69,9 @@ class FeathersSection(Section):
             explorations = ceil(rounds / self.period)
             updates = explorations * widest + rounds - explorations
             times += [(phase, "update", updates), (phase, "reward", explorations * widest)]
-            if phase == "search" and self.moves == "alternate":
+            # In the client unit both kinds of step are one update.
+            is_apart = run_file.privacy is None or run_file.privacy.unit == "example"
+            if phase == "search" and self.moves == "alternate" and is_apart:
                 times.append((phase, "architecture", updates))
         return tuple(one for one in times if one[2])
 
@@ -128,13 +130,13 @@ class FedExSection(Section):
             self.tuning_share,
         )
 
-    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
+    def planned(self, run_file: "RunFile") -> tuple[Times, ...]:
         """Everybody trains in every round, and tells its loss where the round tunes."""
         tuned = min(max(1, round(self.rounds * self.tuning_share)), self.rounds - 1)
         tuned = {"joint": self.rounds, "tuning": self.rounds, "nas": 0}.get(self.order, tuned)
         searched = {"joint": self.rounds, "tuning": 0}.get(self.order, self.rounds - tuned)
         times: list[Times] = [("search", "update", self.rounds), ("search", "reward", tuned), ("search", "metrics", 1)]
-        if self.moves == "alternate":
+        if self.moves == "alternate" and (run_file.privacy is None or run_file.privacy.unit == "example"):
             times.append(("search", "architecture", searched))
         return tuple(one for one in times if one[2])
 

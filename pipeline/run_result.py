@@ -12,6 +12,7 @@ from device_runtime.vectors import read_parameters
 from device_runtime.wire import RunKind
 from pipeline.privacy_spent import PrivacyResult
 from profiles.records import RecordError, from_plain, later, parse_json
+from search.algorithm import TuningHistory
 from search.candidate import Candidate
 
 Z_95 = 1.959964
@@ -161,6 +162,7 @@ class RunResult:
         fleet: Number of phones by profile name; empty for a real run.
         models: What it found, the one for most platforms first; every platform has one.
         warnings: What whoever ships this should know.
+        tuning: Of a search among configurations drawn once.
     """
 
     name: str
@@ -180,6 +182,7 @@ class RunResult:
     emulator_only: EmulatorOnly | None = None
     budgets: dict[str, dict[str, float | None]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    tuning: TuningHistory | None = later(None)
     schema: int = 1
 
     @property

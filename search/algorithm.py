@@ -1,14 +1,16 @@
 """What every search algorithm is: init, ask and tell over an explicit state that is saved as JSON."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from profiles.records import decode_record, encode_record
 from search.budget import Feasibility
-from search.candidate import Observation, Trial
+from search.candidate import HyperParameters, Observation, Trial
 
 S = TypeVar("S")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class SearchAlgorithm(Protocol[S]):
@@ -49,6 +51,37 @@ class SearchAlgorithm(Protocol[S]):
         Raises:
             NoWinnerError: When no scored trial meets a platform's limits.
         """
+
+
+@dataclass(frozen=True)
+class TuningHistory:
+    """How a search that drew its configurations once came to favour some of them, for the report.
+
+    Attributes:
+        configurations: All K.
+        probabilities: Of each configuration at each of R moments, R x K; the last is how it ended.
+        labels: What to call the moments.
+    """
+
+    configurations: tuple[HyperParameters, ...]
+    probabilities: tuple[tuple[float, ...], ...]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape, wanted = {len(row) for row in self.probabilities}, {len(self.configurations)}
+        if shape != wanted or len(self.labels) != len(self.probabilities):
+            raise ValueError(
+                f"probabilities must have a row a label ({len(self.labels)}) and in each a number a configuration "
+                f"({len(self.configurations)}), got {len(self.probabilities)} rows of {sorted(shape)}"
+            )
+
+
+@runtime_checkable
+class TunedAlgorithm(Protocol[T_contra]):
+    """A search algorithm that has a history of tuning to tell of."""
+
+    def tuning_history(self, state: T_contra) -> TuningHistory | None:
+        """What it came to favour; None where it tuned nothing."""
 
 
 class NoWinnerError(ValueError):

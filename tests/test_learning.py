@@ -8,10 +8,10 @@ import pytest
 
 from device_runtime.accounting import Release, epsilon_of_schedule
 from device_runtime.examples import DataSet, open_source, split_ids
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import PrivacyTerms, TrainTerms
-from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.training import train
 from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters
 from pipeline.digits import open_digits

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from pipeline.command_line.search import SearchView, epsilon_in_words
+from pipeline.command_line.search import SearchView
 
 if TYPE_CHECKING:
     from pipeline.demo.run import DemoModel, DemoRun
@@ -42,7 +42,7 @@ def demo(
 
 
 def _view(runs: "tuple[DemoRun, ...]") -> Group:
-    from pipeline.privacy_spent import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.privacy_spent import epsilon_in_words, epsilon_text  # noqa: PLC0415  (help must not wait for it)
 
     table = Table(title="accuracy of what the demo found, trained and shipped", box=SIMPLE_HEAD, pad_edge=False)
     table.caption = "released: as the run tells it; exact: over all test examples, known to the emulator alone"
@@ -54,7 +54,9 @@ def _view(runs: "tuple[DemoRun, ...]") -> Group:
         for model in run.models:
             accuracies = (model.accuracy, model.exact_accuracy, *model.shipped_accuracies.values())
             table.add_row(run.name, _phones(model), epsilon, *(f"{one:.1%}" for one in accuracies))
-    words = (f"epsilon at delta {run.delta:g}; {epsilon_in_words(run.noise_at)}" for run in runs if run.noise_at)
+    words = (
+        f"epsilon at delta {run.delta:g}; {epsilon_in_words('example', run.noise_at)}" for run in runs if run.noise_at
+    )
     reports = (f"report: {run.report}" for run in runs)
     return Group(table, *words, *reports, *(f"bundle: {model.bundle}" for run in runs for model in run.models))
 

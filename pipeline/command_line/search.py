@@ -111,24 +111,16 @@ def describe(network: "Architecture") -> str:
     return f"stem{network.stem.width}{blocks} {network.head}"
 
 
-def epsilon_in_words(noise_at: str) -> str:
-    """Unit, neighbours, adversary and place of noise of every epsilon that a run prints."""
-    from pipeline.privacy_spent import adversary_of  # noqa: PLC0415  (help must not wait for it)
-
-    place = "on each device" if noise_at == "device" else "on the sum, by the server"
-    return f"unit: one example; neighbours: zero-out; noise {place}; against {adversary_of(noise_at)}"
-
-
 def result_view(result: "RunResult", folder: Path) -> Group:
     """What a search found, for a reader."""
-    from pipeline.privacy_spent import epsilon_text  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.privacy_spent import epsilon_in_words, epsilon_text  # noqa: PLC0415  (help must not wait for it)
 
     lines = [line for model in result.models for line in _model_lines(model)]
     if result.privacy is not None:
         privacy = result.privacy
         lines += [
             f"epsilon {epsilon_text(privacy.epsilon)} of {privacy.target_epsilon:g} at delta {privacy.delta:g}",
-            epsilon_in_words(privacy.noise_at),
+            epsilon_in_words(privacy.unit, privacy.noise_at),
         ]
     chosen = f" --platform {result.main_platform}" if len(result.models) > 1 else ""
     lines.append(f"next: handheld report {folder}; handheld ship {folder} -o bundle{chosen}")

@@ -22,6 +22,9 @@ _MEANINGS = {
     "proximal": "FedProx's pull towards the received parameters; 0 is none",
     "server_beta2": "of FedAdam: how much of the mean square so far stays",
     "server_epsilon": "of FedAdam: the larger, the more alike all values are treated",
+    "weight_decay": "of the local steps",
+    "architecture_learning_rate": "of the steps on a supernet's architecture weights",
+    "architecture_weight_decay": "of the steps on a supernet's architecture weights",
 }
 
 
@@ -71,7 +74,7 @@ class CandidateTable:
 
 def settings_of(result: RunResult) -> tuple[Setting, ...]:
     """The main model's hyper-parameters, those that are not set left out."""
-    searched = _varying(result)
+    searched = varying(_configurations(result))
     values = _values(result.winning.candidate.hyper_parameters)
     return tuple(
         Setting(name.replace("_", " "), _value(value), _MEANINGS.get(name, ""), name in searched)
@@ -87,7 +90,7 @@ def candidates_of(result: RunResult, fronts: tuple[Front, ...]) -> CandidateTabl
     columns.append(_column("parameters", trials, lambda trial: f"{trial.num_parameters:,}"))
     networks = tuple(network_in_words(trial.candidate.architecture) for trial in trials)
     columns.append(Column("network", "network", networks))
-    columns += [_hyper_parameter(name, trials) for name in _varying(result)]
+    columns += [_hyper_parameter(name, trials) for name in varying(_configurations(result))]
     columns += _other_costs(fronts, trials)
     if any(trial.failed for trial in trials):
         columns.append(Column("why it has no score", "words", tuple(trial.failed for trial in trials)))
@@ -148,9 +151,14 @@ def _column(head: str, trials: Sequence[TrialResult], cell: Callable[[TrialResul
     return Column(head, "number", tuple(map(cell, trials)))
 
 
-def _varying(result: RunResult) -> tuple[str, ...]:
-    rows = [_values(trial.candidate.hyper_parameters) for trial in result.trials]
+def varying(configurations: Sequence[HyperParameters]) -> tuple[str, ...]:
+    """Names of the hyper-parameters that configurations differ in."""
+    rows = list(map(_values, configurations))
     return tuple(name for name in rows[0] if len({row[name] for row in rows}) > 1)
+
+
+def _configurations(result: RunResult) -> list[HyperParameters]:
+    return [trial.candidate.hyper_parameters for trial in result.trials]
 
 
 def _values(hyper: HyperParameters) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 
-from pipeline.report.costs import CostRow, Costs
+from pipeline.report.costs import CostRow, Costs, Course
 from pipeline.report.formats import percent, significant
-from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, whole_axis
+from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, percent_axis, whole_axis
 from pipeline.report.savings import Saving
 
 _COLOURS = {  # of (phase, stage), with how strong
@@ -93,6 +93,27 @@ def draw_savings(savings: Sequence[Saving]) -> Plot | None:
 
     told = ", ".join(f"{label} {significant(value)}" for label, value in zip(labels, seconds, strict=True))
     return Plot(draw_svg("savings", draw, 0.8 + 0.36 * len(seconds)), f"Client-seconds of the search: {told}.")
+
+
+def draw_course(course: Course) -> Plot | None:
+    """Client-seconds of the search so far against the best accuracy so far; None of fewer than two accuracies."""
+    if len(course.points) < 2:
+        return None
+    x, y = [point.client_seconds for point in course.points], [point.accuracy for point in course.points]
+    best = [max(y[: i + 1]) for i in range(len(y))]
+    what = "accuracy, emulator only" if course.is_exact else "accuracy (validation)"
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(x, y, s=14, c=MUTED, alpha=0.6, linewidths=0)
+        axes.plot(x, best, color=SERIES, drawstyle="steps-post", linewidth=1.8)
+        axes.set_xlim(left=0)
+        percent_axis(axes)
+        axes.set_xlabel("client-seconds of the search so far")
+        axes.set_ylabel(what)
+
+    first, last = (f"{percent(best[i])} after {significant(x[i])}" for i in (0, -1))
+    alt = f"Cost against accuracy of {len(x)} trials: the best {what}, goes from {first} client-seconds to {last}."
+    return Plot(draw_svg("course", draw), alt)
 
 
 def name_of(row: CostRow) -> str:

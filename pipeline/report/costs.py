@@ -52,7 +52,8 @@ class Costs:
 def costs_of(result: RunResult) -> Costs:
     """Sum the cost ledger by phase, search first, and the search by trial."""
     by_stage: dict[tuple[str, str], list[PhaseCostResult]] = {}
-    goes_on = any(trial.start_from is not None for trial in result.trials)
+    trained = {cost.trial for cost in result.costs if cost.phase == "search" and cost.kind == "train"}
+    goes_on = any(trial.start_from is not None and trial.index in trained for trial in result.trials)
     networks = {trial.index: trial.candidate for trial in result.trials}
     before = {trial.index: trial.start_from for trial in result.trials}
 
@@ -75,6 +76,71 @@ def costs_of(result: RunResult) -> Costs:
     winners = {model.trial for model in result.models}
     trials = tuple(_sum(str(i), "", [cost for cost in search if cost.trial == i], i in winners) for i in indices)
     return Costs(stages, trials, _sum("all", "", result.costs), _largest(trials))
+
+
+@dataclass(frozen=True)
+class CoursePoint:
+    """A trial with an accuracy.
+
+    Attributes:
+        client_seconds: Of all trials up to it, its own included.
+    """
+
+    trial: int
+    client_seconds: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """Cost and accuracy trial by trial.
+
+    Attributes:
+        is_exact: Whether accuracies are the emulator's, of a search that asked for fewer than two scores.
+    """
+
+    points: tuple[CoursePoint, ...]
+    is_exact: bool
+
+
+def course_of(result: RunResult) -> Course:
+    """The trials that have an accuracy, in their order; where hardly any was asked for, what the emulator knows."""
+    known = {trial.index: trial.accuracy for trial in result.trials if not trial.failed}
+    is_exact = len(known) < 2 and result.emulator_only is not None
+    if is_exact and result.emulator_only is not None:
+        known = {int(trial): value for trial, value in result.emulator_only.search_accuracies.items()}
+    seconds: dict[tuple[str, int | None], float] = {}
+    for cost in result.costs:
+        key = cost.phase, cost.trial
+        seconds[key] = seconds.get(key, 0.0) + cost.device_seconds
+    points, total = [], 0.0
+    for trial in result.trials:
+        total += seconds.get((trial.phase, trial.index), 0.0)
+        if trial.index in known:
+            points.append(CoursePoint(trial.index, total, known[trial.index]))
+    return Course(tuple(points), is_exact)
+
+
+def thrown_away(result: RunResult) -> float:
+    """Share of the client-rounds of training from which nothing came: no later trial and no shipped model has it.
+
+    A trial that is merged counts by its share in the mean, as far as that is below an equal one.
+    """
+    used: dict[int, float] = {model.trial: 1.0 for model in result.models}
+    for trial in result.trials:
+        if trial.start_from is not None and trial.rounds:
+            used[trial.start_from] = 1.0
+        for index, share in trial.merged:
+            used[index] = max(used.get(index, 0.0), min(1.0, share * len(trial.merged)))
+    for trial in result.trials:
+        if trial.is_shared and trial.is_kept and not trial.merged:
+            used[trial.index] = 1.0
+    rounds: dict[int, int] = {}
+    for cost in result.costs:
+        if cost.kind == "train" and cost.trial is not None and (cost.phase == "search" or cost.trial not in used):
+            rounds[cost.trial] = rounds.get(cost.trial, 0) + cost.num_assignments
+    lost = sum(count * (1 - used.get(trial, 0.0)) for trial, count in rounds.items())
+    return lost / max(1, sum(rounds.values()))
 
 
 def _place(key: tuple[str, str]) -> tuple[int, str, int]:

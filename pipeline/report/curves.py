@@ -62,6 +62,11 @@ def _rounds_trained(result: RunResult) -> dict[int, int]:
     return trained
 
 
+def has_course(curves: tuple[Curve, ...]) -> bool:
+    """Whether any trial of the search has two points, or starts where another ended; else there is a line of dots."""
+    return len({number for curve in curves if curve.phase == "search" for number in curve.rounds}) > 1
+
+
 def draw_search(curves: tuple[Curve, ...], winners: tuple[int, ...]) -> Plot | None:
     """Every trial's curve, the winners' on top; None where there is none."""
     trials = [curve for curve in curves if curve.phase == "search"]

@@ -116,13 +116,18 @@ def operation_of(layer: Layer) -> str:
 
 def edge_in_words(edge: Edge) -> str:
     """As in `separable 3x3 of input 2`; nodes, and the two blocks that a cell reads, are counted from 1."""
-    source = f"input {edge.source + 1}" if edge.source < 2 else f"node {edge.source - 1}"
     num_operations = len(edge.operations)
-    done = _edge_operation_in_words(edge.operations[0]) if num_operations == 1 else f"{num_operations} operations"
-    return f"{done} of {source}"
+    done = operation_in_words(edge.operations[0]) if num_operations == 1 else f"{num_operations} operations"
+    return f"{done} of {source_in_words(edge.source)}"
 
 
-def _edge_operation_in_words(operation: Operation) -> str:
+def source_in_words(source: int) -> str:
+    """What an edge of a cell reads, counted from 1."""
+    return f"input {source + 1}" if source < 2 else f"node {source - 1}"
+
+
+def operation_in_words(operation: Operation) -> str:
+    """What an edge of a cell does."""
     kind, _, kernel = operation.rpartition("_")
     return f"{kind} {shape((int(kernel),) * 2)}" if kernel.isdigit() else operation.replace("_", " ")
 

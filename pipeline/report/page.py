@@ -11,15 +11,18 @@ from pipeline.limits import PlatformNeeds
 from pipeline.privacy_spent import epsilon_text
 from pipeline.report import formats
 from pipeline.report.candidates import candidates_of, settings_of
-from pipeline.report.cost_plots import draw_savings, draw_stages, draw_trials
-from pipeline.report.costs import costs_of
-from pipeline.report.curves import curves_of, draw_final, draw_search
+from pipeline.report.cells import cells_of
+from pipeline.report.cost_plots import draw_course, draw_savings, draw_stages, draw_trials
+from pipeline.report.costs import costs_of, course_of, thrown_away
+from pipeline.report.curves import curves_of, draw_final, draw_search, has_course
 from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
 from pipeline.report.platforms import beside_its_limit, platforms_of
 from pipeline.report.savings import savings_of
 from pipeline.report.shipped import ShippedBundle, find_bundle
-from pipeline.report.spending import splits_of
+from pipeline.report.spending import released_in_words, splits_of
+from pipeline.report.supernets import supernet_of
+from pipeline.report.tuning import tuning_of
 from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run, read_result
 
 REPORT = "report.html"
@@ -87,6 +90,10 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     """The page: HTML with all styles and pictures inside, the same text for the same run."""
     result, fronts, costs = run.result, fronts_of(run.result), costs_of(run.result)
     curves, platforms, savings = curves_of(result), platforms_of(result), savings_of(result)
+    tuning, supernet, course = tuning_of(result), supernet_of(result), course_of(result)
+    # Where trials train shared weights a round each, cost against accuracy tells more.
+    is_drawn = has_course(curves) or not (tuning or supernet)
+    search_curves = draw_search(curves, tuple(model.trial for model in result.models)) if is_drawn else None
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -99,15 +106,22 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             platforms=platforms,
             chance=_chance(result.winning),
             fronts=[(front, draw_front(front, f"front{i}")) for i, front in enumerate(fronts)],
-            search_curves=draw_search(curves, tuple(model.trial for model in result.models)),
+            search_curves=search_curves,
+            curves=curves,
             final_curve=draw_final(curves),
+            tuning=tuning,
+            supernet=supernet,
             costs=costs,
             savings=savings,
             stage_costs=draw_stages(costs),
             savings_plot=draw_savings(savings),
             trial_costs=draw_trials(costs),
+            course=course,
+            course_plot=draw_course(course),
+            thrown_away=thrown_away(result),
             splits=splits_of(result.privacy) if result.privacy else (),
             picture=picture_of(result.winning.candidate.architecture),
+            cells=cells_of(result),
             settings=settings_of(result),
             candidates=candidates_of(result, fronts),
             bundle=bundle,
@@ -134,6 +148,7 @@ def _environment() -> Environment:
         span=formats.span,
         need=beside_its_limit,
         operation=operation_of,
+        released=released_in_words,
     )
     return environment
 

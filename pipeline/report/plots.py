@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # Stand-ins that matplotlib takes for colours; the page's style sheet says what they are in light, in dark, on paper.
-INK, MUTED, GRID, SERIES, MARK, LIMIT = (f"#{i:02x}{i:02x}{i:02x}" for i in range(1, 7))
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SERIES: "series", MARK: "mark", LIMIT: "limit"}
+_NAMES = ("ink", "muted", "grid", "series", "mark", "limit", "leaf", "violet", "paper", "panel")
+_VARIABLES = {f"#{i:02x}{i:02x}{i:02x}": name for i, name in enumerate(_NAMES, start=1)}
+INK, MUTED, GRID, SERIES, MARK, LIMIT, LEAF, VIOLET, PAPER, PANEL = _VARIABLES
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "handheld",
     "svg.fonttype": "none",  # text stays text: small, found by a search, read aloud
@@ -49,10 +50,38 @@ class Plot:
 
     Attributes:
         alt: What it shows, for whoever does not see it.
+        width_in: As it was drawn, inches.
     """
 
     svg: str
     alt: str
+    width_in: float = 4.6
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a line among several is drawn, in plot and key.
+
+    Attributes:
+        style: As of matplotlib: "-", "--" or ":".
+    """
+
+    colour: str
+    style: str
+
+    @property
+    def variable(self) -> str:
+        """Name of the colour in the page's style sheet."""
+        return _VARIABLES[self.colour]
+
+    @property
+    def dashes(self) -> str:
+        """As SVG wants them, for the key."""
+        return {"-": "none", "--": "6 3", ":": "2 3"}[self.style]
+
+
+# Five colours that are told apart by most eyes, then again with dashes.
+LINES = tuple(Line(colour, style) for style in ("-", "--") for colour in (SERIES, MARK, LEAF, LIMIT, VIOLET))
 
 
 def draw_svg(name: str, draw: Callable[[Axes], None], height_in: float = 3.0) -> str:
@@ -62,15 +91,29 @@ def draw_svg(name: str, draw: Callable[[Axes], None], height_in: float = 3.0) ->
         name: Unique in the page, letters and digits: what the drawing defines is named by it.
         height_in: Height where the width is 4.6, inches.
     """
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own settings would change the bytes
-        mpl.rcParams.update(_STYLE)
-        figure = Figure(figsize=(4.6, height_in), layout="constrained")
-        figure.patch.set_visible(False)
-        FigureCanvasSVG(figure)  # the figure keeps it; without, matplotlib picks one by the process's settings
+
+    def draw_axes(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         draw(axes)
+
+    return draw_figure(name, draw_axes, (4.6, height_in))
+
+
+def draw_figure(name: str, draw: Callable[[Figure], None], size_in: tuple[float, float]) -> str:
+    """Draw on an empty figure.
+
+    Args:
+        name: As of `draw_svg`.
+        size_in: Width and height, inches; text is as large as in other plots where a page shows 4.6 as 500 pixels.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own settings would change the bytes
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=size_in, layout="constrained")
+        figure.patch.set_visible(False)
+        FigureCanvasSVG(figure)  # the figure keeps it; without, matplotlib picks one by the process's settings
+        draw(figure)
         written = io.BytesIO()
         figure.savefig(written, format="svg", metadata={"Date": None})
     return _fit_page(written.getvalue().decode(), name)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pipeline.privacy_spent import PhaseSpent, PrivacyResult
 from pipeline.report.costs import PHASES
 
+_RELEASED = {"architecture": "update of the architecture weights", "reward": "reward of hyper-parameters"}
+
 
 @dataclass(frozen=True)
 class SplitSpent:
@@ -40,6 +42,11 @@ def splits_of(privacy: PrivacyResult) -> tuple[SplitSpent, ...]:
         )
         for i, (split, epsilon) in enumerate(ordered)
     )
+
+
+def released_in_words(kind: str) -> str:
+    """What a release of a kind tells."""
+    return _RELEASED.get(kind, kind)
 
 
 def _rows(privacy: PrivacyResult, split: str) -> tuple[PhaseSpent, ...]:

@@ -7,9 +7,9 @@ import numpy as np
 from device_runtime.arrays import Vector
 from device_runtime.artifact import Artifact
 from device_runtime.examples import ClientSource, DataSet, split_ids
+from device_runtime.loaded import Examples
 from device_runtime.session import StepSession
 from device_runtime.terms import Split
-from device_runtime.loaded import Examples
 from pipeline.fleet.workers import FleetData, split_key
 
 MOST_SESSIONS = 16  # of networks whose trials may go on side by side

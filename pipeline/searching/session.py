@@ -35,8 +35,9 @@ from pipeline.searching.schedule import budget_of
 from pipeline.searching.trial_results import trial_result
 from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trainer
 from profiles.catalogue import load_profile
-from profiles.records import record_id
+from profiles.records import from_plain, record_id
 from profiles.schema import DeviceProfile
+from search.algorithm import TunedAlgorithm, TuningHistory
 
 VERSIONS = ("handheld", "torch", "onnx", "onnxruntime-training-cpu", "numpy")
 
@@ -193,7 +194,7 @@ def _run(run_file: RunFile, folder: RunFolder, scene: Scene, search: Search) -> 
         progress = search.run()
         winners = search.winners(progress)
         finals = _train_winners(search, progress, winners)
-    result = _result(run_file, scene, progress, winners, finals, search.curves)
+    result = _result(run_file, scene, search, progress, winners, finals)
     models = {trial: final.model for trial, final in finals.items()}
     folder.finish(models, search.trainer.artifacts, result)
     with scene.rounds.store.transaction():
@@ -223,10 +224,10 @@ def _train_winners(search: Search, progress: Progress, winners: dict[str, int]) 
 def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
     run_file: RunFile,
     scene: Scene,
+    search: Search,
     progress: Progress,
     winners: dict[str, int],
     finals: dict[int, Final],
-    curves: Curves,
 ) -> RunResult:
     batch_size = run_file.training.artifact_batch_size
     is_noisy = run_file.privacy is not None
@@ -246,12 +247,20 @@ def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
         costs=tuple(PhaseCostResult(**vars(cost)) for cost in costs),
         versions=versions_of(VERSIONS),
         privacy=privacy_result(run_file.privacy, scene.rounds),
-        curves=curves.points,
-        emulator_only=_emulator_only(scene, finals, curves),
+        curves=search.curves.points,
+        emulator_only=_emulator_only(scene, finals, search.curves),
         budgets=limits_as_plain(run_file),
         warnings=_warnings(scene),
+        tuning=_tuning(search, progress),
     )
     return replace(result, warnings=(*result.warnings, *broken_limits(result)))
+
+
+def _tuning(search: Search, progress: Progress) -> TuningHistory | None:
+    algorithm = search.algorithm
+    if not isinstance(algorithm, TunedAlgorithm):
+        return None
+    return algorithm.tuning_history(from_plain(algorithm.state_type, progress.state))
 
 
 def _models(run_file: RunFile, winners: dict[str, int], finals: dict[int, Final]) -> tuple[ModelResult, ...]:

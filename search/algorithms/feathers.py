@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, told_by_index
+from search.algorithm import NoWinnerError, TuningHistory, told_by_index
 from search.algorithms.configurations import (
     Floats,
     draw_configurations,
@@ -49,15 +49,13 @@ class Exploration:
     """A round of exploration, for the report.
 
     Attributes:
-        entropy: Of p, in nats, before it.
-        best: The configuration that trains after it.
+        rewards: r before it.
     """
 
     phase: Phase
     round: int
-    entropy: float
+    rewards: tuple[float, ...]
     drawn: tuple[int, ...]
-    best: int
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,17 @@ class Feathers:
         """The K configurations, the same for a seed."""
         return draw_configurations(self.space.hyper_parameters, self.num_configurations, state.seed)
 
+    def tuning_history(self, state: FeathersState) -> TuningHistory:
+        """p before each round of exploration, and after the last."""
+        before = {"search": 0, "evaluation": self.rounds}
+        rounds = [before[one.phase] + one.round for one in state.explorations]
+        rewards = [*(one.rewards for one in state.explorations), state.rewards]
+        return TuningHistory(
+            self.configurations(state),
+            tuple(tuple(map(float, probabilities_of(row))) for row in rewards),
+            (*(f"round {number + 1}" for number in rounds), "end"),
+        )
+
     def _plan(self, state: FeathersState) -> tuple[Trial, ...]:
         if state.phase == "over":
             return ()
@@ -200,10 +209,9 @@ class Feathers:
         if state.phase == "named":
             return replace(state, phase="over", first_trial=state.first_trial + 1, gains=())
         if drawn := self._drawn(state):
-            entropy = entropy_of(probabilities_of(state.rewards))
-            state = replace(state, rewards=moved_rewards(state.rewards, state.gains, self.step))
-            seen = Exploration(state.phase, state.round, entropy, drawn, best_of(state.rewards))
-            state = replace(state, explorations=(*state.explorations, seen))
+            seen = Exploration(state.phase, state.round, state.rewards, drawn)
+            rewards = moved_rewards(state.rewards, state.gains, self.step)
+            state = replace(state, rewards=rewards, explorations=(*state.explorations, seen))
         state = replace(state, round=state.round + 1, first_trial=state.first_trial + len(plan), gains=())
         if state.phase == "search" and state.round == self.rounds:
             network = found_within(self.space, state.architecture_weights, self.feasibility.is_feasible)

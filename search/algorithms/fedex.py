@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, told_by_index
+from search.algorithm import NoWinnerError, TuningHistory, told_by_index
 from search.algorithms.configurations import (
     Floats,
     draw_configurations,
@@ -161,6 +161,18 @@ class FedEx:
     def configurations(self, state: FedExState) -> tuple[HyperParameters, ...]:
         """The K configurations, the same for a seed."""
         return draw_configurations(self.space.hyper_parameters, self.num_configurations, state.seed)
+
+    def tuning_history(self, state: FedExState) -> TuningHistory | None:
+        """The distribution before each round that was tuned, and after the last."""
+        if not state.history:
+            return None
+        before = next(i for i, part in enumerate(self._parts) if part.is_tuned)
+        first = 1 + sum(part.rounds for part in self._parts[:before])
+        return TuningHistory(
+            self.configurations(state),
+            tuple(tuple(map(float, _probabilities(row))) for row in (*state.history, state.logits)),
+            (*(f"round {first + i}" for i in range(len(state.history))), "end"),
+        )
 
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:

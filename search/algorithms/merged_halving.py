@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, told_by_index
+from search.algorithm import NoWinnerError, TuningHistory, told_by_index
 from search.algorithms.configurations import draw_configurations, softmax
 from search.algorithms.nested_race_entrants import multiply_accumulates
 from search.architecture import Architecture
@@ -157,6 +157,20 @@ class MergedHalving:
         if state.winner is None:
             raise NoWinnerError("the search ended before its last rung was scored: resume it")
         return dict.fromkeys(self.feasibility.platforms or ("",), state.winner)
+
+    def tuning_history(self, state: MergedHalvingState) -> TuningHistory:
+        """Each configuration's share in the mean after each rung, 0 of what is out; equal shares before the first."""
+        drawn = draw_configurations(self.space.hyper_parameters, self.num_candidates, state.seed)
+        configurations = tuple(dict.fromkeys(drawn))
+        rows = [tuple(drawn.count(one) / len(drawn) for one in configurations)]
+        for rung in state.rungs:
+            shares = dict.fromkeys(configurations, 0.0)
+            for one, (_, share) in zip(rung, merged_shares(rung, self.sharpness), strict=True):
+                shares[one.candidate.hyper_parameters] += share
+            rows.append(tuple(shares.values()))
+        return TuningHistory(
+            configurations, tuple(rows), ("start", *(f"rung {i + 1}" for i in range(len(state.rungs))))
+        )
 
     def _plan(self, state: MergedHalvingState) -> tuple[Trial, ...]:
         """All trials of the rung's part."""

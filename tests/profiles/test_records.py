@@ -73,7 +73,7 @@ class Chips:
 def test_of_two_kinds_of_record_the_one_whose_keys_they_are_is_read_and_named_in_errors():
     for either in (PHONE, PHONE.chips[0]):
         assert decode_record(Chips, encode_record(Chips(either))) == Chips(either)
-    with pytest.raises(RecordError, match="Chips.either: clock_mhz must be > 0, got -1"):
+    with pytest.raises(RecordError, match=r"Chips\.either: clock_mhz must be > 0, got -1"):
         from_plain(Chips, {"either": {"name": "A", "clock_mhz": -1}})
     with pytest.raises(RecordError, match="unknown key 'kinds': did you mean 'kind'"):
         from_plain(Chips, {"either": {"name": "A", "clock_mhz": 1, "kinds": "gpu"}})

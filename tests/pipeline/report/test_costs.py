@@ -1,8 +1,11 @@
 from dataclasses import replace
 
-from pipeline.report.cost_plots import draw_stages, draw_trials
-from pipeline.report.costs import costs_of
-from pipeline.report.spending import splits_of
+import pytest
+
+from pipeline.privacy_spent import PhaseSpent
+from pipeline.report.cost_plots import draw_course, draw_stages, draw_trials
+from pipeline.report.costs import CoursePoint, costs_of, course_of, thrown_away
+from pipeline.report.spending import released_in_words, splits_of
 
 
 def test_phases_come_in_the_order_of_the_run_and_add_up(made):
@@ -81,3 +84,92 @@ def test_the_picture_by_phase_shares_out_every_measure_that_was_counted(made):
     without = draw_stages(costs_of(made.result(costs=(made.cost("search", 0, 1.0),))))
     assert ">evaluations</text>" not in without.svg
     assert draw_stages(costs_of(made.result(costs=()))) is None
+
+
+def test_scoring_trials_do_not_make_training_a_pretraining(made):
+    trials = (*made.result().trials, made.trial(3, 0.5, 1.0, start_from=2))
+    costs = (made.cost("search", 2, 1.0), made.cost("search", 3, 1.0, "evaluate"))
+    found = costs_of(made.result(trials=trials, costs=costs)).stages
+    assert [(row.name, row.stage) for row in found] == [("search", "training"), ("search", "scoring")]
+
+
+def with_trials(made, **changes):
+    """Trials 0 to 2 with ten client-rounds each, changed by index, and the winner's final training."""
+    trials = tuple(replace(trial, rounds=1, **changes.get(f"t{trial.index}", {})) for trial in made.result().trials)
+    return made.result(trials=trials)
+
+
+def test_of_trials_apart_all_but_the_models_is_thrown_away(made):
+    assert thrown_away(with_trials(made)) == pytest.approx(2 / 3)  # the final training is not among them
+
+
+def test_what_a_later_trial_goes_on_from_is_not_thrown_away(made):
+    assert thrown_away(with_trials(made, t1={"start_from": 0})) == pytest.approx(1 / 3)
+    scored = replace(made.trial(3, 0.5, 1.0), start_from=2)  # of no rounds: it says how good trial 2 is
+    result = with_trials(made)
+    assert thrown_away(replace(result, trials=(*result.trials, scored))) == pytest.approx(2 / 3)
+
+
+def test_what_went_into_shared_weights_is_not_thrown_away_but_rounds_of_exploration_are(made):
+    shared, explored = {"is_shared": True}, {"is_shared": True, "is_kept": False}
+    assert thrown_away(with_trials(made, t0=shared, t2=shared)) == 0
+    assert thrown_away(with_trials(made, t0=explored, t2=shared)) == pytest.approx(1 / 3)
+
+
+def test_a_share_in_a_mean_counts_as_far_as_it_is_below_an_equal_one(made):
+    merged = {"is_shared": True, "is_kept": False, "merged": ((0, 0.2), (2, 0.8))}
+    assert thrown_away(with_trials(made, t1=merged)) == pytest.approx(0.6 / 3)
+
+
+def test_trials_after_the_search_count_too(made):
+    late = replace(made.trial(2, 0.5, 1.0), phase="final", is_shared=True, is_kept=False, rounds=1)
+    result = with_trials(made)
+    costs = (made.cost("search", 1, 1.0), made.cost("final", 2, 1.0), made.cost("final", 1, 30.0))
+    assert thrown_away(replace(result, trials=(*result.trials[:2], late), costs=costs)) == pytest.approx(1 / 2)
+    assert thrown_away(replace(result, costs=())) == 0
+
+
+def test_the_course_adds_up_what_trials_cost_and_leaves_the_final_training_out(made):
+    course = course_of(made.result())
+    assert course.points == (CoursePoint(0, 1.0, 0.5), CoursePoint(1, 3.0, 0.75), CoursePoint(2, 6.0, 0.6))
+    assert not course.is_exact
+    plot = draw_course(course)
+    assert "the best accuracy (validation), goes from 50.0% after 1.00 client-seconds to 75.0% after 6.00" in plot.alt
+    assert ">client-seconds of the search so far</text>" in plot.svg
+
+
+def test_a_trial_without_a_score_costs_and_has_no_point(made):
+    first, *others = made.result().trials
+    points = course_of(made.result(trials=(replace(first, failed="nobody came"), *others))).points
+    assert [(point.trial, point.client_seconds) for point in points] == [(1, 3.0), (2, 6.0)]
+
+
+def test_where_hardly_any_score_was_asked_for_the_emulator_tells_the_course(made):
+    first, second, third = (replace(trial, failed="no score was asked for") for trial in made.result().trials)
+    late = replace(third, failed="", phase="final")
+    costs = (*made.result().costs, made.cost("final", 2, 4.0))
+    result = made.result(trials=(first, second, late), costs=costs)
+    course = course_of(result)
+    assert course.is_exact
+    assert [(point.client_seconds, point.accuracy) for point in course.points] == [
+        (1.0, 0.41),
+        (3.0, 0.72),
+        (7.0, 0.63),
+    ]
+    assert ">accuracy, emulator only</text>" in draw_course(course).svg
+    assert draw_course(course_of(replace(result, emulator_only=None))) is None
+
+
+def test_releases_of_a_joint_search_are_told_by_split_in_words(made):
+    rows = (
+        PhaseSpent("final", "validation", "reward", 6, 0.4, 2.0),
+        PhaseSpent("search", "validation", "reward", 8, 0.5, 2.1),
+        PhaseSpent("search", "validation", "architecture", 9, 0.6, 2.2),
+    )
+    (split,) = splits_of(made.privacy(epsilon_by_split={"validation": 4.0}, phases=rows))
+    assert [(row.phase, released_in_words(row.kind)) for row in split.rows] == [
+        ("search", "update of the architecture weights"),
+        ("search", "reward of hyper-parameters"),
+        ("final", "reward of hyper-parameters"),
+    ]
+    assert released_in_words("update") == "update"

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from pipeline.report.curves import curves_of, draw_final, draw_search
+from pipeline.report.curves import curves_of, draw_final, draw_search, has_course
 from pipeline.run_result import CurvePoint
 
 
@@ -56,3 +56,10 @@ def test_the_final_training_of_several_models_is_told_apart(made):
     assert "the final training of 2 models: trial 1 goes from 70.0%" in final.alt
     assert "; trial 2 goes from 60.0% after round 1 to 71.0% after 2" in final.alt
     assert ">trial 2</text>" in final.svg
+
+
+def test_trials_of_one_round_each_have_no_course(made):
+    points = made.result().curves
+    assert has_course(curves_of(made.result()))
+    first = tuple(point for point in points if point.round == 1 or point.phase == "final")
+    assert not has_course(curves_of(made.result(curves=first)))

@@ -5,8 +5,13 @@ from html.parser import HTMLParser
 import pytest
 
 from device_runtime.specs import ExampleSpec
+from pipeline.report.formats import shape
 from pipeline.report.page import ReportFileError, ReportRequest, render_report, write_report
 from pipeline.run_result import CurvePoint, NoResultError, read_result
+from profiles.records import decode_record, encode_record
+from search.algorithm import TuningHistory
+from search.architecture import Cell, Edge, Stage
+from search.candidate import Candidate, HyperParameters
 
 SECTIONS = ("front", "curves", "cost", "privacy", "network", "candidates", "shipped", "data", "warnings")
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -271,3 +276,87 @@ def test_the_report_of_several_models_is_written_and_knows_any_of_their_bundles(
         ("cheap", False),
     ]
     assert "The model of trial 2, for cheap." in Outline((tmp_path / "run" / "report.html").read_text()).text
+
+
+def joint_search(made, **changes):
+    """Of a supernet: two configurations, a step of two trials, then the found network is named and scored."""
+    options = ("skip", "conv_3", "none")
+    mixed = Cell(((Edge(0, options), Edge(1, options)),))
+    found = Cell(((Edge(0, ("conv_3",)), Edge(1, ("skip",))),))
+    supernet, network = (replace(made.small, stages=(Stage("cell", 4, cell=cell),)) for cell in (mixed, found))
+    tried = tuple(HyperParameters(rate, local_steps=1, architecture_learning_rate=0.1) for rate in (0.1, 0.2))
+    trained = made.trial(0, 0.0, 1.0, is_shared=True, rounds=1, moves="alternate", failed="no score was asked for")
+    trained = replace(trained, architecture_weights=(0.0, 1.0, 0.0, 1.0, 0.0, 0.0))
+    trials = (
+        *(replace(trained, index=i, candidate=Candidate(supernet, tried[i])) for i in (0, 1)),
+        made.trial(2, 0.7, 1.0, is_shared=True, candidate=Candidate(network, tried[1])),
+    )
+    points = (CurvePoint("search", 0, 1, 0.4), CurvePoint("search", 1, 1, 0.5))
+    fields = {
+        "trials": trials,
+        "models": (made.model(trial=2),),
+        "tuning": TuningHistory(tried, ((0.5, 0.5), (0.25, 0.75)), ("round 1", "end")),
+        "curves": (*points, CurvePoint("final", 2, 1, 0.6)),
+        "algorithm": "fedex",
+    }
+    return made.result(**{**fields, **changes})
+
+
+def test_a_joint_search_is_told_with_its_configurations_operations_cell_and_waste(made):
+    page = render_report(made.run(joint_search(made)))
+    outline = Outline(page)
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert ("href", "#decisions") in outline.attributes
+    pictures = re.findall(r'role="img" aria-label="([^"]*)"', page)
+    assert page.count("<figure") == len(pictures)
+    for begin in ("Probability of each of 2 conf", "Probability of each op", "The cell of stage 1", "Cost against acc"):
+        assert sum(words.startswith(begin) for words in pictures) == 1
+    for part in (
+        "2 configurations of hyper-parameters were drawn once",
+        "configuration probability learning rate 1 (winner) 75.0% 0.2 0 25.0% 0.1",
+        "at the start and after the only step that moved them",
+        f"skip conv {shape((3, 3))} none Stage 1",
+        "Stage 1: 4 channels a node",
+        "0.0% of the client-rounds of training were thrown away: nothing that was learnt in them is in a later trial",
+    ):
+        assert part in outline.text
+    assert "emulator only Exact accuracy of what each trial trained" in outline.text
+    assert "<h3>Search</h3>" not in page  # a column of dots: each trial trained one round
+    assert "<h3>Final training of the winner</h3>" in page
+
+
+def test_rounds_of_exploration_are_told_as_thrown_away(made):
+    first, *others = joint_search(made).trials
+    result = joint_search(made, trials=(replace(first, is_kept=False), *others))
+    assert "33.3% of the client-rounds of training were thrown away" in Outline(render_report(made.run(result))).text
+
+
+def test_a_joint_search_whose_winner_is_not_trained_on_has_no_curves(made):
+    result = joint_search(made, curves=joint_search(made).curves[:2])
+    assert (
+        "each trial of the search trained the shared weights for one round"
+        in Outline(render_report(made.run(result))).text
+    )
+
+
+def test_other_searches_are_told_as_ever(pages):
+    for words in ("decisions", "thrown away", "Cost against accuracy", "Cells"):
+        assert words not in pages["plain"]
+
+
+def test_the_history_of_tuning_is_kept_with_the_result_and_left_out_where_there_is_none(made):
+    result = joint_search(made)
+    assert decode_record(type(result), encode_record(result)) == result
+    assert b'"tuning"' not in encode_record(made.result())
+
+
+def test_epsilon_of_one_client_is_told_as_it_adds_up(made):
+    privacy = made.privacy(unit="client", epsilon=7.9, epsilon_by_split={"all": 7.9})
+    privacy = replace(privacy, phases=tuple(replace(row, split="all") for row in privacy.phases))
+    text = Outline(render_report(made.run(made.result(privacy=privacy)))).text
+    assert "Each client is protected with ε 7.90" in text
+    assert "one client: all that it holds, in all splits together; that it took part is public" in text
+    assert "the divergences add up over splits, phases and kinds" in text
+    assert "all (the run's total) 7.90 0.100 search metrics 4" in text
+    assert "largest of the splits" not in text

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from device_runtime.examples import split_ids
+from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.private_random import PrivateRandom
 from device_runtime.session import StepSession
 from device_runtime.terms import TrainTerms
-from device_runtime.loaded import Examples, LoadedAssignment
 from device_runtime.training import train
 from device_runtime.vectors import write_vector
 from pipeline.compile.artifact import CompileRequest, compile_architecture, initial_parameters

@@ -121,3 +121,16 @@ def test_a_diverging_configuration_is_not_chosen(cell_space):
 def test_settings_are_refused_by_name(cell_space, settings, message):
     with pytest.raises(ValueError, match=message):
         Feathers(cell_space, FREE, **{"rounds": 1, **settings})
+
+
+def test_the_history_of_tuning_has_p_before_each_round_of_exploration_and_at_the_end(cell_space):
+    search = Feathers(cell_space, FREE, rounds=4, evaluation_rounds=3, num_configurations=5, gamma=1.5, period=3)
+    _, states = play(search, gain=lambda rate: rate)
+    history = search.tuning_history(states[-1])
+    assert history.labels == ("round 1", "round 4", "round 5", "end")
+    assert history.configurations == search.configurations(states[-1])
+    assert history.probabilities[0] == pytest.approx((0.2,) * 5)
+    assert history.probabilities[-1] == pytest.approx(probabilities_of(states[-1].rewards))
+    after_first = next(state.rewards for state in states if any(state.rewards))
+    assert history.probabilities[1] == pytest.approx(probabilities_of(after_first))
+    assert len(set(history.probabilities)) == 4

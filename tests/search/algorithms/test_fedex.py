@@ -127,3 +127,21 @@ def test_the_tuned_network_of_nas_then_tuning_starts_from_weights_of_its_own(cel
 def test_settings_are_refused_by_name(cell_space, settings, message):
     with pytest.raises(ValueError, match=message):
         FedEx(cell_space, FREE, CLIENTS, **{"rounds": 2, **settings})
+
+
+def test_the_history_of_tuning_has_the_distribution_before_each_tuned_round_and_at_the_end(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=6, num_configurations=3, order="nas_then_tuning", default=DEFAULT)
+    _, states = play(search, loss=lambda rate: rate)
+    history = search.tuning_history(states[-1])
+    assert history.labels == ("round 4", "round 5", "round 6", "end")
+    assert history.configurations == search.configurations(states[-1])
+    assert history.probabilities[0] == pytest.approx((1 / 3,) * 3)
+    assert history.probabilities[-1] == pytest.approx(_probabilities(states[-1].logits))
+    assert len(set(history.probabilities)) == 4
+    assert all(sum(row) == pytest.approx(1) for row in history.probabilities)
+
+
+def test_a_search_that_tunes_nothing_has_no_history_of_it(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, order="nas", default=DEFAULT)
+    _, states = play(search, loss=lambda rate: rate)
+    assert search.tuning_history(states[-1]) is None

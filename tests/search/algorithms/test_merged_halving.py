@@ -1,6 +1,7 @@
 """Merged halving by hand: who enters, who trains whom, whose weights are merged, and who wins."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,3 +115,25 @@ def test_shares_are_a_softmax_of_accuracies(cell_space):
 def test_settings_are_refused_by_name(cell_space, settings, message):
     with pytest.raises(ValueError, match=message):
         MergedHalving(cell_space, FREE, CLIENTS, **settings)
+
+
+def test_the_history_of_tuning_has_the_shares_of_each_rung(cell_space):
+    search = MergedHalving(cell_space, FREE, CLIENTS, num_candidates=9, num_networks=2, num_drawn=20)
+    (first, _, second, _, named), state = play(search, lambda rate: rate)
+    history = search.tuning_history(state)
+    assert history.labels == ("start", "rung 1", "rung 2")
+    of_trial = {trial.index: trial.candidate.hyper_parameters for trial in (*first, *second)}
+    for row, (trial, *_) in zip(history.probabilities[1:], (second, named), strict=True):
+        expected = {of_trial[index]: share for index, share in trial.merged}
+        assert row == pytest.approx([expected.get(one, 0.0) for one in history.configurations])
+    assert history.probabilities[0] == pytest.approx([1 / 9] * 9)
+    assert history.probabilities[2].count(0.0) == 6
+
+
+def test_pairs_of_one_configuration_share_its_place_in_the_history(cell_space):
+    space = replace(cell_space, hyper_parameters=replace(cell_space.hyper_parameters, learning_rate=(0.1,)))
+    search = MergedHalving(space, FREE, CLIENTS, num_candidates=3, num_networks=3, num_drawn=20)
+    _, state = play(search, lambda rate: rate)
+    history = search.tuning_history(state)
+    assert len(history.configurations) == 1
+    assert [row[0] for row in history.probabilities] == pytest.approx([1.0, 1.0])
