@@ -7,6 +7,7 @@ from itertools import combinations, groupby, islice, product
 from math import exp, fsum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.architecture import Architecture, Edge, Operation
 from search.budget import InfeasibleError
@@ -30,8 +31,8 @@ class EdgeProbabilities:
     operations: dict[Operation, float]
 
 
-def probabilities(space: CellSpace, architecture_weights: Sequence[float]) -> tuple[EdgeProbabilities, ...]:
-    """The probability of each operation on each edge of the supernet, in layout order.
+def probabilities(supernet: Architecture, architecture_weights: Sequence[float]) -> tuple[EdgeProbabilities, ...]:
+    """The probability of each operation on each edge of a supernet, in layout order.
 
     Args:
         architecture_weights: Of the supernet, in layout order.
@@ -43,7 +44,7 @@ def probabilities(space: CellSpace, architecture_weights: Sequence[float]) -> tu
         EdgeProbabilities(
             mixed.stage, mixed.node, mixed.source, {name: exp(-cost) for name, cost in mixed.costs.items()}
         )
-        for mixed in _mixed_edges(space, architecture_weights)
+        for mixed in _mixed_edges(supernet, architecture_weights)
     )
 
 
@@ -90,24 +91,29 @@ class _MixedEdge:
     costs: dict[Operation, float]
 
 
-def _mixed_edges(space: CellSpace, architecture_weights: Sequence[float]) -> list[_MixedEdge]:
-    cells = [stage.cell.nodes for stage in space.supernet().stages if stage.cell]
-    places = [(i, node, edge) for i, nodes in enumerate(cells) for node, edges in enumerate(nodes) for edge in edges]
-    num_operations = len(space.operations)
-    wanted = len(places) * num_operations if num_operations > 1 else 0  # what has no choice has no weight
+def _mixed_edges(supernet: Architecture, architecture_weights: Sequence[float]) -> list[_MixedEdge]:
+    cells = [(i, stage.cell.nodes) for i, stage in enumerate(supernet.stages) if stage.cell]
+    places = [(i, node, edge) for i, nodes in cells for node, edges in enumerate(nodes) for edge in edges]
+    sizes = [
+        len(edge.operations) if len(edge.operations) > 1 else 0 for _, _, edge in places
+    ]  # one alone has no weight
     weights = np.asarray(architecture_weights, np.float64)
-    if weights.shape != (wanted,) or not np.isfinite(weights).all():
+    if weights.shape != (sum(sizes),) or not np.isfinite(weights).all():
         raise ValueError(
-            f"architecture_weights must be {wanted} finite numbers, one for each operation of each edge of the "
+            f"architecture_weights must be {sum(sizes)} finite numbers, one for each operation of each edge of the "
             f"supernet, got {weights.size}: {architecture_weights!s:.60}"
         )
-    rows = weights.reshape(len(places), -1) if wanted else np.zeros((len(places), num_operations))
-    highest = rows.max(axis=1, keepdims=True)
-    costs = highest - rows + np.log(np.exp(rows - highest).sum(axis=1, keepdims=True))
+    rows = np.split(weights, np.cumsum(sizes)[:-1])
     return [
-        _MixedEdge(stage, node, edge.source, dict(zip(edge.operations, row, strict=True)))
-        for (stage, node, edge), row in zip(places, costs.tolist(), strict=True)
+        _MixedEdge(stage, node, edge.source, dict(zip(edge.operations, _costs(row), strict=True)))
+        for (stage, node, edge), row in zip(places, rows, strict=True)
     ]
+
+
+def _costs(row: NDArray[np.float64]) -> list[float]:
+    """Negative logarithms of the softmax of an edge's weights; of no weights that of the one operation, 0."""
+    shifted = row - row.max() if row.size else np.zeros(1)
+    return [float(cost) for cost in np.log(np.exp(shifted).sum()) - shifted]
 
 
 def _likeliest_first(space: CellSpace, architecture_weights: Sequence[float]) -> Iterator[Architecture]:
@@ -117,7 +123,7 @@ def _likeliest_first(space: CellSpace, architecture_weights: Sequence[float]) ->
     the next choice of one node. Only nodes from the last one on that has left its first choice move, so that each
     network has one way to come in.
     """
-    by_node = groupby(_mixed_edges(space, architecture_weights), lambda edge: (edge.stage, edge.node))
+    by_node = groupby(_mixed_edges(space.supernet(), architecture_weights), lambda edge: (edge.stage, edge.node))
     choices = [_choices(list(edges), space.edges_kept) for _, edges in by_node]
 
     def entry(places: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:

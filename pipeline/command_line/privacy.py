@@ -45,14 +45,14 @@ def _view(schedule: "Schedule", target_epsilon: float) -> Group:
     from pipeline.privacy_spent import epsilon_in_words  # noqa: PLC0415  (help must not wait for it)
 
     is_by_split = schedule.unit == "example"
-    table = Table(title="what each client releases, at most")
-    for name in ("phase", "split", "release", "unit", "times", "steps", "sample rate", "noise multiplier"):
+    table = Table(title=f"what each client releases, at most; the unit is one {schedule.unit}")
+    for name in ("phase", "split", "release", "times", "steps", "sample rate", "noise multiplier"):
         table.add_column(name)
     for entry in schedule.planned:
         release = entry.release
         numbers = (str(release.num_steps), f"{release.sample_rate:g}", f"{release.noise_multiplier:g}")
         split = release.split if is_by_split else "all"
-        table.add_row(entry.phase, split, release.kind, release.unit, str(entry.count), *numbers)
+        table.add_row(entry.phase, split, release.kind, str(entry.count), *numbers)
     lines = []
     if is_by_split:
         splits = ", ".join(f"{split} {epsilon:.3f}" for split, epsilon in schedule.epsilon_by_split.items())

@@ -122,9 +122,10 @@ def course_of(result: RunResult) -> Course:
 
 
 def thrown_away(result: RunResult) -> float:
-    """Share of the client-rounds of training from which nothing came: no later trial and no shipped model has it.
+    """Share of the search's client-rounds of training from which nothing came: no later trial and no winner has it.
 
-    A trial that is merged counts by its share in the mean, as far as that is below an equal one.
+    A trial that is merged counts by its share in the mean, as far as that is below an equal one. What [final] trains
+    belongs to no search, whatever weights it starts from.
     """
     used: dict[int, float] = {model.trial: 1.0 for model in result.models}
     for trial in result.trials:
@@ -135,9 +136,10 @@ def thrown_away(result: RunResult) -> float:
     for trial in result.trials:
         if trial.is_shared and trial.is_kept and not trial.merged:
             used[trial.index] = 1.0
+    phases = {trial.index: trial.phase for trial in result.trials}
     rounds: dict[int, int] = {}
     for cost in result.costs:
-        if cost.kind == "train" and cost.trial is not None and (cost.phase == "search" or cost.trial not in used):
+        if cost.kind == "train" and cost.trial in phases and cost.phase == phases[cost.trial]:
             rounds[cost.trial] = rounds.get(cost.trial, 0) + cost.num_assignments
     lost = sum(count * (1 - used.get(trial, 0.0)) for trial, count in rounds.items())
     return lost / max(1, sum(rounds.values()))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import count, groupby
 from math import ceil
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,8 +13,8 @@ from pipeline.report.formats import percent
 from pipeline.report.networks import operation_in_words, source_in_words
 from pipeline.report.plots import LINES, MUTED, Line, Plot, draw_figure, percent_axis
 from pipeline.run_result import RunResult
-from search.algorithms.configurations import softmax
-from search.architecture import Architecture, Operation
+from search.architecture import Operation
+from search.cells import probabilities
 
 _MOVES_ARCHITECTURE = ("all", "alternate", "architecture")
 _PANEL_IN = (2.1, 1.5)
@@ -88,22 +87,17 @@ def mixed_edges_of(result: RunResult) -> tuple[MixedEdge, ...]:
         return ()
     supernet = moved[0].candidate.architecture
     weights = [trial.architecture_weights for trial in moved if trial.candidate.architecture == supernet]
-    rows = np.array([(0.0,) * len(weights[0]), *(row for row, _ in groupby(weights))])
-    return tuple(_mixed_edges(supernet, rows))
-
-
-def _mixed_edges(supernet: Architecture, rows: np.ndarray) -> Iterator[MixedEdge]:
-    begin = 0
-    cells = [(i, stage.cell) for i, stage in enumerate(supernet.stages) if stage.cell is not None]
-    places = [(i, node, edge) for i, cell in cells for node, edges in enumerate(cell.nodes) for edge in edges]
-    for stage, node, edge in places:
-        if len(edge.operations) == 1:
-            continue
-        end = begin + len(edge.operations)
-        shares = [softmax(row[begin:end]) for row in rows]
-        of_operation = {name: tuple(float(row[j]) for row in shares) for j, name in enumerate(edge.operations)}
-        yield MixedEdge(stage, node, edge.source, of_operation)
-        begin = end
+    told = [probabilities(supernet, row) for row in ((0.0,) * len(weights[0]), *(row for row, _ in groupby(weights)))]
+    return tuple(
+        MixedEdge(
+            edge.stage,
+            edge.node,
+            edge.source,
+            {name: tuple(step[i].operations[name] for step in told) for name in edge.operations},
+        )
+        for i, edge in enumerate(told[0])
+        if len(edge.operations) > 1
+    )
 
 
 def lines_of(operations: Iterator[Operation]) -> dict[Operation, Line]:

@@ -32,7 +32,10 @@ weights = st.lists(st.floats(-3, 3), min_size=NUM_WEIGHTS, max_size=NUM_WEIGHTS)
 
 def likelihood(network: Architecture, architecture_weights: list[float], space: CellSpace = SPACE) -> float:
     """Product of the probabilities of all the network's operations."""
-    by_edge = {(one.stage, one.node, one.source): one.operations for one in probabilities(space, architecture_weights)}
+    by_edge = {
+        (one.stage, one.node, one.source): one.operations
+        for one in probabilities(space.supernet(), architecture_weights)
+    }
     return prod(
         by_edge[stage, node, edge.source][edge.operations[0]]
         for stage, found in enumerate(network.stages)
@@ -54,7 +57,7 @@ def test_a_found_cell_is_the_one_worked_out_by_hand():
     assert found.stages[0].cell == Cell(
         ((Edge(0, ("skip",)), Edge(1, ("conv_3",))), (Edge(0, ("skip",)), Edge(2, ("conv_3",))))
     )
-    told = probabilities(SPACE, np.log(odds).ravel().tolist())
+    told = probabilities(SPACE.supernet(), np.log(odds).ravel().tolist())
     assert [(one.stage, one.node, one.source) for one in told] == [
         (0, 0, 0),
         (0, 0, 1),
@@ -84,7 +87,7 @@ def test_each_edge_keeps_its_likeliest_operation_and_each_node_its_likeliest_edg
     (stage,) = found_network(SPACE, architecture_weights).stages
     strength = {
         (one.node, one.source): max(share for name, share in one.operations.items() if name != "none")
-        for one in probabilities(SPACE, architecture_weights)
+        for one in probabilities(SPACE.supernet(), architecture_weights)
     }
     for node, edges in enumerate(stage.cell.nodes):
         kept = [strength[node, edge.source] for edge in edges]
@@ -130,7 +133,7 @@ def _edges(network: Architecture) -> list[Edge]:
 
 def test_one_operation_leaves_no_weights_and_one_way_for_each_edge():
     space = replace(SPACE, operations=("skip",))
-    assert probabilities(space, ())[0].operations == {"skip": 1.0}
+    assert probabilities(space.supernet(), ())[0].operations == {"skip": 1.0}
     assert [edge.source for edge in _edges(found_network(space, ()))] == [0, 1, 0, 1]
 
 

@@ -1,4 +1,4 @@
-"""`handheld privacy plan` shows every kind of release, by phase, split and unit, before anything is spent."""
+"""`handheld privacy plan` shows every kind of release, by phase and split, before anything is spent."""
 
 import json
 import re
@@ -42,12 +42,12 @@ def test_a_plan_has_a_row_for_each_phase_and_kind(plan, monkeypatch):
     code, out, err = plan(PRIVATE + MORE)
     assert (code, err) == (0, "")
     assert rows(out) == [
-        ["search", "train", "update", "example", "3", "1", "0.5", "1"],
-        ["search", "validation", "architecture", "example", "2", "1", "0.6", "5.5"],
-        ["search", "validation", "reward", "example", "4", "1", "0.7", "6.5"],
-        ["search", "validation", "metrics", "example", "1", "1", "0.8", "1.1"],
-        ["final", "train", "update", "example", "1", "1", "0.5", "1"],
-        ["test", "test", "metrics", "example", "1", "1", "0.9", "1.2"],
+        ["search", "train", "update", "3", "1", "0.5", "1"],
+        ["search", "validation", "architecture", "2", "1", "0.6", "5.5"],
+        ["search", "validation", "reward", "4", "1", "0.7", "6.5"],
+        ["search", "validation", "metrics", "1", "1", "0.8", "1.1"],
+        ["final", "train", "update", "1", "1", "0.5", "1"],
+        ["test", "test", "metrics", "1", "1", "0.9", "1.2"],
     ]
     assert "by split: train " in out
 
@@ -55,7 +55,8 @@ def test_a_plan_has_a_row_for_each_phase_and_kind(plan, monkeypatch):
 def test_a_plan_of_the_client_unit_has_one_account(plan):
     code, out, _ = plan(CLIENTS_PRIVATE)
     assert code == 0
-    assert {(row[1], row[3], row[6]) for row in rows(out)} == {("all", "client", "1")}
+    assert {(row[1], row[5]) for row in rows(out)} == {("all", "1")}
+    assert "the unit is one client" in out
     assert "by split" not in out
     assert "a client's for all that it holds; RDP order" in out
     assert "unit: one client; neighbours: zero-out; noise on the sum, by the server; against everybody but" in out

@@ -73,7 +73,7 @@ def test_a_supernet_gets_its_certificate_and_its_segments(tmp_path, made):
     np.testing.assert_array_equal(vector, initial_parameters(supernet, 0))
     architecture_weights = np.concatenate([vector[entry.offset :][: entry.shape[0]] for entry in choices])
     assert not architecture_weights.any()
-    told = probabilities(made, architecture_weights)
+    told = probabilities(supernet, architecture_weights)
     assert [entry.name for entry in choices] == [
         f"stages.{one.stage}.choices.{one.node}-{one.source}.weight" for one in told
     ]

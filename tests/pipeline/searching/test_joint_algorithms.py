@@ -1,0 +1,86 @@
+"""FEATHERS, FedEx, TPE and merged halving on an emulated fleet: whole searches of tiny cells."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.report.costs import thrown_away
+from pipeline.searching.loop import Unwatched
+from pipeline.searching.session import SearchRequest, run_search
+
+RUN = """
+[run]
+name = "joint"
+kind = "emulated"
+seed = 3
+
+[data]
+source = "digits"
+partition = "iid"
+clients = 6
+
+[fleet]
+profiles = ["pixel-4"]
+
+[cells]
+operations = ["skip", "conv_1"]
+nodes = 1
+width = 4
+strides = [2]
+
+[search]
+{search}
+
+[training]
+learning_rate = [0.05, 0.1, 0.2]
+architecture_learning_rate = 0.01
+local_steps = 1
+batch_size = 64
+artifact_batch_size = 64
+
+[final]
+rounds = {final}
+
+[round]
+cohort_size = 6
+min_reports = 1
+deadline_s = 600
+weighting = "examples"
+"""
+SEARCHES = {
+    "feathers": (
+        'algorithm = "feathers"\nrounds = 2\nevaluation_rounds = 2\nconfigurations = 2\ngamma = 3.0\nperiod = 2'
+    ),
+    "fedex": 'algorithm = "fedex"\nrounds = 2\nconfigurations = 3',
+    "nas then tuning": (
+        'algorithm = "fedex"\norder = "nas_then_tuning"\nrounds = 2\nconfigurations = 2\n[search.default]\n'
+        "learning_rate = 0.1\nmomentum = 0.5\nweight_decay = 0.001\narchitecture_learning_rate = 0.01"
+    ),
+    "merged halving": 'algorithm = "merged_halving"\ncandidates = 4\nnetworks = 2\neta = 2',
+    "tpe": 'algorithm = "tpe"\ntrials = 2\nrounds = 1\nrandom = 1',
+}
+LABELS = {"feathers": "end", "fedex": "end", "merged halving": "rung 2"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "merged halving" else pytest.mark.slow) for name in SEARCHES]
+)
+def test_a_whole_search_ships_a_network_of_cells_and_tells_how_it_chose(name, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(RUN.format(search=SEARCHES[name], final=0 if name == "feathers" else 1), encoding="utf-8")
+    folder = Path(tmp_path / "out")
+    result = run_search(SearchRequest(path, folder), Unwatched())
+    shipped = result.trial(result.main.trial).candidate
+    assert not shipped.architecture.is_supernet
+    assert result.main.accuracy.num_examples > 0
+    assert run_search(SearchRequest(path, folder, is_resumed=True), Unwatched()) == result
+    if name in LABELS:
+        assert result.tuning is not None
+        assert result.tuning.labels[-1] == LABELS[name]
+    if name in {"fedex", "nas then tuning"}:
+        assert thrown_away(result) == 0
+    if name == "feathers":
+        explored = [trial for trial in result.trials if not trial.is_kept]
+        assert {trial.phase for trial in explored} == {"search", "final"}
+        assert thrown_away(result) == pytest.approx(4 / 6)
+        assert result.main.num_parameters < result.trials[0].num_parameters
