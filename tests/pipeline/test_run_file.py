@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -276,3 +277,10 @@ def test_a_file_that_is_absent_or_not_text_is_told(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RunFileError, match="cannot be read: it is not UTF-8"):
         read_run_file(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].joinpath("docs", "examples").glob("*.toml")), ids=lambda path: path.name
+)
+def test_every_example_is_a_run_file(path):
+    assert read_run_file(path).run.kind == "emulated"
