@@ -86,7 +86,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, ALL_WIDTHS),
         Method("nsga2", {"algorithm": "nsga2", **drawn, "population_size": 10}, ALL_WIDTHS),
     )
-    counts = (claims, len(SEEDS)), (beside, 10), (others, 5)
+    counts = (claims, len(SEEDS)), (beside, 10), (others, 3)
     return [(method, count) for ones, count in counts for method in ones]
 
 
