@@ -199,7 +199,8 @@ def test_without_final_rounds_what_the_search_left_is_tested(joint):
     assert result.main.accuracy.num_examples > 0
 
 
-@pytest.mark.parametrize("share", [0.6, pytest.param(0.25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.25, 0.6])
 def test_a_joint_search_that_is_killed_goes_on_to_the_same_trace(joint, tmp_path, monkeypatch, share):
     request, events = joint(BY_EXAMPLE, PRIVATE_STEPS), [0]
     step = Fleet._step
