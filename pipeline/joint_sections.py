@@ -8,9 +8,10 @@ from pydantic import Field
 from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
 from pipeline.section import Momentum, NonNegative, PositiveFloat, PositiveInt, Section
 from search.algorithm import SearchAlgorithm
-from search.algorithms.feathers import Feathers
-from search.algorithms.fedex import FedEx, Order
-from search.algorithms.merged_halving import MergedHalving
+from search.algorithms.feathers import Feathers, num_explored
+from search.algorithms.fedex import FedEx, Order, parts_of
+from search.algorithms.merged_halving import MergedHalving, groups_in_a_turn
+from search.algorithms.successive_halving import rungs
 from search.candidate import HyperParameters
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class FeathersSection(Section):
 
     def planned(self, run_file: "RunFile") -> tuple[Times, ...]:
         """Explorations are widest while nothing is known; the network is scored once it has a name."""
-        widest = max(1, min(self.configurations, round(self.gamma * log(self.configurations))))
+        widest = num_explored(self.gamma, log(self.configurations), self.configurations)
         times: list[Times] = [("final", "metrics", 1)]
         phases: tuple[tuple[Literal["search", "final"], int], ...] = (
             ("search", self.rounds),
@@ -132,12 +133,12 @@ class FedExSection(Section):
 
     def planned(self, run_file: "RunFile") -> tuple[Times, ...]:
         """Everybody trains in every round, and tells its loss where the round tunes."""
-        tuned = min(max(1, round(self.rounds * self.tuning_share)), self.rounds - 1)
-        tuned = {"joint": self.rounds, "tuning": self.rounds, "nas": 0}.get(self.order, tuned)
-        searched = {"joint": self.rounds, "tuning": 0}.get(self.order, self.rounds - tuned)
+        parts = parts_of(self.order, self.rounds, self.moves, self.tuning_share)
+        tuned = sum(part.rounds for part in parts if part.is_tuned)
         times: list[Times] = [("search", "update", self.rounds), ("search", "reward", tuned), ("search", "metrics", 1)]
-        if self.moves == "alternate" and (run_file.privacy is None or run_file.privacy.unit == "example"):
-            times.append(("search", "architecture", searched))
+        if run_file.privacy is None or run_file.privacy.unit == "example":
+            in_turns = sum(part.rounds for part in parts if part.moves == "alternate")
+            times.append(("search", "architecture", in_turns))
         return tuple(one for one in times if one[2])
 
 
@@ -174,18 +175,14 @@ class MergedHalvingSection(Section):
     def planned(self, run_file: "RunFile") -> tuple[Times, ...]:
         """A client trains one pair of each turn of the groups, and scores all."""
         updates = scores = 0
-        going, rounds = self.candidates, self.rounds
-        while going > 1 or not scores:
+        for going, rounds in rungs(self.candidates, self.rounds, self.eta):
             updates, scores = updates + ceil(going / self._num_groups(run_file)) * rounds, scores + going
-            going, rounds = going // self.eta, rounds * self.eta
         return ("search", "update", updates), ("search", "metrics", scores + 1)
 
     def _num_groups(self, run_file: "RunFile") -> int:
         """In a turn; where nobody knows how many clients there will be, the fewest."""
         clients = run_file.data.clients
-        if clients is None:
-            return 1
-        return max(1, clients // (max(1, clients // 3) if self.group_size is None else self.group_size))
+        return 1 if clients is None else groups_in_a_turn(clients, self.group_size)
 
 
 class TpeSection(Section):

@@ -13,7 +13,7 @@ from search.algorithms.fednas import Choice, FedNas, Schedule
 from search.algorithms.nested_race import NestedRace
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
-from search.algorithms.successive_halving import SuccessiveHalving
+from search.algorithms.successive_halving import SuccessiveHalving, rungs
 
 if TYPE_CHECKING:
     from pipeline.run_sections import RunFile
@@ -190,11 +190,8 @@ class SuccessiveHalvingSection(Section):
 
     def planned(self, run_file: "RunFile") -> tuple[Times, ...]:  # noqa: ARG002
         """Every rung's candidates train for its rounds and are scored."""
-        going, rounds, rungs = self.candidates, self.rounds, list[tuple[int, int]]()
-        while going > 1 or not rungs:
-            rungs.append((going, rounds))
-            going, rounds = going // self.eta, rounds * self.eta
-        updates, scores = sum(going * rounds for going, rounds in rungs), sum(going for going, _ in rungs)
+        planned = rungs(self.candidates, self.rounds, self.eta)
+        updates, scores = sum(going * rounds for going, rounds in planned), sum(going for going, _ in planned)
         return ("search", "update", updates), ("search", "metrics", scores)
 
 

@@ -108,6 +108,17 @@ def most_accurate(feasibility: Feasibility, observations: Sequence[Observation])
     return winners
 
 
+def named_for_all(feasibility: Feasibility, trial: int | None) -> dict[str, int]:
+    """The one trial that a search named for every platform.
+
+    Raises:
+        NoWinnerError: It has named none.
+    """
+    if trial is None:
+        raise NoWinnerError("the search ended before a network was found: resume it")
+    return dict.fromkeys(feasibility.platforms or ("",), trial)
+
+
 def save_state(state: object) -> bytes:
     """Write a state as canonical JSON."""
     return encode_record(state)

@@ -27,6 +27,7 @@ from search.layers import num_parameters
 from search.slicing import inherit, places
 
 Shared = Mapping[Architecture, SharedWeights]
+Merged = Mapping[tuple[Architecture, tuple[tuple[int, float], ...]], Vector]
 
 
 class Watcher(Protocol):
@@ -109,9 +110,11 @@ class Search:
 
     def _run_step(self, trials: Sequence[Trial], progress: Progress) -> tuple[tuple[Observation, ...], Progress]:
         self.trainer.artifacts.get_all([trial.candidate.architecture for trial in trials])
-        supernets = dict.fromkeys(trial.supernet for trial in trials if trial.supernet is not None)
+        supernets = dict.fromkeys(t.supernet for t in trials if t.supernet is not None and not t.merged)
         shared = {supernet: self._shared(supernet, progress) for supernet in supernets}
-        jobs = [self._job(trial, shared, progress) for trial in trials]
+        merges = dict.fromkeys((t.supernet, t.merged) for t in trials if t.supernet is not None and t.merged)
+        merged = {key: self._merged(*key, progress) for key in merges}  # a rung's trials all start from one
+        jobs = [self._job(trial, shared, merged, progress) for trial in trials]
         for trial, job in zip(trials, jobs, strict=True):
             self.watcher.began(job.part, trial, trial.rounds)
         trained = self.trainer.train(jobs)
@@ -135,16 +138,16 @@ class Search:
             return SharedWeights(initial_parameters(supernet, self.trainer.run_file.run.seed))
         return read_shared(self._rounds.blobs, kept, num_parameters(supernet))
 
-    def _job(self, trial: Trial, shared: Shared, progress: Progress) -> Job:
+    def _job(self, trial: Trial, shared: Shared, merged: Merged, progress: Progress) -> Job:
         part = Part("search", trial.index, trial.phase)
-        model = self._start(trial, shared, progress)
+        model = self._start(trial, shared, merged, progress)
         return Job(part, model, trial.rounds, trial.clients, trial.moves, trial.reward)
 
-    def _start(self, trial: Trial, shared: Shared, progress: Progress) -> Model:
+    def _start(self, trial: Trial, shared: Shared, merged: Merged, progress: Progress) -> Model:
         candidate = trial.candidate
         if trial.supernet is not None:
-            merged = self._merged(trial.supernet, trial.merged, progress) if trial.merged else None
-            whole = shared[trial.supernet].parameters if merged is None else merged
+            key = trial.supernet, trial.merged
+            whole = merged[key] if trial.merged else shared[trial.supernet].parameters
             return self.trainer.start(candidate, whole[_places(trial.supernet, candidate.architecture)])
         if trial.start_from is None:
             return self.trainer.start(candidate)

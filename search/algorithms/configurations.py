@@ -15,9 +15,7 @@ Floats = NDArray[np.float64]
 
 @lru_cache(maxsize=8)
 def draw_configurations(options: HyperParameterOptions, count: int, seed: int) -> tuple[HyperParameters, ...]:
-    """Independent draws of every field, the same for the same seed; of one combination that one alone, once."""
-    if all(len(choices) == 1 for choices in options.choices().values()):
-        return (options.only(),) * count
+    """Independent draws of every field, the same for the same seed."""
     rng = np.random.default_rng((seed, count))
     return tuple(options.sample(rng) for _ in range(count))
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, TuningHistory, told_by_index
+from search.algorithm import TuningHistory, named_for_all, told_by_index
 from search.algorithms.configurations import (
     Floats,
     draw_configurations,
@@ -152,9 +152,7 @@ class Feathers:
         return self._end_round(state, plan) if plan and len(state.gains) == len(plan) else state
 
     def winners(self, state: FeathersState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
-        if state.trial is None:
-            raise NoWinnerError("the search ended before a network was found: resume it")
-        return dict.fromkeys(self.feasibility.platforms or ("",), state.trial)
+        return named_for_all(self.feasibility, state.trial)
 
     def configurations(self, state: FeathersState) -> tuple[HyperParameters, ...]:
         """The K configurations, the same for a seed."""
@@ -185,7 +183,7 @@ class Feathers:
         if state.phase not in {"search", "evaluation"} or state.round % self.period:
             return ()
         probabilities = probabilities_of(state.rewards)
-        size = max(1, min(len(probabilities), round(self.gamma * entropy_of(probabilities))))
+        size = num_explored(self.gamma, entropy_of(probabilities), len(probabilities))
         rng = np.random.default_rng((state.seed, state.first_trial))
         return tuple(int(i) for i in rng.choice(len(probabilities), size, replace=False, p=probabilities))
 
@@ -219,6 +217,11 @@ class Feathers:
         if state.phase == "evaluation" and state.round == self.evaluation_rounds:
             state = replace(state, phase="named")
         return state
+
+
+def num_explored(gamma: float, entropy: float, num_configurations: int) -> int:
+    """S, the configurations of a round of exploration at an entropy in nats: at least one, at most all."""
+    return max(1, min(num_configurations, round(gamma * entropy)))
 
 
 def probabilities_of(rewards: Sequence[float]) -> Floats:

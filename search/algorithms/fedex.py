@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, TuningHistory, told_by_index
+from search.algorithm import TuningHistory, named_for_all, told_by_index
 from search.algorithms.configurations import (
     Floats,
     draw_configurations,
@@ -37,7 +37,7 @@ _SETTLED = 1e-4  # entropy below which the most probable configuration alone is 
 _TRACE = 0.9  # of the baseline, a mean of the rounds' losses in which older ones count less and less
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Some rounds alike.
 
     Attributes:
@@ -154,9 +154,7 @@ class FedEx:
         return self._end_round(state, plan) if plan and len(state.told) == len(plan) else state
 
     def winners(self, state: FedExState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
-        if state.trial is None:
-            raise NoWinnerError("the search ended before a network was found: resume it")
-        return dict.fromkeys(self.feasibility.platforms or ("",), state.trial)
+        return named_for_all(self.feasibility, state.trial)
 
     def configurations(self, state: FedExState) -> tuple[HyperParameters, ...]:
         """The K configurations, the same for a seed."""
@@ -175,16 +173,8 @@ class FedEx:
         )
 
     @cached_property
-    def _parts(self) -> tuple[_Part, ...]:
-        tuned = min(max(1, round(self.rounds * self.tuning_share)), self.rounds - 1)
-        search = _Part(True, self.moves, False, self.rounds - tuned)
-        return {
-            "joint": (_Part(True, self.moves, True, self.rounds),),
-            "nas_then_tuning": (search, _Part(False, "all", True, tuned)),
-            "tuning_then_nas": (_Part(True, "weights", True, tuned), search),
-            "nas": (search._replace(rounds=self.rounds),),
-            "tuning": (_Part(False, "all", True, self.rounds),),
-        }[self.order]
+    def _parts(self) -> tuple[Part, ...]:
+        return parts_of(self.order, self.rounds, self.moves, self.tuning_share)
 
     def _plan(self, state: FedExState) -> tuple[Trial, ...]:
         if state.part > len(self._parts):
@@ -278,6 +268,19 @@ class FedEx:
         rng = np.random.default_rng((seed, 1))
         draw = draw_feasible(lambda: self.space.sample(rng), self.feasibility, self.space.smallest())
         return draw.architecture
+
+
+def parts_of(order: Order, rounds: int, moves: Moves, tuning_share: float) -> tuple[Part, ...]:
+    """What a search in an order does, one part after the other."""
+    tuned = min(max(1, round(rounds * tuning_share)), rounds - 1)
+    search = Part(True, moves, False, rounds - tuned)
+    return {
+        "joint": (Part(True, moves, True, rounds),),
+        "nas_then_tuning": (search, Part(False, "all", True, tuned)),
+        "tuning_then_nas": (Part(True, "weights", True, tuned), search),
+        "nas": (search._replace(rounds=rounds),),
+        "tuning": (Part(False, "all", True, rounds),),
+    }[order]
 
 
 def _probabilities(logits: Sequence[float]) -> Floats:

@@ -18,9 +18,10 @@ from functools import cached_property
 
 import numpy as np
 
-from search.algorithm import NoWinnerError, TuningHistory, told_by_index
+from search.algorithm import TuningHistory, named_for_all, told_by_index
 from search.algorithms.configurations import draw_configurations, softmax
 from search.algorithms.nested_race_entrants import multiply_accumulates
+from search.algorithms.successive_halving import rungs
 from search.architecture import Architecture
 from search.budget import Feasibility, draw_feasible
 from search.candidate import NOT_ASKED, Candidate, Observation, Trial
@@ -123,10 +124,7 @@ class MergedHalving:
     @cached_property
     def rung_sizes(self) -> tuple[int, ...]:
         """Pairs of each rung; the last rung's best is the winner."""
-        sizes = [self.num_candidates]
-        while sizes[-1] // self.eta > 1:
-            sizes.append(sizes[-1] // self.eta)
-        return tuple(sizes)
+        return tuple(size for size, _ in rungs(self.num_candidates, self.rounds, self.eta))
 
     def init(self, seed: int) -> MergedHalvingState:
         networks = ranked_networks(self.space, self.feasibility, self.num_networks, self.num_drawn, seed)
@@ -154,9 +152,7 @@ class MergedHalving:
         return self._next_part(state, len(plan)) if plan and state.num_told == len(plan) else state
 
     def winners(self, state: MergedHalvingState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
-        if state.winner is None:
-            raise NoWinnerError("the search ended before its last rung was scored: resume it")
-        return dict.fromkeys(self.feasibility.platforms or ("",), state.winner)
+        return named_for_all(self.feasibility, state.winner)
 
     def tuning_history(self, state: MergedHalvingState) -> TuningHistory:
         """Each configuration's share in the mean after each rung, 0 of what is out; equal shares before the first."""
@@ -203,7 +199,7 @@ class MergedHalving:
         rng = np.random.default_rng((state.seed, state.rung))
         names, groups = sorted(client.name for client in self.clients), list[tuple[str, ...]]()
         while len(groups) < len(state.contenders):
-            dealt = np.array_split(rng.permutation(len(names)), max(1, len(names) // self._group_size))
+            dealt = np.array_split(rng.permutation(len(names)), groups_in_a_turn(len(names), self.group_size))
             groups.extend(tuple(sorted(names[i] for i in group)) for group in dealt)
         return groups[: len(state.contenders)]
 
@@ -228,6 +224,11 @@ class MergedHalving:
             merged=merged_shares(scored, self.sharpness),
             rungs=(*state.rungs, tuple(scored)),
         )
+
+
+def groups_in_a_turn(num_clients: int, group_size: int | None) -> int:
+    """Groups that all clients make; without a size groups of a third of them."""
+    return max(1, num_clients // (max(1, num_clients // 3) if group_size is None else group_size))
 
 
 def ranked_networks(

@@ -107,6 +107,14 @@ class SuccessiveHalving:
         return replace(state, rung=state.rung + 1, first_trial=first_trial, going=going, told=())
 
 
+def rungs(num_candidates: int, rounds: int, eta: int) -> tuple[tuple[int, int], ...]:
+    """Candidates and rounds of each rung, where nobody fails; the best of the last one is found."""
+    planned = [(num_candidates, rounds)]
+    while planned[-1][0] // eta > 1:
+        planned.append((planned[-1][0] // eta, planned[-1][1] * eta))
+    return tuple(planned)
+
+
 def _rank(contender: Contender) -> tuple[float, int]:
     """The most accurate first, the earliest of equals."""
     return -(contender.accuracy or 0.0), contender.trial or 0
