@@ -201,6 +201,7 @@ def test_two_rounds_with_evaluation_survive_a_killed_device_and_a_killed_server(
     # Real clients draw their own noise and splits: 0.71 to 0.81 over six runs, give or take 0.05 for the sampled sum.
     assert results[3].metric_sums["accuracy"] / (PRIVACY.sample_rate * results[3].num_examples) > 0.4
     assert [device.leave() for device in devices] == [0, 0, 0]
+    assert all(device.seen(action="leave", reason="interrupted") for device in devices)
     assert server.leave() == 0
     check_ledgers(tmp_path)
     check_devices(search)

@@ -1,9 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,8 +9,6 @@ from device_runtime.console import run_program
 from device_runtime.run_process import RunOptions, budget_of, read_spec, source_name
 from device_runtime.state_folder import StateFolder, read_ledgers
 from profiles.records import RecordError
-
-SCRIPT = "from device_runtime.command_line import main; main()"
 
 
 @pytest.fixture
@@ -85,22 +78,6 @@ class TestRun:
         command(*arguments, "--once", "--epsilon", "25", "--delta", "1e-5")
         (content,) = read_ledgers(tmp_path / "state")
         assert (content.budget.order, content.budget.epsilon) == (9, 25)
-
-    def test_a_signal_ends_it_after_the_step_it_is_in(self, arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments, "--json"], stdout=subprocess.PIPE, text=True, env=os.environ
-        )
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
-        seen, num_signals = [], 0
-        for line in process.stdout:
-            seen.append(json.loads(line))
-            if seen[-1]["action"] == "sleep" and num_signals == 0:  # a second one would end it at once
-                process.send_signal(signal.SIGTERM)
-                num_signals += 1
-        watchdog.cancel()
-        assert process.wait(10) == 0, seen
-        assert (seen[-1]["action"], seen[-1].get("reason")) == ("leave", "interrupted"), seen
 
 
 class TestFailure:

@@ -5,9 +5,8 @@ from pipeline.searching.loss_distribution import epsilon_of_fixed_schedule
 
 SCHEDULES = [
     [Release("update", "train", 1.0, 4.0)],
-    [Release("update", "train", 0.5, 3.0, 40)] * 2,
     [Release("update", "train", 0.01, 1.0, 100), Release("metrics", "train", 0.5, 4.0)],
-    [Release("update", "train", 0.1, 1.2, 20), Release("update", "train", 0.2, 1.5, 10)],
+    [Release("update", "train", 0.1, 1.2, 10), Release("update", "train", 0.1, 1.2, 10)],
     [Release("update", "train", 1.0, 50.0)],
 ]
 
