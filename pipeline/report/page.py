@@ -20,7 +20,7 @@ from pipeline.report.networks import network_in_words, operation_of, picture_of
 from pipeline.report.platforms import beside_its_limit, platforms_of
 from pipeline.report.savings import savings_of
 from pipeline.report.shipped import ShippedBundle, find_bundle
-from pipeline.report.spending import released_in_words, splits_of
+from pipeline.report.spending import draw_spending, released_in_words, splits_of
 from pipeline.report.supernets import supernet_of
 from pipeline.report.tuning import tuning_of
 from pipeline.run_result import Z_95, FinishedRun, TrialResult, read_finished_run, read_result
@@ -120,6 +120,7 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             course_plot=draw_course(course),
             thrown_away=thrown_away(result),
             splits=splits_of(result.privacy) if result.privacy else (),
+            spending=draw_spending(result.privacy, curves),
             picture=picture_of(result.winning.candidate.architecture),
             cells=cells_of(result),
             settings=settings_of(result),

@@ -1,9 +1,16 @@
-"""Epsilon by split, and by what was released from each."""
+"""Epsilon by split, by what was released from each, and what accuracy it bought."""
 
 from dataclasses import dataclass
+from itertools import cycle
 
-from pipeline.privacy_spent import PhaseSpent, PrivacyResult
+from matplotlib.axes import Axes
+
+from device_runtime.accounting import epsilon_of
+from pipeline.privacy_spent import PhaseSpent, PrivacyResult, epsilon_text
 from pipeline.report.costs import PHASES
+from pipeline.report.curves import Curve
+from pipeline.report.formats import percent
+from pipeline.report.plots import INK, LIMIT, SERIES, Plot, draw_svg, percent_axis
 
 _RELEASED = {"architecture": "update of the architecture weights", "reward": "reward of hyper-parameters"}
 
@@ -42,6 +49,42 @@ def splits_of(privacy: PrivacyResult) -> tuple[SplitSpent, ...]:
         )
         for i, (split, epsilon) in enumerate(ordered)
     )
+
+
+def draw_spending(privacy: PrivacyResult | None, curves: tuple[Curve, ...]) -> Plot | None:
+    """Each model's accuracy against what its clients had spent by then; None without privacy or final training."""
+    final = [curve for curve in curves if curve.phase == "final"]
+    if privacy is None or not final:
+        return None
+    spent = epsilon_by_round(privacy, max(len(curve.points) for curve in final))
+    whose = "a client" if privacy.unit == "client" else "training examples"
+
+    def draw(axes: Axes) -> None:
+        for curve, style in zip(final, cycle(("-", "--", "-.", ":")), strict=False):
+            accuracies = [point.accuracy for point in curve.points]
+            name = f"trial {curve.trial}" if len(final) > 1 else None
+            axes.plot(spent[: len(accuracies)], accuracies, style, color=SERIES, linewidth=2.0, label=name)
+        axes.axvline(privacy.target_epsilon, color=LIMIT, linestyle=":", label="target")
+        axes.set_xlim(left=0)
+        percent_axis(axes)
+        axes.set_xlabel(f"epsilon of {whose}, the search included")
+        axes.set_ylabel("accuracy, emulator only")
+        axes.legend(loc="lower left", labelcolor=INK, framealpha=0.0)
+
+    first, last = final[0].points[0].accuracy, final[0].points[-1].accuracy
+    told = f"{percent(first)} at epsilon {epsilon_text(spent[0])}, {percent(last)} at {epsilon_text(spent[-1])}"
+    return Plot(draw_svg("spending", draw), f"Accuracy against epsilon in final training: {told}.")
+
+
+def epsilon_by_round(privacy: PrivacyResult, num_rounds: int) -> list[float]:
+    """Epsilon of whatever final training reads, after each of its rounds; what the search spent there comes first."""
+    rows = [row for row in privacy.phases if row.split in {"train", "all"}]
+    updates = sum(row.rdp for row in rows if (row.phase, row.kind) == ("final", "update"))
+    before = sum(row.rdp for row in rows if row.phase == "search")
+    return [
+        epsilon_of(before + updates * number / num_rounds, privacy.order, privacy.delta)
+        for number in range(1, num_rounds + 1)
+    ]
 
 
 def released_in_words(kind: str) -> str:

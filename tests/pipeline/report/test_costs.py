@@ -2,10 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.privacy_spent import PhaseSpent
 from pipeline.report.cost_plots import draw_course, draw_stages, draw_trials
 from pipeline.report.costs import CoursePoint, costs_of, course_of, thrown_away
-from pipeline.report.spending import released_in_words, splits_of
 
 
 def test_phases_come_in_the_order_of_the_run_and_add_up(made):
@@ -36,23 +34,6 @@ def test_a_picture_by_trial_needs_two(made):
     one = costs_of(made.result(costs=(made.cost("search", 0, 1.0),)))
     assert draw_trials(one) is None
     assert "from 1.00 to 3.00, 6.00 together" in draw_trials(costs_of(made.result())).alt
-
-
-def test_the_split_that_spent_most_comes_first_and_is_the_total(made):
-    splits = splits_of(made.privacy())
-    assert [(split.split, split.is_total) for split in splits] == [
-        ("train", True),
-        ("validation", False),
-        ("test", False),
-    ]
-    assert [row.phase for row in splits[0].rows] == ["search", "final"]
-    assert splits[0].epsilon == made.privacy().epsilon
-
-
-def test_what_is_left_of_the_target_is_never_negative(made):
-    splits = splits_of(made.privacy(epsilon_by_split={"train": 8.0001, "test": 6.0}))
-    assert [split.left for split in splits] == [0.0, 2.0]
-    assert [split.share for split in splits] == [1.0, 0.75]
 
 
 def test_a_search_that_goes_on_from_trials_tells_first_rounds_further_ones_and_scoring_apart(made):
@@ -158,18 +139,3 @@ def test_where_hardly_any_score_was_asked_for_the_emulator_tells_the_course(made
     ]
     assert ">accuracy, emulator only</text>" in draw_course(course).svg
     assert draw_course(course_of(replace(result, emulator_only=None))) is None
-
-
-def test_releases_of_a_joint_search_are_told_by_split_in_words(made):
-    rows = (
-        PhaseSpent("final", "validation", "reward", 6, 0.4, 2.0),
-        PhaseSpent("search", "validation", "reward", 8, 0.5, 2.1),
-        PhaseSpent("search", "validation", "architecture", 9, 0.6, 2.2),
-    )
-    (split,) = splits_of(made.privacy(epsilon_by_split={"validation": 4.0}, phases=rows))
-    assert [(row.phase, released_in_words(row.kind)) for row in split.rows] == [
-        ("search", "update of the architecture weights"),
-        ("search", "reward of hyper-parameters"),
-        ("final", "reward of hyper-parameters"),
-    ]
-    assert released_in_words("update") == "update"
