@@ -157,6 +157,7 @@ def _profile(measurement: Measurement, samples: list[Samples], warnings: tuple[s
         soc=host.cpu,
         clusters=host.clusters,
         ram_mib=host.ram_mib,
+        battery_mah=host.battery_mah,
         abi=host.abi,
         os=host.os,
         runtime=Runtime("onnxruntime", onnxruntime.__version__),

@@ -2,44 +2,24 @@
 
 import os
 import platform
-from collections import Counter
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime.processors import CPU, Fields, read_abi, read_clusters, read_processors
+from device_runtime.system_files import SystemFiles, read_root
+from profiles.boards import find_soc
 from profiles.schema import Cluster, Figure
 
 BUSY_LOAD = 0.5  # running processes a core before we begin
-# (implementer, part) of Arm's Main ID Register, named as Linux's lscpu names them.
-_ARM_CORES = {
-    ("0x41", "0xc07"): "Cortex-A7",
-    ("0x41", "0xc08"): "Cortex-A8",
-    ("0x41", "0xc09"): "Cortex-A9",
-    ("0x41", "0xc0f"): "Cortex-A15",
-    ("0x41", "0xd03"): "Cortex-A53",
-    ("0x41", "0xd04"): "Cortex-A35",
-    ("0x41", "0xd05"): "Cortex-A55",
-    ("0x41", "0xd07"): "Cortex-A57",
-    ("0x41", "0xd08"): "Cortex-A72",
-    ("0x41", "0xd09"): "Cortex-A73",
-    ("0x41", "0xd0a"): "Cortex-A75",
-    ("0x41", "0xd0b"): "Cortex-A76",
-    ("0x41", "0xd0d"): "Cortex-A77",
-    ("0x41", "0xd41"): "Cortex-A78",
-    ("0x41", "0xd44"): "Cortex-X1",
-    ("0x41", "0xd46"): "Cortex-A510",
-    ("0x41", "0xd47"): "Cortex-A710",
-    ("0x41", "0xd48"): "Cortex-X2",
-    ("0x41", "0xd4d"): "Cortex-A715",
-    ("0x41", "0xd4e"): "Cortex-X3",
-    ("0x48", "0xd40"): "Cortex-A76",
-    ("0x51", "0x800"): "Kryo 2XX Gold",
-    ("0x51", "0x801"): "Kryo 2XX Silver",
-    ("0x51", "0x802"): "Kryo 3XX Gold",
-    ("0x51", "0x803"): "Kryo 3XX Silver",
-    ("0x51", "0x804"): "Kryo 4XX Gold",
-    ("0x51", "0x805"): "Kryo 4XX Silver",
-}
 _ABIS = {"aarch64": "arm64-v8a", "armv7l": "armeabi-v7a", "armv8l": "armeabi-v7a", "AMD64": "x86_64", "i686": "x86"}
+# What Android calls a board, the surest first: a chip before a phone, a family of chips last.
+_CHIP_PROPERTIES = ("ro.soc.model", "ro.chipname", "ro.hardware.chipname")
+_BOARD_PROPERTIES = ("ro.product.board", "ro.product.device", "ro.hardware", "ro.board.platform")
+
+
+class NoSystemError(ValueError):
+    """Files of no Linux or Android system."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +29,7 @@ class Host:
     Attributes:
         cpu: Model of the CPU or SoC.
         warnings: What may disturb a measurement.
+        battery_mah: None where there is none or the system does not tell.
     """
 
     cpu: str
@@ -57,6 +38,54 @@ class Host:
     abi: str
     os: str
     warnings: tuple[str, ...]
+    battery_mah: Figure | None = None
+
+
+@dataclass(frozen=True)
+class DevicePart:
+    """The part of a DeviceProfile that files of a system tell.
+
+    Attributes:
+        soc: Marketing name where the table of boards has it, else what the system calls its hardware.
+        clusters: The slowest first; `max_mhz` is None for cores that told nothing because they slept.
+        ram_mib, abi, os, battery_mah: None where the files do not tell.
+        governors: That set the frequencies, sorted.
+        warnings: What a reader should not rely on, and what may disturb a measurement.
+    """
+
+    soc: str
+    clusters: tuple[Cluster, ...]
+    abi: str | None
+    ram_mib: Figure | None
+    os: str | None
+    battery_mah: Figure | None
+    governors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def describe_device(files: SystemFiles) -> DevicePart:
+    """Read the device part of a profile out of a system's files, of this machine or another.
+
+    Raises:
+        NoSystemError: When they tell of no core.
+    """
+    clusters, processors = read_clusters(files), read_processors(files)
+    if not clusters:
+        raise NoSystemError(
+            "the files must tell of a CPU, got neither /proc/cpuinfo nor /sys/devices/system/cpu/possible; "
+            "copy them with their folders, or give --dump"
+        )
+    governors = _governors(files)
+    return DevicePart(
+        soc=_soc(files, processors, sum(cluster.num_cores for cluster in clusters)) or "unknown",
+        clusters=clusters,
+        abi=read_abi(files),
+        ram_mib=_told_ram(files),
+        os=_told_os(files),
+        battery_mah=_battery(files),
+        governors=governors,
+        warnings=(*_sleep_warnings(clusters), *_governor_warnings(governors)),
+    )
 
 
 def probe_host(root: Path = Path("/"), load: float | None = None) -> Host:
@@ -66,60 +95,61 @@ def probe_host(root: Path = Path("/"), load: float | None = None) -> Host:
         root: Where `proc` and `sys` are.
         load: Running processes; None asks the system.
     """
-    processors = read_processors(root)
-    clusters = read_clusters(root, processors)
+    files = read_root(root)
+    processors = read_processors(files)
+    clusters = read_clusters(files) or (Cluster(_machine(), os.cpu_count() or 1, None),)
     cores = sum(cluster.num_cores for cluster in clusters)
     return Host(
-        cpu=_cpu_model(processors),
+        cpu=_soc(files, processors, cores) or _machine(),
         clusters=clusters,
         ram_mib=_ram(),
-        abi=_ABIS.get(platform.machine(), platform.machine()),
+        abi=files.properties.get("ro.product.cpu.abi") or _ABIS.get(platform.machine(), platform.machine()),
         os=_os_name(),
-        warnings=(*_governor_warnings(root), *_load_warnings(os.getloadavg()[0] if load is None else load, cores)),
+        warnings=(
+            *_governor_warnings(_governors(files)),
+            *_load_warnings(os.getloadavg()[0] if load is None else load, cores),
+        ),
+        battery_mah=_battery(files),
     )
 
 
-def read_processors(root: Path) -> list[dict[str, str]]:
-    """Fields of each processor in /proc/cpuinfo; empty where there is none (macOS)."""
-    path = root / "proc/cpuinfo"
-    if not path.is_file():
-        return []
-    blocks = [_fields(block) for block in path.read_text(encoding="utf-8", errors="replace").split("\n\n")]
-    # Old kernels tell the part once for all cores, and the hardware's name in a block of its own.
-    shared = {key: value for block in blocks for key, value in block.items()}
-    return [{**shared, **block} for block in blocks if block.get("processor", "").isdigit()]
-
-
-def read_clusters(root: Path, processors: list[dict[str, str]]) -> tuple[Cluster, ...]:
-    """Cores by kind and highest frequency, the slowest first."""
-    if not processors:
-        return (Cluster(platform.processor() or platform.machine(), os.cpu_count() or 1, None),)
-    kinds = Counter((_max_mhz(root, fields["processor"]), _core_name(fields)) for fields in processors)
-    source = "/sys/devices/system/cpu/*/cpufreq/cpuinfo_max_freq"
-    return tuple(
-        Cluster(core, count, Figure(mhz, "MHz", "measured", source) if mhz else None)
-        for (mhz, core), count in sorted(kinds.items())
-    )
-
-
-def _fields(block: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in block.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _core_name(fields: dict[str, str]) -> str:
-    key = fields.get("CPU implementer", ""), fields.get("CPU part", "")
-    return _ARM_CORES.get(key) or fields.get("model name") or f"implementer {key[0]} part {key[1]}"
-
-
-def _cpu_model(processors: list[dict[str, str]]) -> str:
+def _soc(files: SystemFiles, processors: list[Fields], num_cores: int) -> str:
+    """The SoC that the table of boards has under one of the device's names, else the best of those names, if any."""
     first = processors[0] if processors else {}
-    return first.get("Hardware") or first.get("model name") or platform.processor() or platform.machine()
+    hardware, machine = first.get("Hardware", ""), files.texts.get("/sys/devices/soc0/machine", "").strip()
+    chips = [files.properties.get(name, "") for name in _CHIP_PROPERTIES]
+    boards = [files.properties.get(name, "") for name in _BOARD_PROPERTIES]
+    found = find_soc([*chips, machine, *hardware.split()[-1:], *boards], num_cores)
+    return found or next(filter(None, [hardware, *chips, machine, *reversed(boards)]), first.get("model name", ""))
 
 
-def _max_mhz(root: Path, processor: str) -> float:
-    path = root / f"sys/devices/system/cpu/cpu{processor}/cpufreq/cpuinfo_max_freq"
-    return int(path.read_text(encoding="ascii")) / 1000 if path.is_file() else 0.0
+def _machine() -> str:
+    return platform.processor() or platform.machine()
+
+
+def _governors(files: SystemFiles) -> tuple[str, ...]:
+    found = {text.strip() for path, text in files.texts.items() if re.fullmatch(rf"{CPU}/cpu\d+/.*_governor", path)}
+    return tuple(sorted(found - {""}))
+
+
+def _told_ram(files: SystemFiles) -> Figure | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", files.texts.get("/proc/meminfo", ""), re.MULTILINE)
+    return Figure(round(int(found[1]) / 1024), "MiB", "measured", "/proc/meminfo: MemTotal") if found else None
+
+
+def _told_os(files: SystemFiles) -> str | None:
+    release = files.properties.get("ro.build.version.release")
+    return f"Android {release}" if release else None
+
+
+def _battery(files: SystemFiles) -> Figure | None:
+    """Of the largest battery: a mouse's may be listed too."""
+    paths = [path for path in files.texts if path.endswith("/charge_full_design")]
+    capacities = {path: capacity for path in paths if (capacity := files.number(path))}
+    if not capacities:
+        return None
+    path = max(capacities, key=lambda one: capacities[one])
+    return Figure(round(capacities[path] / 1000), "mAh", "measured", path)
 
 
 def _ram() -> Figure:
@@ -134,9 +164,15 @@ def _os_name() -> str:
         return f"{platform.system()} {platform.release()}"
 
 
-def _governor_warnings(root: Path) -> tuple[str, ...]:
-    files = sorted(root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"))
-    found = sorted({path.read_text(encoding="ascii").strip() for path in files} - {"performance"})
+def _sleep_warnings(clusters: tuple[Cluster, ...]) -> tuple[str, ...]:
+    silent = sum(cluster.num_cores for cluster in clusters if cluster.max_mhz is None)
+    if not silent:
+        return ()
+    return (f"{silent} core(s) told no frequency: asleep, or none is set; probe again while the device is busy",)
+
+
+def _governor_warnings(governors: tuple[str, ...]) -> tuple[str, ...]:
+    found = [governor for governor in governors if governor != "performance"]
     if not found:
         return ()
     return (f"the frequency follows the load (governor {', '.join(found)}): small kernels may be measured too slow",)

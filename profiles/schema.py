@@ -8,7 +8,7 @@ from typing import Literal
 from profiles.records import later
 
 Provenance = Literal["measured", "published", "estimated"]
-DeviceClass = Literal["entry", "mid", "high", "desktop"]
+DeviceClass = Literal["entry", "mid", "high", "flagship", "desktop"]
 Direction = Literal["forward", "evaluate", "gradient"]
 KernelKey = tuple["Kernel", int, Direction]
 BYTES_PER_VALUE = 4  # float32
@@ -212,6 +212,7 @@ class DeviceProfile:
         link: None where nothing is known.
         kernels: Measured times; empty for a phone known from publications only.
         is_stable: Whether the times can be relied on; `warnings` tell why not.
+        battery_mah: Capacity of the battery when new; None where nothing is known, or there is none.
     """
 
     name: str
@@ -230,6 +231,7 @@ class DeviceProfile:
     is_stable: bool = True
     warnings: tuple[str, ...] = ()
     schema: int = 1
+    battery_mah: Figure | None = later(None)
 
     def __post_init__(self) -> None:
         if not self.name or self.threads < 1:

@@ -41,7 +41,10 @@ class Row:
 
 
 TABLE = {
-    "profiles": Row(libraries=frozenset({"numpy"}), libraries_by_file=(("*predict*.py", "sklearn"),)),
+    "profiles": Row(
+        libraries=frozenset({"numpy"}),
+        libraries_by_file=(("regression.py", "sklearn"), ("regression.py", "threadpoolctl")),
+    ),
     "search": Row(
         own=frozenset({"profiles"}), libraries=frozenset({"numpy"}), libraries_by_file=(("*optuna*.py", "optuna"),)
     ),
@@ -49,7 +52,7 @@ TABLE = {
     "device_runtime": Row(
         own=frozenset({"profiles"}),
         libraries=frozenset(CLIENT_LIBRARIES),
-        never=("onnxruntime.training", "profiles.*predict*"),
+        never=("onnxruntime.training", "profiles.*predict*", "profiles.regression", "profiles.transfer"),
     ),
     "pipeline": Row(
         own=frozenset({"profiles", "search", "device_runtime"}),

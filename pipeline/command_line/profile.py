@@ -134,7 +134,7 @@ def _networks_of(run: Path, num_draws: int) -> tuple[Architecture, ...]:
 
 
 def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:
-    cores = " + ".join(str(cluster.num_cores) for cluster in profile.clusters)
+    cores = "+".join(str(cluster.num_cores) for cluster in profile.clusters)
     forward, memory = profile.throughput.forward, f"{profile.ram_mib.value:,.0f}"
     rates = (f"{forward.gmac_s.value:.1f}", f"{forward.memory_gb_s.value:.1f}")
     return (profile.name, profile.device_class, profile.soc, cores, memory, *rates)
@@ -159,6 +159,8 @@ def _show_view(profile: DeviceProfile) -> Group:
 
 def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
     figures = [("memory", profile.ram_mib)]
+    if profile.battery_mah is not None:
+        figures.append(("battery", profile.battery_mah))
     figures += [
         (f"{cluster.num_cores} x {cluster.core}", cluster.max_mhz) for cluster in profile.clusters if cluster.max_mhz
     ]

@@ -11,7 +11,7 @@ from pipeline.run_result import RunResult, TrialResult
 from search.budget import DEFAULT
 from search.pareto import pareto_front
 
-_CLASSES = ("entry", "mid", "high", "desktop")
+_CLASSES = ("entry", "mid", "high", "flagship", "desktop")
 _MANY = 60
 _FAR = 4.0  # a limit this many times the largest latency would squeeze the points: an arrow points to it
 

@@ -1,16 +1,12 @@
-"""The probe on trees that look like phones; the dumps of real ones where the shared data are."""
+"""The probe on trees that look like phones; dumps of real ones are in the tests of `bench.predict_probe`."""
 
-import csv
-import gzip
-import json
 from pathlib import Path
 
 import pytest
 
-from device_runtime.probe import probe_host, read_clusters, read_processors
+from device_runtime.probe import NoSystemError, describe_device, probe_host
+from device_runtime.system_files import SystemFiles, read_root
 
-PHONES = Path(__file__).parents[3] / "shared" / "data" / "phones" / "cpuinfo-phones"
-NEEDS_SHARED = pytest.mark.skipif(not PHONES.is_dir(), reason="the shared data are not here")
 CPU_FOLDER = "sys/devices/system/cpu"
 
 
@@ -62,12 +58,6 @@ def test_other_programs_are_told_from_half_a_process_a_core(phone):
     assert probe_host(phone, 2.1).warnings[-1].startswith("other programs were running (load 2.1 on 4 cores)")
 
 
-def test_an_unknown_core_keeps_its_numbers(tmp_path):
-    root = write_tree(tmp_path, {"proc/cpuinfo": core(0, "0xfff")})
-    (cluster,) = read_clusters(root, read_processors(root))
-    assert (cluster.core, cluster.num_cores, cluster.max_mhz) == ("implementer 0x41 part 0xfff", 1, None)
-
-
 def test_a_system_without_proc_still_tells_cores(tmp_path):
     (cluster,) = probe_host(tmp_path, 0.0).clusters
     assert cluster.num_cores >= 1
@@ -82,21 +72,41 @@ def test_this_machine_says_something_of_everything():
     assert sum(cluster.num_cores for cluster in host.clusters) >= 1
 
 
-@NEEDS_SHARED
-def test_the_dumps_of_real_phones_give_the_cores_and_frequencies_of_their_summary(tmp_path):
-    with gzip.open(PHONES / "phones_sysfs.json.gz", "rt", encoding="utf-8") as file:
-        dumps = json.load(file)
-    with (PHONES / "phones.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["phone"] in dumps and "?" not in row["max_freq_khz"]]
-    checked = 0
-    for row in rows:
-        root = write_tree(tmp_path / row["phone"], dumps[row["phone"]]["files"])
-        processors = read_processors(root)
-        listed = row["max_freq_khz"].split()
-        if len(processors) != len(listed):
-            continue  # a core was asleep when one of the two was written
-        clusters = read_clusters(root, processors)
-        found = [cluster.max_mhz.value for cluster in clusters if cluster.max_mhz for _ in range(cluster.num_cores)]
-        assert found == sorted(int(khz) / 1000 for khz in listed), row["phone"]
-        checked += 1
-    assert checked >= 30
+def test_files_tell_the_device_part_of_a_profile(phone):
+    (phone / "proc/meminfo").write_text("MemTotal:        3881560 kB\nMemFree: 1 kB\n", encoding="utf-8")
+    write_tree(phone, {"system/build.prop": "# all\nro.product.cpu.abi=armeabi-v7a\nro.build.version.release=9\n"})
+    for name, charge in (("battery", 3_000_000), ("stylus", 90_000)):
+        write_tree(phone, {f"sys/class/power_supply/{name}/charge_full_design": f"{charge}\n"})
+    found = describe_device(read_root(phone))
+    assert [(one.core, one.num_cores) for one in found.clusters] == [("Cortex-A55", 2), ("Cortex-A76", 2)]
+    assert (found.soc, found.abi, found.os, found.governors) == ("Some SoC", "armeabi-v7a", "Android 9", ("schedutil",))
+    assert (found.ram_mib.value, found.battery_mah.value) == (3791, 3000)
+    assert probe_host(phone, 0.0).battery_mah == found.battery_mah
+    assert found.battery_mah.source == "/sys/class/power_supply/battery/charge_full_design"
+
+
+def test_what_the_files_do_not_tell_is_none_and_never_this_machine_s():
+    found = describe_device(SystemFiles({"/proc/cpuinfo": "processor : 0\n"}))
+    assert (found.soc, found.abi, found.ram_mib, found.os, found.battery_mah) == ("unknown", None, None, None, None)
+    (warning,) = found.warnings
+    assert warning.startswith("1 core(s) told no frequency")
+
+
+@pytest.mark.parametrize(
+    ("properties", "hardware", "soc"),
+    [
+        ({"ro.board.platform": "sdm845"}, "Qualcomm Technologies, Inc SDM845", "Snapdragon 845"),
+        ({"ro.product.board": "taimen"}, "", "Snapdragon 835"),
+        # The family's first member has two cores, this one eight.
+        ({"ro.board.platform": "msm8960"}, "An Unknown Chip", "An Unknown Chip"),
+        ({"ro.board.platform": "newest", "ro.product.board": "nickname"}, "", "newest"),
+    ],
+)
+def test_the_soc_is_what_boards_of_that_many_cores_have_else_what_the_system_calls_it(properties, hardware, soc):
+    texts = {f"/{CPU_FOLDER}/possible": "0-7\n", "/proc/cpuinfo": f"processor : 0\n\nHardware : {hardware}\n"}
+    assert describe_device(SystemFiles(texts, properties)).soc == soc
+
+
+def test_files_of_no_system_are_refused_with_the_cure():
+    with pytest.raises(NoSystemError, match=r"must tell of a CPU.*or give --dump"):
+        describe_device(SystemFiles({}))

@@ -28,6 +28,13 @@ def test_a_figure_without_a_source_or_provenance_is_refused(profile):
         decode_record(DeviceProfile, data.replace(b'"provenance":"measured"', b'"provenance":"guessed"', 1))
 
 
+def test_a_battery_came_later_and_changes_no_id_where_nothing_is_known_of_it(profile):
+    assert b"battery" not in encode_record(profile)
+    known = replace(profile, battery_mah=Figure(4000, "mAh", "measured", "a test"))
+    assert decode_record(DeviceProfile, encode_record(known)) == known
+    assert record_id(known) != record_id(profile)
+
+
 @pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
 def test_a_figure_is_a_finite_number_of_at_least_zero(value):
     with pytest.raises(ValueError, match="value must be >= 0 and finite"):

@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from profiles.catalogue import UnknownProfileError, catalogue_names, load_profile
 from profiles.predict import predict_kernels
-from profiles.records import RecordError, encode_record, to_plain
+from profiles.records import RecordError, encode_record, record_id, to_plain
 from profiles.schema import Kernel
 from search.architecture import Architecture, Stage, Stem
 from search.cost import cost_of, kernels_of
@@ -26,7 +27,22 @@ PADDLE_SOCS = {
     "galaxy-s9": "骁龙 845",
     "pixel-2-xl": "骁龙 835",
     "redmi-note-4": "骁龙 625",
+    "mi-10t-pro": "骁龙 865",
 }
+# Phones whose SoC has no published latency: whose rates they have, times what for compute and for memory.
+CARRIED_OVER = {
+    "galaxy-j5": ("redmi-note-4", 0.5906 / 1.066, 0.5906 / 1.066),
+    "moto-g4": ("redmi-note-4", 0.7525 / 1.066, 0.7525 / 1.066),
+    "redmi-note-8": ("pixel-2-xl", 0.821, 0.821),
+    "pixel-3a": ("galaxy-s9", 0.713, 0.713),
+    "mi-9t": ("pixel-4", 0.777, 0.777),
+    "oneplus-7t": ("pixel-4", 1.040, 1.040),
+    "pixel-6": ("mi-10t-pro", 2.006, 1.099),
+    "pixel-8": ("mi-10t-pro", 2.051, 1.297),
+}
+
+
+NEWER_THAN_THE_LIST = {"mi-10t-pro", "pixel-6", "pixel-8"}
 
 
 def mobilenet_v1() -> tuple[Kernel, ...]:
@@ -57,9 +73,25 @@ def figures(value: object, place: str = "") -> list[tuple[str, dict]]:
     return [found for key, item in items for found in figures(item, f"{place}.{key}")]
 
 
-def test_the_catalogue_has_two_phones_of_each_of_three_classes():
+def test_the_catalogue_has_phones_of_four_classes():
     classes = Counter(load_profile(name).device_class for name in catalogue_names())
-    assert classes == {"entry": 2, "mid": 2, "high": 2}
+    assert classes == {"entry": 4, "mid": 5, "high": 4, "flagship": 2}
+
+
+# Whoever keeps results by a profile's id finds these phones unchanged.
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("pixel-4", "f960357b39a7"),
+        ("huawei-mate-20", "f0e23d401338"),
+        ("galaxy-s9", "82d2055d3dfd"),
+        ("pixel-2-xl", "7af7ec266d89"),
+        ("redmi-8", "28c15c565e08"),
+        ("redmi-note-4", "68579a0f17d5"),
+    ],
+)
+def test_the_first_phones_keep_their_ids(name, starts):
+    assert record_id(load_profile(name)).startswith(starts)
 
 
 @pytest.mark.parametrize("name", catalogue_names())
@@ -81,7 +113,8 @@ def test_every_source_names_files_that_exist_or_says_how_it_was_estimated(name):
     for place, figure in figures(to_plain(load_profile(name))):
         files = re.findall(r"phones/[\w./-]+\.(?:csv|json)", figure["source"])
         assert all((SHARED / file).is_file() for file in files), place
-        assert files or figure["provenance"] == "estimated", place
+        has_page = "https://" in figure["source"]
+        assert files or has_page or figure["provenance"] == "estimated", place
 
 
 @NEEDS_SHARED
@@ -100,8 +133,55 @@ def test_the_rates_give_back_the_published_latencies(name, soc, model, kernels):
     assert predict_kernels(load_profile(name), kernels, 1, "forward").median_ms == pytest.approx(published, rel=0.005)
 
 
+@pytest.mark.parametrize(("name", "donor", "compute", "memory"), [(k, *v) for k, v in CARRIED_OVER.items()])
+def test_rates_without_published_latencies_are_another_phones_scaled_and_say_so(name, donor, compute, memory):
+    profile = load_profile(name)
+    rates, others = profile.throughput.forward, load_profile(donor).throughput.forward
+    assert rates.gmac_s.value == pytest.approx(compute * others.gmac_s.value, rel=0.002)
+    assert rates.memory_gb_s.value == pytest.approx(memory * others.memory_gb_s.value, rel=0.005)
+    factor = compute * 1.066 if "divided by 1.066" in rates.gmac_s.source else compute
+    assert f"times {factor:.3f}"[:-1] in rates.gmac_s.source
+    assert (profile.abi == "armeabi-v7a") == ("32-bit" in rates.gmac_s.source)
+    assert any("rates of another SoC" in warning for warning in profile.warnings)
+
+
 @NEEDS_SHARED
-@pytest.mark.parametrize("name", catalogue_names())
+def test_32_bit_programs_are_as_much_slower_as_the_catalogue_says():
+    with (SHARED / "phones/paddle-lite-benchmark/paddle_lite_benchmark.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["soc"] == "骁龙 625" and row["config"].startswith("稠密")]
+    times = {(abi, row["model"]): float(row["avg_ms"]) for row in rows for abi in ("V7", "V8") if abi in row["section"]}
+    slower = [times["V7", model] / time for (abi, model), time in times.items() if abi == "V8"]
+    assert len(slower) == 9
+    assert np.median(slower) == pytest.approx(1.066, abs=0.001)
+
+
+@NEEDS_SHARED
+def test_scaling_by_coremark_is_as_wrong_as_the_catalogue_says():
+    with (SHARED / "phones/paddle-lite-benchmark/paddle_lite_benchmark.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if "fp32" in row["section"] and "ARMV8" in row["section"]]
+    times = {(row["soc"], row["model"]): float(row["avg_ms"]) for row in rows if row["config"].startswith("稠密")}
+    # Snapdragon 865, 855, Kirin 980 and 990 have two vector units of 128 bits in a big core, 845 and 835 of 64.
+    per_mhz = 22147 / 2841.6
+    alike = (
+        {"骁龙 865": 24103, "骁龙 855": 22147, "麒麟 980": 2600 * per_mhz, "麒麟 990": 2860 * per_mhz},
+        {"骁龙 845": 17425, "骁龙 835": 12857},
+    )
+    factors = np.array(
+        [
+            times[donor, model] * scores[donor] / scores[soc] / time
+            for scores in alike
+            for donor in scores
+            for (soc, model), time in times.items()
+            if soc in scores and soc != donor
+        ]
+    )
+    assert len(factors) == 126
+    assert np.median(abs(factors - 1)) == pytest.approx(0.12, abs=0.005)
+    assert np.mean(abs(np.log(factors)) < np.log(1.5)) == pytest.approx(0.95, abs=0.005)
+
+
+@NEEDS_SHARED
+@pytest.mark.parametrize("name", sorted({*catalogue_names()} - NEWER_THAN_THE_LIST))
 def test_the_memory_is_what_the_benchmark_list_has_for_the_phone(name):
     source = load_profile(name).ram_mib.source
     model = source.partition(": ")[2].rpartition(", ")[0]
@@ -125,6 +205,7 @@ def test_a_faster_class_is_faster_on_a_network_of_real_size():
             slowest[times[0]] = max(slowest.get(times[0], 0), times[1])
             fastest[times[0]] = min(fastest.get(times[0], float("inf")), times[1])
     for kind in ("", " training"):
+        assert slowest[f"flagship{kind}"] < fastest[f"high{kind}"]
         assert slowest[f"high{kind}"] < fastest[f"mid{kind}"]
         assert slowest[f"mid{kind}"] < fastest[f"entry{kind}"]
 
@@ -142,7 +223,7 @@ def test_an_unknown_name_names_the_nearest_phone():
 
 def test_a_name_that_is_like_no_phone_lists_them_and_the_way_to_make_one():
     with pytest.raises(
-        UnknownProfileError, match=r"the catalogue has galaxy-s9, .*; `handheld profile measure -o FILE`"
+        UnknownProfileError, match=r"the catalogue has galaxy-j5, .*; `handheld profile measure -o FILE`"
     ):
         load_profile("x")
 

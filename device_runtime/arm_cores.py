@@ -1,0 +1,52 @@
+"""Names of Arm cores by the numbers in their Main ID Register, as Linux's lscpu names them."""
+
+_CORES = {  # (implementer, part)
+    (0x41, 0xC05): "Cortex-A5",
+    (0x41, 0xC07): "Cortex-A7",
+    (0x41, 0xC08): "Cortex-A8",
+    (0x41, 0xC09): "Cortex-A9",
+    (0x41, 0xC0E): "Cortex-A17",
+    (0x41, 0xC0F): "Cortex-A15",
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD04): "Cortex-A35",
+    (0x41, 0xD05): "Cortex-A55",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD09): "Cortex-A73",
+    (0x41, 0xD0A): "Cortex-A75",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0D): "Cortex-A77",
+    (0x41, 0xD41): "Cortex-A78",
+    (0x41, 0xD44): "Cortex-X1",
+    (0x41, 0xD46): "Cortex-A510",
+    (0x41, 0xD47): "Cortex-A710",
+    (0x41, 0xD48): "Cortex-X2",
+    (0x41, 0xD4D): "Cortex-A715",
+    (0x41, 0xD4E): "Cortex-X3",
+    (0x41, 0xD80): "Cortex-A520",
+    (0x41, 0xD81): "Cortex-A720",
+    (0x41, 0xD82): "Cortex-X4",
+    (0x43, 0x0A1): "ThunderX",
+    (0x48, 0xD40): "Cortex-A76",
+    (0x4E, 0x000): "Denver",
+    (0x51, 0x02D): "Scorpion",
+    (0x51, 0x04D): "Krait",
+    (0x51, 0x06F): "Krait",
+    (0x51, 0x201): "Kryo Silver",
+    (0x51, 0x205): "Kryo Gold",
+    (0x51, 0x211): "Kryo Silver",
+    (0x51, 0x800): "Kryo 2XX Gold",
+    (0x51, 0x801): "Kryo 2XX Silver",
+    (0x51, 0x802): "Kryo 3XX Gold",
+    (0x51, 0x803): "Kryo 3XX Silver",
+    (0x51, 0x804): "Kryo 4XX Gold",
+    (0x51, 0x805): "Kryo 4XX Silver",
+    (0x53, 0x001): "Exynos M1",
+    (0x53, 0x002): "Exynos M3",
+    (0x53, 0x003): "Exynos M4",
+}
+
+
+def arm_core(implementer: int, part: int) -> str:
+    """A core's name; its two numbers where the table has none."""
+    return _CORES.get((implementer, part)) or f"implementer {implementer:#04x} part {part:#05x}"
