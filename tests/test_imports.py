@@ -137,7 +137,7 @@ def test_the_checker_catches_a_violation(path, source, found):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("profiles/predict.py", "from sklearn.ensemble import RandomForestRegressor"),
+        ("profiles/regression.py", "from sklearn.ensemble import RandomForestRegressor"),
         ("search/optuna_search.py", "import optuna"),
         ("device_runtime/session.py", "import json\nimport onnxruntime\nfrom profiles.records import to_plain"),
         ("device_runtime/session.py", "from device_runtime import specs"),
