@@ -108,7 +108,6 @@ def run_task(task: Task, work: Path) -> Row:
     shared.mkdir(exist_ok=True)
     if not (folder / "artifacts").exists():
         (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
-    os.nice(5)
     is_resumed = (folder / "run.toml").exists()
     return row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
 
@@ -138,7 +137,8 @@ def run_tasks(
     yield from kept.values()
     waiting = [task for task in tasks if (task.method, task.seed) not in kept]
     failures = []
-    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+    # Once a process: each task that lowered its own priority would lower the next one's further.
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), os.nice, (5,)) as pool:
         futures = {pool.submit(run, task, work): task for task in waiting}
         for future in as_completed(futures):
             task = futures[future]
