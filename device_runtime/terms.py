@@ -10,6 +10,7 @@ from device_runtime.privacy_terms import (
     ClientPrivacyTerms,
     NoiseAt,
     PrivacyTerms,
+    Unit,
     check_clip,
     check_loss_bound,
     check_metric_norm,
@@ -31,6 +32,7 @@ __all__ = [
     "RewardTerms",
     "Split",
     "TrainTerms",
+    "Unit",
 ]
 
 MAX_ORDER = 256  # the highest Renyi order that anybody counts at

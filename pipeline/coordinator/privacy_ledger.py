@@ -88,9 +88,6 @@ def charge(store: Store, plan: RoundPlan, lease: Lease, order: int, before: Mapp
     Args:
         order: Of the run's budget.
         before: What the device had spent (`total_rdp`).
-
-    Raises:
-        ValueError: The device's other releases are of another unit: their total would be of neither.
     """
     totals = dict(before)
     for release in plan.releases:
@@ -110,8 +107,6 @@ def charge(store: Store, plan: RoundPlan, lease: Lease, order: int, before: Mapp
             "total_rdp": totals[account],
         }
         store.execute(_CHARGE, row)
-    if ALL in totals and len(totals) > 1:
-        raise ValueError(f"run {plan.run_id!r} must have one unit: its releases are of examples and of clients")
 
 
 def epsilon_spent(store: Store, run_id: str) -> dict[Account, float]:

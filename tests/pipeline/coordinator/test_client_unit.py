@@ -24,7 +24,7 @@ def test_a_plan_allows_some_participation(world):
 @pytest.fixture
 def clients(world):
     """A private run, and some devices."""
-    world.private_run()
+    world.private_run(unit="client")
     world.enrol(*range(1, 6))
     return world
 
@@ -46,7 +46,7 @@ def test_in_the_client_unit_a_release_counts_on_all_that_a_client_has(clients):
 def test_in_the_client_unit_what_was_scored_leaves_less_to_train_with(world):
     """Another split is the same client: three kinds of round, and the budget of two."""
     rdp = world.budget.order / (2 * 2.0**2)
-    world.private_run(epsilon=world.budget.epsilon_spent(2.5 * rdp))
+    world.private_run(epsilon=world.budget.epsilon_spent(2.5 * rdp), unit="client")
     world.enrol(1)
     metrics = world.evaluation(ClientPrivacyTerms("sum", 2.0, 1))
     tests = world.evaluation(ClientPrivacyTerms("sum", 2.0, 1), "test")
@@ -59,13 +59,8 @@ def test_in_the_client_unit_what_was_scored_leaves_less_to_train_with(world):
 
 
 def test_a_run_has_one_unit(clients):
-    clients.open(**client_round())
-    clients.assignment(1)
-    clients.now += 100.0
-    clients.open(round_key="second", **clients.private_training())
-    with pytest.raises(ValueError, match="must have one unit: its releases are of examples and of clients"):
-        clients.check_in(1)
-    assert len(rows(clients)) == 1
+    with pytest.raises(ValueError, match=r"of the example unit .* budget .* client unit"):
+        clients.open(**clients.private_training())
 
 
 def test_in_the_client_unit_a_round_waits_for_its_deadline_and_counts_the_missing_as_zeros(clients):
@@ -97,7 +92,7 @@ def test_nobody_need_ask_again_before_the_deadline_of_a_round_whose_places_are_g
     assert clients.check_in(3, headroom=Headroom(8, {})).come_back == Window(5.0, 15.0)  # a place is left for another
     clients.assignment(2)
     assert clients.check_in(3).come_back == Window(90.0, 105.0)
-    clients.open(round_key="second", **clients.private_training())
+    clients.open(**client_round(round_key="second"))
     assert clients.check_in(3).assignment is not None
 
 
