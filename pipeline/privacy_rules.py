@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from device_runtime.terms import BOUNDS
 from pipeline.run_sections import PrivacySection, RunFile, TrainingSection
-from pipeline.search_problem import CanBePlanned
+from pipeline.search_problem import CanBePlanned, NamesClients
 from pipeline.search_sections import ALGORITHMS
 from pipeline.searching.schedule import times_of
 
@@ -55,10 +55,18 @@ def _client_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
 def _participation_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
     """Whether clients that step down after `max_participations` are enough for all rounds."""
     most, clients, cohort = privacy.max_participations, run.data.clients, run.round.cohort_size
-    if most is None or clients is None or not isinstance(run.search, CanBePlanned):
+    if most is None or not isinstance(run.search, CanBePlanned):
         return
+    named = run.search.named_kinds if isinstance(run.search, NamesClients) else frozenset()
     for (phase, kind), count in times_of(run).items():
-        if count * cohort > clients * most:
+        if phase == "search" and kind in named:
+            if count > most:
+                yield (
+                    f"[privacy] max_participations = {most} is too few: {run.search.algorithm} names the clients of "
+                    f"its rounds, and asks each for up to {count} {kind} releases in the search; set "
+                    f"max_participations = {count}, or plan fewer rounds"
+                )
+        elif clients is not None and count * cohort > clients * most:
             yield (
                 f"[privacy] max_participations = {most} of {clients} clients gives {clients * most} reports, and the "
                 f"{phase}'s {kind} releases are {count} rounds of {cohort}: raise it, or lower [round] cohort_size"

@@ -5,9 +5,10 @@ import pytest
 from pipeline.run_checks import broken_rules
 from pipeline.run_sections import RunFile
 from pipeline.search_sections import RandomSearchSection
-from tests.pipeline.test_run_checks import ON_SUM, ORDINARY, PRIVATE, RELEASE, lines
+from tests.pipeline.test_run_checks import CELLS, ON_SUM, ORDINARY, PRIVATE, RELEASE, lines
 
 NOISE = {"noise_multiplier": 1.0}
+DEFAULT = {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "architecture_learning_rate": 0.01}
 CLIENTS = {
     **ORDINARY,
     "privacy": {
@@ -55,6 +56,24 @@ def test_a_run_of_the_client_unit_is_told_what_to_change(table, changes, line):
 
 def test_clients_that_are_just_enough_are_enough():
     assert lines(CLIENTS, "privacy", max_participations=2) == []
+
+
+def test_clients_that_are_named_are_asked_as_often_as_planned():
+    """4 rounds that tune name all 10 clients each, whatever the cohort."""
+    fedex = {
+        **{name: table for name, table in CLIENTS.items() if name != "space"},
+        "cells": CELLS["cells"],
+        "search": {"algorithm": "fedex", "rounds": 4},
+        "training": {**CLIENTS["training"], "architecture_learning_rate": 0.1},
+        "privacy": {**CLIENTS["privacy"], "reward": {**NOISE, "loss_bound": 2.0}, "max_participations": 3},
+    }
+    update, reward = lines(fedex, "round", cohort_size=5)
+    assert "max_participations = 3 is too few: fedex names the clients of its rounds" in update
+    assert "up to 4 update releases in the search; set max_participations = 4" in update
+    assert "up to 4 reward releases in the search" in reward
+    assert lines(fedex, "privacy", max_participations=4) == []
+    whoever = {"algorithm": "fedex", "rounds": 4, "order": "nas", "default": DEFAULT}
+    assert lines({**fedex, "privacy": {**CLIENTS["privacy"], "max_participations": 2}}, "search", **whoever) == []
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,24 @@ def test_a_device_takes_part_so_often_and_then_others_do(clients, most):
     assert served == sorted([*range(1, 5)] * most)[:4]
 
 
+def test_a_round_without_clients_for_want_of_participations_says_so(clients):
+    def hold(key, eligible=None):
+        once = {"max_participations": 1, "min_reports": 2}
+        round_id = clients.open(**client_round(round_key=key, eligible=eligible, **once))
+        for number in (1, 2):
+            if (assignment := clients.check_in(number).assignment) is not None:
+                clients.send_report(number, report_of(assignment, clients.send_update(number, np.full(6, 0.1))))
+        clients.now += 100.0
+        return clients.close(round_id)
+
+    assert hold("first").status == "closed"
+    cure = "have taken part privacy.max_participations = 1 times in search and get no more: set it higher"
+    assert f"; 2 clients {cure}" in hold("second").reason
+    named = tuple(map(clients.device_id, (2, 3)))
+    assert f"; 1 clients {cure}" in hold("third", named).reason
+    assert "max_participations" not in hold("fourth", named[1:]).reason
+
+
 def test_participations_count_by_phase_and_kind(clients):
     once = {"max_participations": 1, "cohort_size": 1}
     scores = clients.evaluation(ClientPrivacyTerms("sum", 4.0, 1)) | {"is_at_deadline": True}
