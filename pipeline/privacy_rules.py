@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from device_runtime.terms import BOUNDS
+from pipeline.joint_sections import FedExSection
 from pipeline.run_sections import PrivacySection, RunFile, TrainingSection
 from pipeline.search_problem import CanBePlanned, NamesClients
 from pipeline.search_sections import ALGORITHMS
@@ -49,6 +50,11 @@ def _client_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
             yield f"[privacy] unit = 'client' needs {name}, e.g. {name} = {example}"
     if run.round.weighting != "uniform":
         yield "[round] unit = 'client' counts every client alike; set weighting = 'uniform'"
+    if run.round.over_selection > 1:
+        yield (
+            f"[round] over_selection = {run.round.over_selection:g} has no meaning for unit = 'client': a round closes at "
+            "its deadline with whoever reported, and its sums are divided by cohort_size; remove it"
+        )
     yield from _participation_rules(run, privacy)
 
 
@@ -127,6 +133,13 @@ def _sum_noise_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
             "[training] noise_at = 'sum' uploads raw clipped sums, which know no decay; set weight_decay = 0 and "
             "architecture_weight_decay = 0"
         )
+    default = run.search.default if isinstance(run.search, FedExSection) else None
+    for name in ("momentum", "weight_decay", "architecture_weight_decay"):
+        if getattr(default, name, 0):
+            yield (
+                f"[search.default] {name} = {getattr(default, name):g} must be 0 with noise_at = 'sum', which uploads raw "
+                "clipped sums; [training] server_momentum is the server's"
+            )
     if run.round.weighting != "examples":
         yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"
     yield from _sum_table_rules(run, privacy)

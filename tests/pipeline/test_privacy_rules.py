@@ -40,6 +40,7 @@ def test_the_client_unit_breaks_no_rule():
             "[privacy.metrics] sample_rate = 0.5 has no meaning for unit = 'client': phones that check in",
         ),
         ("round", {"weighting": "examples"}, "counts every client alike; set weighting = 'uniform'"),
+        ("round", {"over_selection": 1.2}, "[round] over_selection = 1.2 has no meaning for unit = 'client'"),
         ("training", {"batch_size": None}, "needs batch_size, the examples of one step"),
         ("training", {"local_steps": 3}, "exactly one of local_steps and local_epochs"),
         # 4 rounds of 5 clients are 20 places, 10 clients once are 10.
@@ -127,6 +128,19 @@ def test_noise_on_the_sum_has_no_decay(name):
     (told,) = lines(ON_SUM, "training", **{name: 0.1})
     assert "set weight_decay = 0 and architecture_weight_decay = 0" in told
     assert lines(PRIVATE, "training", **{name: 0.1}) == []
+
+
+@pytest.mark.parametrize("name", ["momentum", "weight_decay", "architecture_weight_decay"])
+def test_noise_on_the_sum_has_none_in_untuned_rounds_either(name):
+    private = {
+        **{table: values for table, values in ON_SUM.items() if table != "space"},
+        "cells": CELLS["cells"],
+        "training": {**ON_SUM["training"], "architecture_learning_rate": 0.1},
+    }
+    search = {"algorithm": "fedex", "rounds": 2, "order": "nas", "moves": "all"}
+    assert lines(private, "search", **search, default=DEFAULT, trials=None) == []
+    (told,) = lines(private, "search", **search, default={**DEFAULT, name: 0.25}, trials=None)
+    assert told.startswith(f"[search.default] {name} = 0.25 must be 0 with noise_at = 'sum'")
 
 
 def test_a_reward_has_a_bound():
