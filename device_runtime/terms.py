@@ -129,8 +129,9 @@ class TrainTerms:
             raise ValueError(f"proximal must be >= 0, got {self.proximal}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("exactly one of local_steps and local_epochs must be given")
-        if min(self.local_steps or 1, self.local_epochs or 1) < 1:
-            raise ValueError("local_steps and local_epochs must be >= 1")
+        for name, value in (("local_steps", self.local_steps), ("local_epochs", self.local_epochs)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         self._check_moves()
         self._check_reward()
         if isinstance(self.privacy, PrivacyTerms):
