@@ -70,7 +70,8 @@ class RewardTerms:
 
     Attributes:
         release: `gain`: mean loss before less after training, each example's in [-loss_bound, loss_bound]; `loss`: the
-            loss after it. Reported as a sum in units of loss_bound where one is given.
+            loss after it. Reported as a sum in units of loss_bound where one is given, the loss then as what is left of
+            the bound, 1 - loss / loss_bound: 0 is no gain and the worst loss, and a null record adds 0.
         loss_bound: Clips each example's loss (`loss`) or difference (`gain`); required in private runs.
         privacy: Given exactly where the training's is, and of the same unit. L2 sensitivity of either is 1 in units of
             loss_bound.

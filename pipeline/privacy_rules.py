@@ -52,8 +52,8 @@ def _client_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
         yield "[round] unit = 'client' counts every client alike; set weighting = 'uniform'"
     if run.round.over_selection > 1:
         yield (
-            f"[round] over_selection = {run.round.over_selection:g} has no meaning for unit = 'client': a round closes at "
-            "its deadline with whoever reported, and its sums are divided by cohort_size; remove it"
+            f"[round] over_selection = {run.round.over_selection:g} has no meaning for unit = 'client': a round closes "
+            "at its deadline with whoever reported, and its sums are divided by cohort_size; remove it"
         )
     yield from _participation_rules(run, privacy)
 
@@ -137,8 +137,8 @@ def _sum_noise_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
     for name in ("momentum", "weight_decay", "architecture_weight_decay"):
         if getattr(default, name, 0):
             yield (
-                f"[search.default] {name} = {getattr(default, name):g} must be 0 with noise_at = 'sum', which uploads raw "
-                "clipped sums; [training] server_momentum is the server's"
+                f"[search.default] {name} = {getattr(default, name):g} must be 0 with noise_at = 'sum', which uploads "
+                "raw clipped sums; [training] server_momentum is the server's"
             )
     if run.round.weighting != "examples":
         yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"

@@ -48,7 +48,7 @@ class AskedSums:
     """Metric sums that a round's reports bring: of an evaluation, or the reward beside an update.
 
     Attributes:
-        loss_bound: In whose units losses and gains are; None for as they are.
+        loss_bound: In whose units losses and gains are (a reward's loss as what is left of it); None for as they are.
     """
 
     names: tuple[str, ...]
