@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_sections import DataSection, RunFile, RunSection
+from pipeline.run_sections import DataSection, PrivacySection, RunFile, RunSection
 from pipeline.search_problem import NamesClients, Problem
 from pipeline.search_sections import ALGORITHMS
 from search.algorithms import (
@@ -175,6 +175,17 @@ def test_where_nobody_knows_who_will_come_each_client_may_train_every_pair(kind,
     section = ALGORITHMS["merged_halving"].model_validate(settings)
     assert section.planned(emulated(clients, kind))[0] == ("search", "update", 9 + 3 * 3)
     assert section.planned(emulated(30))[0] == ("search", "update", 3 + 1 * 3)
+
+
+@pytest.mark.parametrize("settings", [{"algorithm": "feathers", "rounds": 2}, {"algorithm": "fedex", "rounds": 2}])
+def test_in_the_client_unit_both_kinds_of_step_are_one_update(settings):
+    """So that such a run has no [privacy.architecture]."""
+    section, kinds = ALGORITHMS[settings["algorithm"]].model_validate(settings), {}
+    for unit in ("example", "client"):
+        privacy = PrivacySection.model_construct(unit=unit)
+        kinds[unit] = {kind for _, kind, _ in section.planned(emulated(7).model_copy(update={"privacy": privacy}))}
+    assert kinds["example"] - kinds["client"] == {"architecture"}
+    assert "update" in kinds["client"]
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
