@@ -45,7 +45,9 @@ ARCHITECTURE = "architecture"  # the segment of the layout that holds a supernet
 class ArchitectureTerms:
     """Steps on a supernet's architecture weights: Adam with betas 0.5 and 0.999 ("DARTS", arXiv:1806.09055, section A).
 
-    The moments start at zero in every assignment.
+    The moments start at zero in every assignment. With noise on the sum of examples (`noise_at = "sum"`) no phone takes
+    a step: the server's is plain SGD along the mean gradient, so learning_rate is then of gradients at most
+    max_grad_norm long, and no longer about how far each weight moves in a step.
 
     Attributes:
         weight_decay: Added to the gradient as a multiple of the weights, before Adam.

@@ -89,9 +89,8 @@ def test_whatever_a_client_holds_it_is_no_error_and_its_update_keeps_the_norm(ru
 
 
 def test_a_label_that_there_is_not_is_a_null_record_and_no_error_that_would_tell_of_it(run):
-    spoilt = {
-        name: Examples(split.x, np.where(np.arange(len(split)) == 3, 7, split.y)) for name, split in SPLITS.items()
-    }
+    labels = {name: np.where(np.arange(len(split)) == 3, 7, split.y) for name, split in SPLITS.items()}
+    spoilt = {name: Examples(split.x, labels[name]) for name, split in SPLITS.items()}
     reward = RewardTerms("loss", 2.0, ON_SUM)
     update = run(replace(ON_SUM, max_norm=0.1), spoilt, reward=reward)
     assert 0 < norm(update.vector) <= 0.1 * (1 + 1e-6)

@@ -168,7 +168,7 @@ def test_what_a_client_sends_without_noise_goes_only_to_a_server_that_the_app_tr
 
 
 def test_a_budget_of_the_other_unit_is_told_and_pays_nothing(make_assignment, private_holdings):
-    with pytest.raises(BudgetExceededError, match="take part in runs with privacy.unit = 'example'") as refused:
+    with pytest.raises(BudgetExceededError, match=r"take part in runs with privacy\.unit = 'example'") as refused:
         charge_assignment(make_assignment(BY_CLIENT), private_holdings.ledger)
     assert abort_reason_of(refused.value) == "budget"
     assert private_holdings.ledger.releases() == ()
