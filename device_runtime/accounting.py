@@ -223,9 +223,9 @@ def check_unit(budget: Budget, releases: Iterable[Release]) -> None:
     for release in releases:
         if release.unit != budget.unit:
             raise BudgetExceededError(
-                f"the {release.kind} is of the {release.unit} unit and this budget is of the {budget.unit} unit, and no "
-                f"ledger adds the two: take part in runs with privacy.unit = '{budget.unit}', or begin a ledger of other "
-                f"data with --unit {release.unit}"
+                f"the {release.kind} is of the {release.unit} unit and this budget is of the {budget.unit} unit, and "
+                f"no ledger adds the two: take part in runs with privacy.unit = '{budget.unit}', or begin a ledger of "
+                f"other data with --unit {release.unit}"
             )
 
 
