@@ -59,7 +59,10 @@ def _client_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
 
 
 def _participation_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
-    """Whether clients that step down after `max_participations` are enough for all rounds."""
+    """Whether clients that step down after `max_participations` are enough for all rounds.
+
+    Of rounds that take whoever comes all clients together; of rounds that name their clients each of them.
+    """
     most, clients, cohort = privacy.max_participations, run.data.clients, run.round.cohort_size
     if most is None or not isinstance(run.search, CanBePlanned):
         return
