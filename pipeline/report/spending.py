@@ -77,10 +77,14 @@ def draw_spending(privacy: PrivacyResult | None, curves: tuple[Curve, ...]) -> P
 
 
 def epsilon_by_round(privacy: PrivacyResult, num_rounds: int) -> list[float]:
-    """Epsilon of whatever final training reads, after each of its rounds; what the search spent there comes first."""
-    rows = [row for row in privacy.phases if row.split in {"train", "all"}]
-    updates = sum(row.rdp for row in rows if (row.phase, row.kind) == ("final", "update"))
-    before = sum(row.rdp for row in rows if row.phase == "search")
+    """Epsilon of whatever final training reads, after each of its rounds; what was spent there before comes first.
+
+    A search may release in the final phase too: its last updates are the rounds, and all others came before.
+    """
+    rows = [row for row in privacy.phases if row.split in {"train", "all"} and row.phase != "test"]
+    own = (row for row in rows if (row.phase, row.kind) == ("final", "update"))
+    updates = sum(row.rdp * min(1.0, num_rounds / row.num_releases) for row in own)
+    before = sum(row.rdp for row in rows) - updates
     return [
         epsilon_of(before + updates * number / num_rounds, privacy.order, privacy.delta)
         for number in range(1, num_rounds + 1)

@@ -121,6 +121,8 @@ class FedEx:
     def __post_init__(self) -> None:
         if self.rounds < len(self._parts):
             raise ValueError(f"rounds must be >= {len(self._parts)} for order {self.order!r}, got {self.rounds}")
+        if not self.clients:
+            raise ValueError("clients must be >= 1, got 0: wait for some, or nobody draws a configuration")
         if self.num_configurations < 1:
             raise ValueError(f"num_configurations must be >= 1, got {self.num_configurations}")
         if self.default is None and self.order in {"nas_then_tuning", "nas"}:

@@ -120,13 +120,14 @@ def test_the_tuned_network_of_nas_then_tuning_starts_from_weights_of_its_own(cel
     ("settings", "message"),
     [
         ({"rounds": 1, "order": "tuning_then_nas"}, "rounds must be >= 2 for order 'tuning_then_nas', got 1"),
+        ({"clients": ()}, "clients must be >= 1, got 0: wait for some"),
         ({"num_configurations": 0}, "num_configurations must be >= 1, got 0"),
         ({"order": "nas"}, "order 'nas' trains with a default configuration: give one"),
     ],
 )
 def test_settings_are_refused_by_name(cell_space, settings, message):
     with pytest.raises(ValueError, match=message):
-        FedEx(cell_space, FREE, CLIENTS, **{"rounds": 2, **settings})
+        FedEx(cell_space, FREE, **{"clients": CLIENTS, "rounds": 2, **settings})
 
 
 def test_the_history_of_tuning_has_the_distribution_before_each_tuned_round_and_at_the_end(cell_space):
