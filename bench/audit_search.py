@@ -10,8 +10,9 @@ that were sent ("Adversary Instantiation", arXiv:2101.04535, over a whole run); 
 
 Data, splits, weights and configurations are the same in all runs; the noise is not, since it follows from the run's
 name. Each example counts in full: rates are 1, and the clip is so small (learning rates are as much larger) that Adam,
-which else would tell signs alone, tells sizes. The canary of the validation split has a loss far beyond `loss_bound`,
-so it is never classified rightly and adds nothing to the metrics; these have the least of the budget.
+which else would tell signs alone, tells sizes. The canary of the validation split adds to the metrics only where it is
+classified rightly; these have the least of the budget. Where rewards are not clipped its loss is far beyond
+`loss_bound`.
 
 The code as it is shipped, and three copies broken here and only here: rewards are not clipped; rewards and metrics, or
 gradients, get no noise. Bars: as shipped, the lower bound (95%, delta 1e-5) stays at or below the claimed epsilon of
@@ -54,7 +55,7 @@ from pipeline.searching.session import SearchRequest, run_search
 
 DELTA, LEVEL = 1e-5, 0.05
 NUM_EXAMPLES = 30  # of two clients in turns; the first is audited
-BRIGHTNESS = 1_000.0  # of the canary that is scored, for a loss of about 20; all other pixels are in [0, 1]
+BRIGHTNESS = 10_000.0  # for a loss far beyond its bound; all other pixels are in [0, 1]
 CANARY_SPLITS: tuple[Split, ...] = ("validation", "train")
 RUNS, BROKEN_RUNS, QUICK_RUNS, CHUNK = 1_200, 60, 40, 20
 CALIBRATION_SHARE, LEAST_CALIBRATING = 0.1, 4
@@ -105,16 +106,20 @@ class Variant:
     Attributes:
         broken: Breaks it inside a `with` block.
         caught_by: Splits whose canary must show it.
+        brightness: Times the pixels of the validation canary.
     """
 
     broken: Callable[[], AbstractContextManager[Any]]
     caught_by: tuple[Split, ...]
+    brightness: float = 1.0
 
 
 VARIANTS = {
     "as shipped": Variant(nullcontext, ()),
     "rewards unclipped": Variant(
-        lambda: patch("device_runtime.scoring._bounded_losses", lambda losses, bound: losses / bound), ("validation",)
+        lambda: patch("device_runtime.scoring._bounded_losses", lambda losses, bound: losses / bound),
+        ("validation",),
+        BRIGHTNESS,
     ),
     "rewards and metrics without noise": Variant(
         lambda: patch("device_runtime.scoring.add_lattice_noise", lambda values, *_: values), ("validation",)
@@ -125,7 +130,7 @@ VARIANTS = {
 }
 
 
-def make_scene() -> Scene:
+def make_scene(brightness: float = 1.0) -> Scene:
     """Deal out examples; which split each is in, its id says, so the audited client's first ones become canaries."""
     seed = parse_run_file(RUN_FILE).run.seed
     secret, rng = emulated_seed(seed), np.random.default_rng(0)
@@ -133,7 +138,7 @@ def make_scene() -> Scene:
     splits = [split_of(split_key(secret), str(i), seed % 5) for i in range(NUM_EXAMPLES)]
     own = {split: [i for i in range(0, NUM_EXAMPLES, 2) if splits[i] == split] for split in SPLITS}
     canaries = {split: own[split].pop(0) for split in CANARY_SPLITS}
-    x[canaries["validation"]] *= BRIGHTNESS
+    x[canaries["validation"]] *= brightness
     auditor = Auditor(
         {split: Examples(x[rows], y[rows]) for split, rows in own.items()},
         {split: Examples(x[[one]], y[[one]]) for split, one in canaries.items()},
@@ -172,7 +177,7 @@ def run_chunk(task: Task, work: Path) -> Row:
 
     `kinds` holds for each kind of release the log-likelihood ratio, the information and how many there were.
     """
-    scene, runs = make_scene(), []
+    scene, runs = make_scene(VARIANTS[task.method].brightness), []
     for number in range(task.seed, task.seed + CHUNK):
         result, wire, charged = hear_run(scene, work, task.method, number)
         observations = scene.auditor.observe(wire, charged)

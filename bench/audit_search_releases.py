@@ -217,7 +217,7 @@ class Auditor:
 
         def clipped_sum(examples: Examples) -> Floats:
             losses, _ = session.evaluate(after, examples.x, examples.y)
-            return np.array([(np.clip(losses.astype(np.float64), 0, bound) / bound).sum()])
+            return np.array([(1 - np.clip(losses.astype(np.float64), 0, bound) / bound).sum()])
 
         return self._observation(release, np.array([(report.metric_sums or {})[terms.release]]), clipped_sum)
 
