@@ -86,6 +86,7 @@ def _networks_rules(run: RunFile) -> Iterator[str]:
         yield from _cells_rules(run.cells)
         yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, _OF_BLOCKS)
         yield from _architecture_rules(run)
+        yield from _depth_rules(run, run.cells)
 
 
 def _cells_rules(cells: CellsSection) -> Iterator[str]:
@@ -123,6 +124,21 @@ def _architecture_rules(run: RunFile) -> Iterator[str]:
         yield (
             f"[training] {search.algorithm} moves architecture weights; give architecture_learning_rate, e.g. "
             "architecture_learning_rate = { low = 1e-5, high = 1e-2 }"
+        )
+
+
+def _depth_rules(run: RunFile, cells: CellsSection) -> Iterator[str]:
+    """A network of another depth than the supernet's has none of its weights, and some searches do not train it."""
+    search = run.search
+    is_trained = run.final.rounds > 0 or not isinstance(search, FeathersSection | FedExSection)
+    if isinstance(search, FeathersSection):
+        is_trained = is_trained or search.evaluation_rounds > 0
+    elif isinstance(search, FedExSection):
+        is_trained = is_trained or search.order in {"nas_then_tuning", "tuning"}
+    if cells.final_depth not in {None, cells.depth} and not is_trained:
+        yield (
+            f"[final] rounds = 0 would test a network that nobody trained, as final_depth = {cells.final_depth} leaves "
+            f"it no weights of a supernet of depth = {cells.depth}: give [final] rounds, or final_depth = {cells.depth}"
         )
 
 

@@ -156,8 +156,11 @@ class CellSpace:
 
     def supernet(self) -> Architecture:
         """All networks in one: every edge has all operations, mixed by architecture weights."""
-        nodes = (tuple(Edge(source, self.operations) for source in range(2 + node)) for node in range(self.nodes))
-        return self._network([Cell(tuple(nodes))] * len(self.strides), self.depth)
+        return self._network(self._full_cells(), self.depth)
+
+    def final_supernet(self) -> Architecture:
+        """All networks in one at their own depth, so that each is a part of it."""
+        return self._network(self._full_cells(), self.final_depth)
 
     def network(self, cells: Sequence[Cell]) -> Architecture:
         """The network with these cells, one for each stage."""
@@ -166,6 +169,10 @@ class CellSpace:
     def network_of(self, nodes: Sequence[Node]) -> Architecture:
         """The network with these nodes: those of the first stage's cell, then those of the next one's."""
         return self.network([Cell(tuple(nodes[i : i + self.nodes])) for i in range(0, len(nodes), self.nodes)])
+
+    def _full_cells(self) -> list[Cell]:
+        nodes = (tuple(Edge(source, self.operations) for source in range(2 + node)) for node in range(self.nodes))
+        return [Cell(tuple(nodes))] * len(self.strides)
 
     def _network(self, cells: Sequence[Cell], depth: int) -> Architecture:
         stages = tuple(

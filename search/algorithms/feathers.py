@@ -24,6 +24,7 @@ from search.algorithms.configurations import (
     entropy_of,
     initial_architecture_weights,
     softmax,
+    weights_of,
     without_architecture,
 )
 from search.architecture import Architecture
@@ -197,7 +198,7 @@ class Feathers:
             state.first_trial + place,
             Candidate(network or supernet, hyper),
             rounds,
-            supernet=network if is_apart else supernet,
+            supernet=network if is_apart else weights_of(supernet, network or supernet),
             is_scored=rounds == 0,
             moves=moves,
             phase="search" if state.phase == "search" else "final",

@@ -23,6 +23,7 @@ from search.algorithms.configurations import (
     entropy_of,
     initial_architecture_weights,
     softmax,
+    weights_of,
     without_architecture,
 )
 from search.architecture import Architecture
@@ -219,7 +220,7 @@ class FedEx:
         network = state.network if is_named or not part.is_supernet else self.space.supernet()
         if network is None:
             raise ValueError("a network is trained before one was found")
-        supernet = self.space.supernet() if part.is_supernet else network
+        supernet = weights_of(self.space.supernet(), network) if part.is_supernet else network
         moves: Moves = "all" if is_named else part.moves
         if not network.is_supernet or moves == "weights":
             hyper = without_architecture(hyper)

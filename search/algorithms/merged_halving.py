@@ -191,7 +191,8 @@ class MergedHalving:
         index = state.first_trial + place
         if not state.merged:
             return Trial(index, candidate, rounds, clients=group)
-        merged = Trial(index, candidate, rounds, supernet=self.space.supernet(), merged=state.merged, clients=group)
+        holder = self.space.final_supernet()  # of the networks' own depth: it holds every weight and never trains
+        merged = Trial(index, candidate, rounds, supernet=holder, merged=state.merged, clients=group)
         return replace(merged, is_kept=rounds == 0)  # what it learns waits for its score
 
     def _groups(self, state: MergedHalvingState) -> list[tuple[str, ...]]:
