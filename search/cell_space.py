@@ -97,7 +97,7 @@ class CellSpace:
         self.smallest()
 
     def __contains__(self, candidate: Candidate) -> bool:
-        nodes = _nodes_of(candidate.architecture)
+        nodes = nodes_of(candidate.architecture)
         return (
             len(nodes) == len(self.strides) * self.nodes
             and all(map(self._is_found, nodes))
@@ -139,7 +139,7 @@ class CellSpace:
         changes = field_changes(training, next_options(training, self.hyper_parameters.choices()))
         every = [
             *lift(
-                self._changes(_nodes_of(candidate.architecture)),
+                self._changes(nodes_of(candidate.architecture)),
                 lambda new: replace(candidate, architecture=self.network_of(new)),
             ),
             *lift(changes, lambda new: replace(candidate, hyper_parameters=new)),
@@ -226,7 +226,8 @@ class CellSpace:
         )
 
 
-def _nodes_of(network: Architecture) -> tuple[Node, ...]:
+def nodes_of(network: Architecture) -> tuple[Node, ...]:
+    """Of all cells, one cell a stage, in the order of `CellSpace.network_of`."""
     return tuple(edges for stage in network.stages if stage.cell for edges in stage.cell.nodes)
 
 

@@ -27,7 +27,7 @@ from search.algorithms.configurations import (
     without_architecture,
 )
 from search.architecture import Architecture
-from search.budget import Feasibility, draw_feasible
+from search.budget import Feasibility, check_feasible, draw_feasible
 from search.candidate import Candidate, HyperParameters, Moves, Observation, Trial
 from search.cell_space import CellSpace
 from search.cells import found_within
@@ -134,6 +134,7 @@ class FedEx:
         return FedExState
 
     def init(self, seed: int) -> FedExState:
+        check_feasible(self.feasibility, self.space.smallest())
         state = FedExState(seed, (0.0,) * self.num_configurations, initial_architecture_weights(self.space))
         return replace(state, network=self._random_network(seed)) if self.order == "tuning" else state
 
@@ -238,7 +239,7 @@ class FedEx:
             return state
         state = replace(state, part=state.part + 1, round=0)
         if state.network is None and part.moves == self.moves and part.is_supernet:
-            network = found_within(self.space, state.architecture_weights, self.feasibility.is_feasible)
+            network = found_within(self.space, state.architecture_weights, self.feasibility.overshoot)
             state = replace(state, network=network)
         return state
 
