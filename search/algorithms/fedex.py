@@ -3,9 +3,10 @@
 "Federated Hyperparameter Tuning: Challenges, Baselines, and Connections to Weight-Sharing", arXiv:2106.04502, Algorithm
 2: after a round the weight of configuration j moves by an exponentiated gradient, the clients' validation losses after
 their own training less a baseline, over the probability with which j was drawn. What they learnt is averaged, whatever
-they trained with. Here the shared weights may be those of a supernet of cells, so that tuning can come with the search
-of an architecture (FedDARTS: alternating steps, as in "DARTS", arXiv:1806.09055), after it or before it; with one
-configuration what remains is the search of an architecture alone.
+they trained with. Once the distribution has settled it stays, and nobody is asked for a loss any more. Here the shared
+weights may be those of a supernet of cells, so that tuning can come with the search of an architecture (FedDARTS:
+alternating steps, as in "DARTS", arXiv:1806.09055), after it or before it; with one configuration what remains is the
+search of an architecture alone.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from search.cells import found_within
 from search.clients import Client
 
 Order = Literal["joint", "nas_then_tuning", "tuning_then_nas", "nas", "tuning"]
-_SETTLED = 1e-4  # entropy below which the most probable configuration alone is drawn, as in the authors' code
+_SETTLED = 1e-4  # entropy in nats, the published cutoff: from there on the distribution stays, and nobody is asked
 _TRACE = 0.9  # of the baseline, a mean of the rounds' losses in which older ones count less and less
 
 
@@ -190,7 +191,7 @@ class FedEx:
                 replace(
                     self._trial(state, i, self.configurations(state)[configuration]),
                     clients=tuple(drawn[configuration]),
-                    reward="loss",
+                    reward=None if _is_settled(state.logits) else "loss",
                 )
                 for i, configuration in enumerate(sorted(drawn))
             )
@@ -246,7 +247,7 @@ class FedEx:
     def _tuned(self, state: FedExState) -> FedExState:
         """One exponentiated gradient step from the round's losses; one that nobody could train with has the worst."""
         known = [one for one in state.told if one.loss is not None]
-        if not known:
+        if not known or _is_settled(state.logits):
             return state
         num_examples = sum(one.num_examples for one in known)
         mean = sum((one.loss or 0.0) * one.num_examples for one in known) / num_examples
@@ -290,4 +291,8 @@ def parts_of(order: Order, rounds: int, moves: Moves, tuning_share: float) -> tu
 def _probabilities(logits: Sequence[float]) -> Floats:
     """f64[K]; of settled ones the most probable alone."""
     values = softmax(np.array(logits))
-    return values if entropy_of(values) >= _SETTLED else np.eye(len(values))[int(values.argmax())]
+    return np.eye(len(values))[int(values.argmax())] if _is_settled(logits) else values
+
+
+def _is_settled(logits: Sequence[float]) -> bool:
+    return entropy_of(softmax(np.array(logits))) <= _SETTLED

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from search.algorithms import FedEx
+from search.algorithms.configurations import entropy_of, softmax
 from search.algorithms.fedex import Told, _probabilities
 from search.budget import Feasibility
 from search.candidate import NOT_ASKED, HyperParameters, Observation
@@ -78,6 +79,28 @@ def test_the_distribution_settles_on_what_loses_least_and_then_only_that_is_draw
     assert rounds[-1][0].candidate.hyper_parameters.learning_rate == best.learning_rate
     assert [len(trials) for trials in rounds[-5:]] == [1] * 5
     assert _probabilities((0.0, -20.0, -30.0)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_settled_distribution_stays_and_asks_for_no_loss_any_more(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=60, num_configurations=3)
+    rounds, states = play(search, lambda rate: abs(rate - 0.3))
+    settled = next(i for i, state in enumerate(states) if entropy_of(softmax(np.array(state.logits))) <= 1e-4)
+    assert 0 < settled < 58
+    for trials in rounds[settled:-1]:
+        (trial,) = trials
+        assert (trial.reward, trial.is_kept, len(trial.clients)) == (None, True, len(CLIENTS))
+        assert trial.candidate.hyper_parameters == rounds[settled][0].candidate.hyper_parameters
+    assert {state.logits for state in states[settled:]} == {states[settled].logits}
+    assert all(trial.reward == "loss" for trials in rounds[:settled] for trial in trials)
+    late = replace(states[settled], told=(Told(0, 9.0, 120),))
+    assert search._tuned(late) == late
+
+
+def test_the_first_rounds_baseline_is_its_own_mean(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
+    after = search._tuned(replace(search.init(0), told=(Told(0, 3.0, 10), Told(1, 1.0, 10), Told(2, 2.0, 10))))
+    assert after.logits == pytest.approx((-2 * sqrt(2 * log(3)), 0.0, -sqrt(2 * log(3))))
+    assert (after.baseline, after.baseline_weight) == (2.0, 1.0)
 
 
 def test_orders_differ_in_what_trains_when_and_with_which_configuration(cell_space):
