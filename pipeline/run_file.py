@@ -71,6 +71,8 @@ def _line(error: ErrorDetails) -> str:
         if _section_at(place) is not None:
             return f"lacks the table {_table(place)}"
         return f"{_table(parent)} lacks {key}"
+    if error["type"] == "interval":
+        return f"{_position(place)} must {error['msg']}"
     rule = "list at least one option" if error["type"] == "too_short" else error["msg"]
     rule = rule.removeprefix("Input should ").removeprefix("String should ")
     return f"{_position(place)} must {rule}, got {error['input']!r:.60}"

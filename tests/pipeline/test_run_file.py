@@ -129,6 +129,16 @@ def test_a_run_file_with_cells_is_read():
         ("[1, 2]", "[]", "run.toml: [cells] strides must list at least one option, got []"),
         ('"skip", ', '"skipp", ', "run.toml: [cells] operations[1] must be 'none', 'skip', 'average_pool',"),
         ("[cells]", "[cell]", "run.toml: unknown table [cell]; did you mean [cells]?"),
+        (
+            "learning_rate = [0.03, 0.1]",
+            "learning_rate = { low = 0.2, high = 0.1 }",
+            "run.toml: [training] learning_rate must have low < high, got low = 0.2 and high = 0.1; or give one value",
+        ),
+        (
+            "local_epochs = 1",
+            "local_epochs = { low = 1, high = 3 }",
+            "run.toml: [training] local_epochs must be a value or a list: an interval stands for real numbers, and not",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_of_cells_is_one_line_with_table_and_cure(old, new, line):
