@@ -22,6 +22,7 @@ from pipeline.search_sections import (
     SearchSection,
     UniformWidthSection,
 )
+from search.algorithms.merged_halving import MergedHalving
 
 # They prune widths, take parts of the largest network, or breed blocks' options.
 _OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
@@ -165,6 +166,16 @@ def _search_rules(search: SearchSection) -> Iterator[str]:
                 f"[search] tournament_size must be <= population_size = {search.population_size}, "
                 f"got {search.tournament_size}"
             )
+    if isinstance(search, TpeSection) and search.random >= search.trials:
+        yield (
+            f"[search] random must be < trials = {search.trials}, got {search.random}: nothing would be learnt from "
+            "the random ones; give more trials, or a smaller random"
+        )
+    if isinstance(search, MergedHalvingSection) and search.networks > MergedHalving.num_drawn:
+        yield (
+            f"[search] networks must be <= {MergedHalving.num_drawn}, as many as are drawn for the ranking, got "
+            f"{search.networks}"
+        )
     if isinstance(search, Nsga2Section) and search.population_size >= search.trials:
         yield (
             f"[search] population_size must be < trials = {search.trials}, got {search.population_size}: "

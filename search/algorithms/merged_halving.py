@@ -105,10 +105,11 @@ class MergedHalving:
             ("rounds", self.rounds, 1),
             ("eta", self.eta, 2),
             ("group_size", self._group_size, 1),
-            ("num_drawn", self.num_drawn, self.num_networks),
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        if self.num_networks > self.num_drawn:
+            raise ValueError(f"num_networks must be <= num_drawn = {self.num_drawn}, got {self.num_networks}")
         if self._group_size > len(self.clients):
             raise ValueError(
                 f"group_size must be <= {len(self.clients)} clients, got {self._group_size}: make groups smaller, or "

@@ -135,6 +135,24 @@ BY_ALGORITHM = {
 
 
 @pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (
+            {"algorithm": "tpe", "trials": 5, "rounds": 1},
+            "[search] random must be < trials = 5, got 10: nothing would be learnt from the random ones",
+        ),
+        (
+            {"algorithm": "merged_halving", "networks": 300},
+            "[search] networks must be <= 256, as many as are drawn for the ranking, got 300",
+        ),
+    ],
+)
+def test_settings_of_joint_searches_that_do_not_fit_are_named_by_the_users_key(search, line):
+    (told,) = broken_rules(RunFile.model_validate({**CELLS, "search": search}))
+    assert told.startswith(line)
+
+
+@pytest.mark.parametrize(
     ("search", "rounds", "is_told"),
     [
         ({"algorithm": "feathers", "rounds": 2}, 0, True),

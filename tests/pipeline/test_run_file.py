@@ -145,6 +145,17 @@ def test_a_wrong_key_or_value_of_cells_is_one_line_with_table_and_cure(old, new,
     assert any(told.startswith(line) for told in errors_of(edited(edited(ORDINARY, SPACE, CELLS), old, new)))
 
 
+@pytest.mark.parametrize(
+    ("key", "cure"),
+    [("learning_rat", "did you mean 'learning_rate'?"), ("zzz", "known: learning_rate, momentum, weight_decay, arch")],
+)
+def test_an_unknown_key_of_the_default_configuration_is_told_with_those_that_it_has(key, cure):
+    section = ORDINARY[ORDINARY.index("[search]") : ORDINARY.index("[training]")]
+    search = f'[search]\nalgorithm = "fedex"\nrounds = 3\ndefault = {{ {key} = 0.1 }}\n\n'
+    told = errors_of(edited(ORDINARY, section, search))
+    assert any(line.startswith(f"run.toml: [search.default] has an unknown key {key!r}; {cure}") for line in told)
+
+
 def test_blocks_are_no_cells():
     (line,) = errors_of(edited(ORDINARY, '["depthwise", "inverted"]', '["cell"]'))
     assert line == "run.toml: [space] kinds[0] must be 'depthwise' or 'inverted', got 'cell'"

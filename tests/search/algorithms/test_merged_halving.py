@@ -109,7 +109,7 @@ def test_shares_are_a_softmax_of_accuracies(cell_space):
         ({"rounds": 0}, "rounds must be >= 1, got 0"),
         ({"group_size": 13}, "group_size must be <= 12 clients, got 13"),
         ({"sharpness": -1.0}, "sharpness must be >= 0, got -1"),
-        ({"num_drawn": 3}, "num_drawn must be >= 9, got 3"),
+        ({"num_drawn": 3}, "num_networks must be <= num_drawn = 3, got 9"),
     ],
 )
 def test_settings_are_refused_by_name(cell_space, settings, message):
