@@ -169,3 +169,21 @@ def test_a_search_that_tunes_nothing_has_no_history_of_it(cell_space):
     search = FedEx(cell_space, FREE, CLIENTS, rounds=2, order="nas", default=DEFAULT)
     _, states = play(search, loss=lambda rate: rate)
     assert search.tuning_history(states[-1]) is None
+
+
+def test_clients_draw_anew_in_every_round(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=4)
+    state = search.init(0)
+    draws = [search._drawn(replace(state, first_trial=index)) for index in range(3)]
+    assert draws[0] == search._drawn(state)
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+
+
+@pytest.mark.parametrize(("share", "tuned"), [(0.25, 2), (0.5, 4), (0.75, 6), (0.99, 7), (0.01, 1)])
+@pytest.mark.parametrize("order", ["nas_then_tuning", "tuning_then_nas"])
+def test_a_share_of_the_rounds_tunes(cell_space, order, share, tuned):
+    search = FedEx(cell_space, FREE, CLIENTS, 8, 3, order, DEFAULT, "all", share)
+    rounds, _ = play(search, lambda rate: rate)
+    assert [bool(trials[0].reward) for trials in rounds[:-1]].count(True) == tuned
+    assert bool(rounds[0][0].reward) == (order == "tuning_then_nas")
+    assert {trials[0].moves for trials in rounds if not trials[0].reward} == {"all"}
