@@ -47,6 +47,14 @@ def test_accuracy_comes_with_its_interval_and_how_it_was_obtained(write, digits)
     assert "released with noise" not in card
 
 
+def test_only_a_model_that_was_trained_after_the_search_is_told_so(write, digits):
+    costs = read_finished_run(digits.folder).result.costs
+    assert "; the final training came after that." in write()
+    untrained = write(costs=tuple(cost for cost in costs if cost.phase != "final"))
+    assert "; these are the weights that the search left it." in untrained
+    assert "final training" not in untrained
+
+
 def test_latency_is_told_for_each_phone_with_how_it_was_predicted(write):
     card = write()
     assert "| pixel-4 | high | 0.75 ms | sum of layers" in card
