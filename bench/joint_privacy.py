@@ -19,7 +19,6 @@ and says nothing about phones that hold more. Its data are dealt otherwise, so i
 Accuracies are the emulator's exact ones over all test splits. Rows are kept in --work, one line a method and seed.
 """
 
-import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,7 @@ from bench import joint_search
 from bench.joint_search import FEATHERS, LISTS, OURS
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import Comparison, accuracy_of, paired, summary
-from bench.search_runs import Method, Row, Sitting, Task, mean_of, tasks_of
+from bench.search_runs import Method, Row, Sitting, Task, mean_of, parser_of, tasks_of
 from pipeline.report.plots import percent_axis
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import PrivacySection, RunFile
@@ -273,23 +272,14 @@ def draw(axes: Axes, rows: Mapping[str, Row]) -> None:
 
 def main() -> None:
     """Run the bench; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.joint_privacy", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    names = [method.name for method, _ in methods()]
-    parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help="only these methods")
+    parser = parser_of("joint_privacy", __doc__, [method.name for method, _ in methods()])
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against epsilon, as .svg or .png")
-    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     arguments = parser.parse_args()
     if arguments.plot is not None and arguments.plot.suffix not in {".svg", ".png"}:
         parser.error(f"--plot must end in .svg or .png, got {arguments.plot}")  # now, and not after hours
     sitting = Sitting(arguments.work, arguments.processes, arguments.seeds)
-    chosen = [one for one in methods() if arguments.methods is None or one[0].name in arguments.methods]
     result = new_result("joint_privacy", joint_search.PACKAGES)
-    rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
-    for row in sitting.rows([task for method, n in chosen for task in tasks_for(method, sitting.seeds(SEEDS[:n]))]):
-        rows[row["method"]].append(row)
+    rows = sitting.rows_by_method(methods(), SEEDS, tasks_for, arguments.methods)
     result.rows.extend(table_row(name, own, rows.get(OURS, [])) for name, own in rows.items() if own)
     result.bars.extend(bars_of(rows))
     print_result(result, COLUMNS, arguments.output)

@@ -14,7 +14,6 @@ Rows are kept in --work, one line a method and seed: what was stopped goes on fr
 claim have 20 paired seeds, the others fewer.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import COLUMNS, Comparison, paired, summary
-from bench.search_runs import Method, Row, Sitting, tasks_of
+from bench.search_runs import Method, Row, Sitting, parser_of, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
@@ -134,23 +133,13 @@ def networks_row(sitting: Sitting, ours: Sequence[Row], text: str) -> tuple[list
 
 def main() -> None:
     """Run the bench; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.joint_search", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    names = [method.name for method, _ in methods()]
-    parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help="only these methods")
+    parser = parser_of("joint_search", __doc__, [method.name for method, _ in methods()])
     parser.add_argument("--networks", type=int, default=5, help="seeds with random networks beside the found one")
-    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     arguments = parser.parse_args()
     sitting, text = Sitting(arguments.work, arguments.processes, arguments.seeds), RUN_FILE.read_text(encoding="utf-8")
-    chosen = [
-        (method, count) for method, count in methods() if arguments.methods is None or method.name in arguments.methods
-    ]
-    rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
-    tasks = [task for method, count in chosen for task in tasks_of(text, [method], sitting.seeds(SEEDS[:count]))]
-    for row in sitting.rows(tasks):
-        rows[row["method"]].append(row)
+    rows = sitting.rows_by_method(
+        methods(), SEEDS, lambda method, seeds: tasks_of(text, [method], seeds), arguments.methods
+    )
     result = new_result("joint_search", PACKAGES)
     for name, own in rows.items():
         thrown = {"thrown_away": statistics.mean(row["thrown_away"] for row in own)} if own else {}

@@ -208,7 +208,7 @@ class MergedHalving:
 
     @property
     def _group_size(self) -> int:
-        return max(1, len(self.clients) // 3) if self.group_size is None else self.group_size
+        return group_size_of(len(self.clients), self.group_size)
 
     def _next_part(self, state: MergedHalvingState, num_planned: int) -> MergedHalvingState:
         state = replace(state, first_trial=state.first_trial + num_planned, num_told=0)
@@ -230,8 +230,13 @@ class MergedHalving:
 
 
 def groups_in_a_turn(num_clients: int, group_size: int | None) -> int:
-    """Groups that all clients make; without a size groups of a third of them."""
-    return max(1, num_clients // (max(1, num_clients // 3) if group_size is None else group_size))
+    """Groups that all clients make."""
+    return max(1, num_clients // group_size_of(num_clients, group_size))
+
+
+def group_size_of(num_clients: int, group_size: int | None) -> int:
+    """Clients that train a pair: as many as are wanted, else a third of all."""
+    return max(1, num_clients // 3) if group_size is None else group_size
 
 
 def ranked_networks(
