@@ -36,7 +36,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bench.audit_bounds import epsilon_at_least, gaussian_epsilon, gaussian_mu_at_least
+from bench.audit_bounds import gaussian_epsilon, two_worlds_bounds
 from bench.audit_search_releases import Auditor, Observation, Wire, charged_releases, listening
 from bench.measuring import Bar, Result, new_result, print_result
 from bench.search_runs import Sitting, Task, replace_lines
@@ -207,8 +207,6 @@ def assess(variant: str, split: Split, runs: Sequence[Row]) -> Row:
     num_calibrating = max(LEAST_CALIBRATING, int(least * CALIBRATION_SHARE))
     kind, threshold = choose_test(*({name: part[:num_calibrating] for name, part in one.items()} for one in worlds))
     out, inside = (world[kind][num_calibrating:least] for world in worlds)
-    counts = int((out > threshold).sum()), int((inside <= threshold).sum()), len(out)
-    mu = gaussian_mu_at_least(*counts, LEVEL)
     information = {name: float(np.mean([one["kinds"][name][1] for one in own])) for name in own[-1]["kinds"]}
     mu_canary = sqrt(sum(information.values()))
     return {
@@ -216,21 +214,14 @@ def assess(variant: str, split: Split, runs: Sequence[Row]) -> Row:
         "canary": split,
         "delta": DELTA,
         "claimed_epsilon": own[-1]["claimed_epsilon"],
-        "lower_bound": gaussian_epsilon(mu, DELTA),
-        "any_mechanism": epsilon_at_least(*counts, DELTA, LEVEL),
         "mu_claimed": own[-1]["mu_claimed"],
         "mu_canary": mu_canary,
         "epsilon_of_mu_canary": gaussian_epsilon(mu_canary, DELTA),
-        "mu_lower_bound": mu,
         "information": information,
         "releases": {name: count for name, (_, _, count) in own[-1]["kinds"].items()},
         "runs": len(runs),
         "test": kind,
-        "false_positives": counts[0],
-        "false_negatives": counts[1],
-        "runs_a_world": counts[2],
-        "mean_and_deviation_out": [float(out.mean()), float(out.std())],
-        "mean_and_deviation_in": [float(inside.mean()), float(inside.std())],
+        **two_worlds_bounds(out, inside, threshold, DELTA, LEVEL),
     }
 
 
