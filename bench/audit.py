@@ -25,12 +25,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from bench.audit_bounds import (
-    epsilon_at_least,
-    gaussian_epsilon,
-    gaussian_mu_at_least,
-    guessed_epsilon_at_least,
-)
+from bench.audit_bounds import guessed_epsilon_at_least, two_worlds_bounds
 from bench.fleet import compile_network
 from bench.fleet_scene import SOURCE
 from bench.measuring import Bar, Result, new_result, print_result
@@ -159,19 +154,8 @@ def two_worlds(scene: Scene, variant: str, noise_multiplier: float, num_runs: in
     num_calibrating = int(num_runs * CALIBRATION_SHARE)
     threshold = float(np.mean([part[:num_calibrating].mean() for part in scores]))
     out, inside = (part[num_calibrating:] for part in scores)
-    counts = int((out > threshold).sum()), int((inside <= threshold).sum()), len(out)
-    mu = gaussian_mu_at_least(*counts, LEVEL)
-    return _row("two worlds", variant, terms) | {
-        "lower_bound": gaussian_epsilon(mu, DELTA),
-        "any_mechanism": epsilon_at_least(*counts, DELTA, LEVEL),
-        "mu_claimed": 1 / noise_multiplier,
-        "mu_lower_bound": mu,
-        "false_positives": counts[0],
-        "false_negatives": counts[1],
-        "runs_a_world": counts[2],
-        "mean_and_deviation_out": [float(out.mean()), float(out.std())],
-        "mean_and_deviation_in": [float(inside.mean()), float(inside.std())],
-    }
+    bounds = two_worlds_bounds(out, inside, threshold, DELTA, LEVEL)
+    return _row("two worlds", variant, terms) | {"mu_claimed": 1 / noise_multiplier, **bounds}
 
 
 def one_run(scene: Scene, variant: str, noise_multiplier: float) -> Row:

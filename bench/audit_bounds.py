@@ -1,8 +1,10 @@
 """Lower bounds on epsilon from what an auditor guessed right: pure statistics, nothing of the project in it."""
 
 from math import exp, inf, log
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import beta, binom, norm
 
@@ -45,6 +47,28 @@ def epsilon_at_least(false_positives: int, false_negatives: int, trials: int, de
     positives, negatives = (rate_at_most(hits, trials, level / 2) for hits in (false_positives, false_negatives))
     pairs = ((positives, negatives), (negatives, positives))
     return max(0.0, *(log((1 - delta - b) / a) if b < 1 - delta else -inf for a, b in pairs))
+
+
+def two_worlds_bounds(
+    out: NDArray[np.float64], inside: NDArray[np.float64], threshold: float, delta: float, level: float
+) -> dict[str, Any]:
+    """What a test of two worlds shows, for a row: its errors, and the bounds with and without a Gaussian mechanism.
+
+    Args:
+        out, inside: f64[n] each, the statistic of runs without and with the canary; above `threshold` it is guessed in.
+    """
+    counts = int((out > threshold).sum()), int((inside <= threshold).sum()), len(out)
+    mu = gaussian_mu_at_least(*counts, level)
+    return {
+        "lower_bound": gaussian_epsilon(mu, delta),
+        "any_mechanism": epsilon_at_least(*counts, delta, level),
+        "mu_lower_bound": mu,
+        "false_positives": counts[0],
+        "false_negatives": counts[1],
+        "runs_a_world": counts[2],
+        "mean_and_deviation_out": [float(out.mean()), float(out.std())],
+        "mean_and_deviation_in": [float(inside.mean()), float(inside.std())],
+    }
 
 
 def guesses_p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:

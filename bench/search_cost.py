@@ -11,16 +11,15 @@ Rows are kept in --work, one line a method and seed: what was stopped goes on fr
 paired seeds; the rest, which no claim rests on, have fewer.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from bench.measuring import Bar, Result, new_result, print_result
 from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, paired, summary
-from bench.search_runs import Method, Row, Sitting, tasks_of
+from bench.search_runs import Method, Row, Sitting, parser_of, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
@@ -199,18 +198,8 @@ def _cheaper(one: Comparison, bar: float) -> list[Bar]:
 
 def main() -> None:
     """Run the bench; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.search_cost", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        metavar="NAME",
-        choices=[one.name for one, _ in methods(ROUNDS[-1])],
-        help="only these methods, beside `rounds`",
-    )
-    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
+    names = [one.name for one, _ in methods(ROUNDS[-1])]
+    parser = parser_of("search_cost", __doc__, names, "only these methods, beside `rounds`")
     arguments = parser.parse_args()
     result = new_result("search_cost", PACKAGES)
     _run(Sitting(arguments.work, arguments.processes, arguments.seeds), arguments.methods, result)
@@ -222,11 +211,7 @@ def _run(sitting: Sitting, names: Sequence[str] | None, result: Result) -> None:
     full, swaps = full_rounds(sitting.rows(tasks_of(text, [RULE], APART)))
     told = {"R_full": full, "rule held": swaps[f"{full} to {2 * full}"] <= 1, "swapped pairs": swaps}
     result.rows.append({**dict.fromkeys(COLUMNS), "method": RULE.name, **told})
-    chosen = [(method, count) for method, count in methods(full) if names is None or method.name in names]
-    rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
-    tasks = [tasks_of(text, [method], sitting.seeds(SEEDS[:count])) for method, count in chosen]
-    for row in sitting.rows(list(chain.from_iterable(tasks))):
-        rows[row["method"]].append(row)
+    rows = sitting.rows_by_method(methods(full), SEEDS, lambda method, seeds: tasks_of(text, [method], seeds), names)
     compared, bars = compare(rows, full)
     result.rows.extend(summary(name, own) for name, own in rows.items() if own)
     result.rows.extend(compared)

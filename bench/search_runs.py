@@ -6,6 +6,7 @@ by all runs. Accuracies are the emulator's exact ones over all test splits, whic
 reads them.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -108,7 +109,6 @@ def run_task(task: Task, work: Path) -> Row:
     shared.mkdir(exist_ok=True)
     if not (folder / "artifacts").exists():
         (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
-    os.nice(5)
     is_resumed = (folder / "run.toml").exists()
     return row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
 
@@ -138,7 +138,8 @@ def run_tasks(
     yield from kept.values()
     waiting = [task for task in tasks if (task.method, task.seed) not in kept]
     failures = []
-    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+    # Once a process: each task that lowered its own priority would lower the next one's further.
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), os.nice, (5,)) as pool:
         futures = {pool.submit(run, task, work): task for task in waiting}
         for future in as_completed(futures):
             task = futures[future]
@@ -182,6 +183,45 @@ class Sitting:
         """Rows of all tasks, by seed; see `run_tasks`."""
         done = run_tasks(tasks, self.work, self.work / "rows.jsonl", self.num_processes, run)
         return sorted(done, key=lambda row: row["seed"])
+
+    def rows_by_method(
+        self,
+        methods: Iterable[tuple[Method, int]],
+        seeds: range,
+        tasks_for: Callable[[Method, range], list[Task]],
+        names: Sequence[str] | None = None,
+    ) -> dict[str, list[Row]]:
+        """Rows of each method, by seed.
+
+        Args:
+            methods: Each with how many of the seeds it has.
+            tasks_for: A method's runs.
+            names: Of the methods of this sitting; None for all.
+        """
+        chosen = [(method, count) for method, count in methods if names is None or method.name in names]
+        rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
+        for row in self.rows([t for method, count in chosen for t in tasks_for(method, self.seeds(seeds[:count]))]):
+            rows[row["method"]].append(row)
+        return rows
+
+
+def parser_of(
+    bench: str, description: str | None, names: Sequence[str], which: str = "only these methods"
+) -> argparse.ArgumentParser:
+    """Options of a bench whose rows are kept.
+
+    Args:
+        bench: Its module.
+        names: Of its methods.
+        which: What it says of those that are asked for.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{bench}", description=description)
+    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help=which)
+    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
+    return parser
 
 
 def row_of(result: RunResult) -> Row:

@@ -17,18 +17,17 @@ from typing import Literal
 
 import numpy as np
 
-from device_runtime.terms import MAX_ORDER, ClientPrivacyTerms, EvaluateTerms, PrivacyTerms, Split, TrainTerms
+from device_runtime.terms import MAX_ORDER, ClientPrivacyTerms, EvaluateTerms, PrivacyTerms, Split, TrainTerms, Unit
 from device_runtime.wire import SPLITS
 from profiles.records import later
 
 ORDERS = tuple(range(2, MAX_ORDER + 1))
 ReleaseKind = Literal["update", "architecture", "reward", "metrics"]
-Unit = Literal["example", "client"]
 _EXACT_COMB_ORDER = 60
 
 
 class BudgetExceededError(ValueError):
-    """A release would exceed the privacy budget, so it was not made; the message says by how much."""
+    """A release would exceed the privacy budget or is of another unit, so it was not made; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,14 @@ class Budget:
 
     Attributes:
         order: Integer >= 2; `planned_order` finds the best one of a planned schedule.
+        unit: Whose record epsilon is about. Releases of the other unit are refused: what protects clients bounds an
+            example less, and the other way round not at all, so that a sum of both would be of neither.
     """
 
     epsilon: float
     delta: float
     order: int
+    unit: Unit = later("example")
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and isfinite(self.epsilon)):
@@ -212,8 +214,23 @@ def rdp_by_split_max(releases: Iterable[Release], order: int) -> float:
     return max(rdp_by_split(releases, order).values(), default=0.0)
 
 
+def check_unit(budget: Budget, releases: Iterable[Release]) -> None:
+    """Refuse releases of another unit than the budget's.
+
+    Raises:
+        BudgetExceededError: Before anything is released.
+    """
+    for release in releases:
+        if release.unit != budget.unit:
+            raise BudgetExceededError(
+                f"the {release.kind} is of the {release.unit} unit and this budget is of the {budget.unit} unit, and "
+                f"no ledger adds the two: take part in runs with privacy.unit = '{budget.unit}', or begin a ledger of "
+                f"other data with --unit {release.unit}"
+            )
+
+
 def check_fits(budget: Budget, spent: Mapping[Split, float], releases: Iterable[Release]) -> None:
-    """Refuse releases that would together take a split over the budget: all fit, or none may be made.
+    """Refuse releases that would together take a split over the budget, or are of another unit: all fit, or none.
 
     Args:
         spent: Renyi divergence spent before on each split, at the budget's order (`rdp_by_split`).
@@ -221,6 +238,8 @@ def check_fits(budget: Budget, spent: Mapping[Split, float], releases: Iterable[
     Raises:
         BudgetExceededError: Before anything is released.
     """
+    releases = tuple(releases)
+    check_unit(budget, releases)
     limit = budget.rdp() * (1 + 1e-12)  # a schedule planned to the last digit adds up in another order
     total = dict(spent)
     for release in releases:

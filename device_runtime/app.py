@@ -98,7 +98,8 @@ def configure(
     Args:
         server: URL, without /v1.
         source: The examples.
-        budget: Of this data, for its lifetime; None takes no private work, and a client with a budget takes no other.
+        budget: Of this data, for its lifetime, in the unit of the server's runs (`Budget.unit`); None takes no private
+            work, and a client with a budget takes no other.
         source_name: Of the data; ledger and split go by it, so it must stay the same.
     """
     _configured["app"] = App(ClientTerms(server, source, source_name, budget), paths)

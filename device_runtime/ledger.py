@@ -41,7 +41,7 @@ class Header:
 
     Attributes:
         source: Id of the data source.
-        budget: At first; its order holds for the ledger's lifetime.
+        budget: At first; its order and its unit hold for the ledger's lifetime.
     """
 
     source: str
@@ -133,7 +133,7 @@ class Ledger:
             budget: Set by the app alone.
 
         Raises:
-            LedgerError: It is damaged, of another source, or has another order.
+            LedgerError: It is damaged, of another source, or has another order or unit.
         """
         self._storage, self._is_usable, self.budget = storage, True, budget
         self._head, self._spent = Head(0, ""), dict[Split, float]()
@@ -150,7 +150,8 @@ class Ledger:
         """Note all releases of an assignment for good, before anything of them leaves.
 
         Raises:
-            BudgetExceededError: They do not fit together; nothing was noted, and nothing may leave.
+            BudgetExceededError: They do not fit together, or are of another unit than the budget; nothing was noted,
+                and nothing may leave.
             LedgerError: Writing failed before; open the ledger again.
         """
         releases = tuple(releases)
@@ -209,6 +210,11 @@ class Ledger:
             raise LedgerError(
                 f"{self._storage}, line 1: this is the ledger of data source {header.source}, not of {source}; "
                 "name the data that it belongs to"
+            )
+        if header.budget.unit != self.budget.unit:
+            raise LedgerError(
+                f"{self._storage}, line 1: the ledger counts what leaves of one {header.budget.unit} for its lifetime, "
+                f"the budget is of one {self.budget.unit}; set unit '{header.budget.unit}'"
             )
         if header.budget.order != self.budget.order:
             raise LedgerError(

@@ -8,6 +8,7 @@ NOISE_MULTIPLIERS = (2.0**-20, 2.0**20)
 # Squares of smaller gradients vanish in float32, and then a graph sees no norm to clip; larger ones are not finite.
 BOUNDS = (1e-12, 1e30)
 NoiseAt = Literal["device", "sum"]
+Unit = Literal["example", "client"]  # whose record an epsilon is about
 
 
 @dataclass(frozen=True)

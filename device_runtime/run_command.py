@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from device_runtime.terms import Unit
 from profiles.schema import DeviceClass
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def run(  # noqa: PLR0913  (the command's own options)
     ] = None,
     delta: Annotated[float | None, typer.Option(help="Goes with --epsilon; below 1 / number of examples.")] = None,
     order: Annotated[int | None, typer.Option(help="RDP order of the ledger, fixed when it is begun.")] = None,
+    unit: Annotated[
+        Unit, typer.Option(help="What --epsilon protects: one example, or one client; work of the other is refused.")
+    ] = "example",
     rounds: Annotated[int | None, typer.Option(min=1, help="Leave after so many reports.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Do what there is to do now, one report at most.")] = False,
     emulated_seed: Annotated[
@@ -52,7 +56,7 @@ def run(  # noqa: PLR0913  (the command's own options)
 
     budget, limits = (epsilon, delta, order), (rounds, once)
     options = RunOptions(
-        server, data, state, spec, *budget, *limits, emulated_seed, device_class, trust_server_with_sums
+        server, data, state, spec, *budget, *limits, emulated_seed, device_class, trust_server_with_sums, unit
     )
     with _status(as_json) as tell:
         outcome = run_with_options(options, tell)

@@ -15,6 +15,7 @@ from device_runtime.ledger import read_ledger
 from device_runtime.specs import ExampleSpec, Manifest
 from device_runtime.state_folder import StateFolder
 from device_runtime.stopping import StopFlag
+from device_runtime.terms import Unit
 from profiles.records import RecordError, decode_record, parse_json
 from profiles.schema import DeviceClass
 
@@ -27,6 +28,7 @@ class RunOptions:
 
     Attributes:
         order: Of the budget's filter; None for the ledger's own, or where there is none yet the most useful one.
+        unit: Of the budget.
     """
 
     server: str
@@ -41,6 +43,7 @@ class RunOptions:
     emulated_seed: int | None
     device_class: DeviceClass = "desktop"
     trusts_sums: bool = False
+    unit: Unit = "example"
 
 
 def run_with_options(options: RunOptions, watch: Watch) -> Outcome:
@@ -84,13 +87,13 @@ def budget_of(options: RunOptions, ledger_order: int | None) -> Budget | None:
     """The budget that the options ask for; None without epsilon and delta."""
     epsilon, delta = options.epsilon, options.delta
     if epsilon is None and delta is None:
-        if options.order is not None:
-            raise ValueError("--order goes with --epsilon and --delta: privacy parameters have no defaults")
+        if options.order is not None or options.unit != "example":
+            raise ValueError("--order and --unit go with --epsilon and --delta: privacy parameters have no defaults")
         return None
     if epsilon is None or delta is None:
         missing = "--epsilon" if epsilon is None else "--delta"
         raise ValueError(f"{missing} must be given too: privacy parameters have no defaults")
-    return Budget(epsilon, delta, options.order or ledger_order or gaussian_order(epsilon, delta))
+    return Budget(epsilon, delta, options.order or ledger_order or gaussian_order(epsilon, delta), options.unit)
 
 
 def _ledger_order(folder: StateFolder, source: str) -> int | None:

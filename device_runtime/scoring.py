@@ -9,7 +9,7 @@ from math import sqrt
 
 import numpy as np
 
-from device_runtime.arrays import Floats, Indices, Vector
+from device_runtime.arrays import Flags, Floats, Indices, Vector
 from device_runtime.descent import DivergedError
 from device_runtime.lattice_noise import add_lattice_noise
 from device_runtime.loaded import Examples, LoadedAssignment, check_trainable, take_records
@@ -26,7 +26,7 @@ class MetricSums:
 
     Attributes:
         sums: One per name, over the examples drawn: divide by sample_rate * num_examples; of the client unit means.
-            Where loss_bound is given a loss is in units of it.
+            Where loss_bound is given a loss is in units of it, and as a reward what is left of it.
         num_examples: Size of the split, public; never the number drawn.
         num_chunks: Graph runs, for the cost of emulated devices; tells how many were drawn, so it never leaves a phone.
     """
@@ -71,6 +71,8 @@ def measure_reward(
 ) -> MetricSums:
     """Sum what training was worth over a split that it did not train weights on, noised as the terms say.
 
+    A bounded loss is told as what is left of its bound, 1 - loss / loss_bound: so a null record, and a client whose
+    report never comes, add nothing and count as the worst loss, where a plain loss would have them count as the best.
     A loss that is not finite on a finite x is above every other.
 
     Args:
@@ -86,7 +88,7 @@ def measure_reward(
     if terms.release == "gain":
         worth = _bounded_gains(session.evaluate(before, *records)[0].astype(np.float64), losses, terms.loss_bound)
     else:
-        worth = _bounded_losses(losses, terms.loss_bound)
+        worth = _what_is_left(losses, records[2], terms.loss_bound)
     num_chunks = session.num_chunks(len(drawn)) * num_evaluations(terms)
     sums = _release(worth[:, None], terms.privacy, examples, private_random)
     return MetricSums((terms.release,), sums, len(examples), num_chunks)
@@ -138,6 +140,12 @@ def _bounded_losses(losses: Floats, loss_bound: float | None) -> Floats:
         return np.clip(losses, 0.0, loss_bound) / loss_bound
     _check_finite(losses)
     return losses
+
+
+def _what_is_left(losses: Floats, is_valid: Flags, loss_bound: float | None) -> Floats:
+    """Of each loss's bound, in [0, 1], none of a null record; the plain losses where there is no bound."""
+    bounded = _bounded_losses(losses, loss_bound)
+    return bounded if loss_bound is None else np.where(is_valid, 1.0 - bounded, 0.0)
 
 
 def _bounded_gains(before: Floats, after: Floats, loss_bound: float | None) -> Floats:

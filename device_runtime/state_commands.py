@@ -23,15 +23,16 @@ class LedgerSummary:
 
     Attributes:
         source: Id of the data source.
-        epsilon, delta, order: The budget.
-        epsilon_spent: By split, at `delta`, in the example unit, zero-out neighbours; the largest is the total.
-        num_releases: By split.
+        epsilon, delta, order, unit: The budget.
+        epsilon_spent: By split, at `delta`, in the budget's unit, zero-out neighbours; the largest is the total.
+        num_releases: By split; a release of a client counts on every one.
     """
 
     source: str
     epsilon: float
     delta: float
     order: int
+    unit: str
     epsilon_spent: dict[str, float]
     num_releases: dict[str, int]
 
@@ -49,15 +50,16 @@ def ledger(*, state: StateOption, json: JsonOption = False) -> None:
     from device_runtime.state_folder import read_ledgers  # noqa: PLC0415  (imports cryptography)
 
     summaries = [summarise(content) for content in read_ledgers(state)]
-    table = Table("data source", "split", "epsilon spent", "of", "delta", "order", "releases")
+    table = Table("data source", "unit", "split", "epsilon spent", "of", "delta", "order", "releases")
     for summary in summaries:
         for split in SPLITS:
             spent = f"{summary.epsilon_spent[split]:.4g}"
             budget = (f"{summary.epsilon:g}", f"{summary.delta:g}", str(summary.order))
-            table.add_row(summary.source[:12], split, spent, *budget, str(summary.num_releases[split]))
+            num_releases = str(summary.num_releases[split])
+            table.add_row(summary.source[:12], summary.unit, split, spent, *budget, num_releases)
     table.caption = (
-        "unit: one example, or one client in runs of that unit; neighbours: zero-out; adversary: whoever receives what "
-        "this device sends (of runs taken with --trust-server-with-sums: everybody but their server)"
+        "unit: one example or one client; neighbours: zero-out; adversary: whoever receives what this device sends (of "
+        "runs taken with --trust-server-with-sums: everybody but their server)"
     )
     print_result(summaries, json, table)
 
@@ -82,6 +84,7 @@ def summarise(content: "LedgerContent") -> LedgerSummary:
         budget.epsilon,
         budget.delta,
         budget.order,
+        budget.unit,
         {split: budget.epsilon_spent(spent.get(split, 0.0)) for split in SPLITS},
         {split: sum(split in release.charged_splits for release in releases) for split in SPLITS},
     )

@@ -10,6 +10,7 @@ from device_runtime.privacy_terms import (
     ClientPrivacyTerms,
     NoiseAt,
     PrivacyTerms,
+    Unit,
     check_clip,
     check_loss_bound,
     check_metric_norm,
@@ -31,6 +32,7 @@ __all__ = [
     "RewardTerms",
     "Split",
     "TrainTerms",
+    "Unit",
 ]
 
 MAX_ORDER = 256  # the highest Renyi order that anybody counts at
@@ -43,7 +45,9 @@ ARCHITECTURE = "architecture"  # the segment of the layout that holds a supernet
 class ArchitectureTerms:
     """Steps on a supernet's architecture weights: Adam with betas 0.5 and 0.999 ("DARTS", arXiv:1806.09055, section A).
 
-    The moments start at zero in every assignment.
+    The moments start at zero in every assignment. With noise on the sum of examples (`noise_at = "sum"`) no phone takes
+    a step: the server's is plain SGD along the mean gradient, so learning_rate is then of gradients at most
+    max_grad_norm long, and no longer about how far each weight moves in a step.
 
     Attributes:
         weight_decay: Added to the gradient as a multiple of the weights, before Adam.
@@ -68,7 +72,8 @@ class RewardTerms:
 
     Attributes:
         release: `gain`: mean loss before less after training, each example's in [-loss_bound, loss_bound]; `loss`: the
-            loss after it. Reported as a sum in units of loss_bound where one is given.
+            loss after it. Reported as a sum in units of loss_bound where one is given, the loss then as what is left of
+            the bound, 1 - loss / loss_bound: 0 is no gain and the worst loss, and a null record adds 0.
         loss_bound: Clips each example's loss (`loss`) or difference (`gain`); required in private runs.
         privacy: Given exactly where the training's is, and of the same unit. L2 sensitivity of either is 1 in units of
             loss_bound.
@@ -127,8 +132,9 @@ class TrainTerms:
             raise ValueError(f"proximal must be >= 0, got {self.proximal}")
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("exactly one of local_steps and local_epochs must be given")
-        if min(self.local_steps or 1, self.local_epochs or 1) < 1:
-            raise ValueError("local_steps and local_epochs must be >= 1")
+        for name, value in (("local_steps", self.local_steps), ("local_epochs", self.local_epochs)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
         self._check_moves()
         self._check_reward()
         if isinstance(self.privacy, PrivacyTerms):

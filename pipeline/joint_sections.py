@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from device_runtime.accounting import ReleaseKind
 from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
 from pipeline.section import Momentum, NonNegative, PositiveFloat, PositiveInt, Section
 from search.algorithm import SearchAlgorithm
@@ -113,6 +114,11 @@ class FedExSection(Section):
     tuning_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     @property
+    def named_kinds(self) -> frozenset[ReleaseKind]:
+        """A round that tunes names who trains with each configuration."""
+        return frozenset() if self.order == "nas" else frozenset({"update", "reward"})
+
+    @property
     def parallel(self) -> int:
         """All trials of a round: what they learn is shared when it is over."""
         return ALL_AT_ONCE
@@ -163,6 +169,11 @@ class MergedHalvingSection(Section):
     sharpness: NonNegative = 8.0
 
     @property
+    def named_kinds(self) -> frozenset[ReleaseKind]:
+        """A round of training names its group; whoever comes scores."""
+        return frozenset({"update"})
+
+    @property
     def parallel(self) -> int:
         """All pairs of a rung."""
         return ALL_AT_ONCE
@@ -180,9 +191,11 @@ class MergedHalvingSection(Section):
         return ("search", "update", updates), ("search", "metrics", scores + 1)
 
     def _num_groups(self, run_file: "RunFile") -> int:
-        """In a turn; where nobody knows how many clients there will be, the fewest."""
+        """In a turn; where nobody knows how many clients there will be, as in every real run, the fewest."""
         clients = run_file.data.clients
-        return 1 if clients is None else groups_in_a_turn(clients, self.group_size)
+        if clients is None or run_file.run.kind == "real":
+            return 1
+        return groups_in_a_turn(clients, self.group_size)
 
 
 class TpeSection(Section):

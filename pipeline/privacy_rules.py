@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from device_runtime.terms import BOUNDS
+from pipeline.joint_sections import FedExSection
 from pipeline.run_sections import PrivacySection, RunFile, TrainingSection
-from pipeline.search_problem import CanBePlanned
+from pipeline.search_problem import CanBePlanned, NamesClients
 from pipeline.search_sections import ALGORITHMS
 from pipeline.searching.schedule import times_of
 
@@ -49,16 +50,32 @@ def _client_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
             yield f"[privacy] unit = 'client' needs {name}, e.g. {name} = {example}"
     if run.round.weighting != "uniform":
         yield "[round] unit = 'client' counts every client alike; set weighting = 'uniform'"
+    if run.round.over_selection > 1:
+        yield (
+            f"[round] over_selection = {run.round.over_selection:g} has no meaning for unit = 'client': a round closes "
+            "at its deadline with whoever reported, and its sums are divided by cohort_size; remove it"
+        )
     yield from _participation_rules(run, privacy)
 
 
 def _participation_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
-    """Whether clients that step down after `max_participations` are enough for all rounds."""
+    """Whether clients that step down after `max_participations` are enough for all rounds.
+
+    Of rounds that take whoever comes all clients together; of rounds that name their clients each of them.
+    """
     most, clients, cohort = privacy.max_participations, run.data.clients, run.round.cohort_size
-    if most is None or clients is None or not isinstance(run.search, CanBePlanned):
+    if most is None or not isinstance(run.search, CanBePlanned):
         return
+    named = run.search.named_kinds if isinstance(run.search, NamesClients) else frozenset()
     for (phase, kind), count in times_of(run).items():
-        if count * cohort > clients * most:
+        if phase == "search" and kind in named:
+            if count > most:
+                yield (
+                    f"[privacy] max_participations = {most} is too few: {run.search.algorithm} names the clients of "
+                    f"its rounds, and asks each for up to {count} {kind} releases in the search; set "
+                    f"max_participations = {count}, or plan fewer rounds"
+                )
+        elif clients is not None and count * cohort > clients * most:
             yield (
                 f"[privacy] max_participations = {most} of {clients} clients gives {clients * most} reports, and the "
                 f"{phase}'s {kind} releases are {count} rounds of {cohort}: raise it, or lower [round] cohort_size"
@@ -119,6 +136,13 @@ def _sum_noise_rules(run: RunFile, privacy: PrivacySection) -> Iterator[str]:
             "[training] noise_at = 'sum' uploads raw clipped sums, which know no decay; set weight_decay = 0 and "
             "architecture_weight_decay = 0"
         )
+    default = run.search.default if isinstance(run.search, FedExSection) else None
+    for name in ("momentum", "weight_decay", "architecture_weight_decay"):
+        if getattr(default, name, 0):
+            yield (
+                f"[search.default] {name} = {getattr(default, name):g} must be 0 with noise_at = 'sum', which uploads "
+                "raw clipped sums; [training] server_momentum is the server's"
+            )
     if run.round.weighting != "examples":
         yield "[round] noise_at = 'sum' divides by the clients' counts; set weighting = 'examples'"
     yield from _sum_table_rules(run, privacy)

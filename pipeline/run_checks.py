@@ -22,6 +22,7 @@ from pipeline.search_sections import (
     SearchSection,
     UniformWidthSection,
 )
+from search.algorithms.merged_halving import MergedHalving
 
 # They prune widths, take parts of the largest network, or breed blocks' options.
 _OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
@@ -86,6 +87,7 @@ def _networks_rules(run: RunFile) -> Iterator[str]:
         yield from _cells_rules(run.cells)
         yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, _OF_BLOCKS)
         yield from _architecture_rules(run)
+        yield from _depth_rules(run, run.cells)
 
 
 def _cells_rules(cells: CellsSection) -> Iterator[str]:
@@ -126,6 +128,21 @@ def _architecture_rules(run: RunFile) -> Iterator[str]:
         )
 
 
+def _depth_rules(run: RunFile, cells: CellsSection) -> Iterator[str]:
+    """A network of another depth than the supernet's has none of its weights, and some searches do not train it."""
+    search = run.search
+    is_trained = run.final.rounds > 0 or not isinstance(search, FeathersSection | FedExSection)
+    if isinstance(search, FeathersSection):
+        is_trained = is_trained or search.evaluation_rounds > 0
+    elif isinstance(search, FedExSection):
+        is_trained = is_trained or search.order in {"nas_then_tuning", "tuning"}
+    if cells.final_depth not in {None, cells.depth} and not is_trained:
+        yield (
+            f"[final] rounds = 0 would test a network that nobody trained, as final_depth = {cells.final_depth} leaves "
+            f"it no weights of a supernet of depth = {cells.depth}: give [final] rounds, or final_depth = {cells.depth}"
+        )
+
+
 def _space_rules(space: SpaceSection) -> Iterator[str]:
     even = [kernel for kernel in space.kernels if kernel % 2 == 0]
     if even:
@@ -149,6 +166,16 @@ def _search_rules(search: SearchSection) -> Iterator[str]:
                 f"[search] tournament_size must be <= population_size = {search.population_size}, "
                 f"got {search.tournament_size}"
             )
+    if isinstance(search, TpeSection) and search.random >= search.trials:
+        yield (
+            f"[search] random must be < trials = {search.trials}, got {search.random}: nothing would be learnt from "
+            "the random ones; give more trials, or a smaller random"
+        )
+    if isinstance(search, MergedHalvingSection) and search.networks > MergedHalving.num_drawn:
+        yield (
+            f"[search] networks must be <= {MergedHalving.num_drawn}, as many as are drawn for the ranking, got "
+            f"{search.networks}"
+        )
     if isinstance(search, Nsga2Section) and search.population_size >= search.trials:
         yield (
             f"[search] population_size must be < trials = {search.trials}, got {search.population_size}: "

@@ -71,6 +71,8 @@ def _line(error: ErrorDetails) -> str:
         if _section_at(place) is not None:
             return f"lacks the table {_table(place)}"
         return f"{_table(parent)} lacks {key}"
+    if error["type"] == "interval":
+        return f"{_position(place)} must {error['msg']}"
     rule = "list at least one option" if error["type"] == "too_short" else error["msg"]
     rule = rule.removeprefix("Input should ").removeprefix("String should ")
     return f"{_position(place)} must {rule}, got {error['input']!r:.60}"
@@ -105,9 +107,11 @@ def _untagged(place: Place) -> Place:
 
 def _section_at(place: Place, algorithm: str = "") -> type[BaseModel] | None:
     """The record that describes the table at `place`; None where a plain value belongs."""
-    if place[:1] == ("search",):
-        return ALGORITHMS.get(algorithm, Section) if len(place) == 1 else None
     hint: Any = RunFile
+    if place[:1] == ("search",):
+        if len(place) > 1 and not algorithm:
+            return None
+        hint, place = ALGORITHMS.get(algorithm, Section), place[1:]
     for part in place:
         if isinstance(hint, type) and issubclass(hint, BaseModel):
             hint = _without_none(hint.model_fields[str(part)].annotation)

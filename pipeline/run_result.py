@@ -204,6 +204,10 @@ class RunResult:
         """The trial of that index."""
         return next(trial for trial in self.trials if trial.index == index)
 
+    def is_trained_on(self, model: ModelResult) -> bool:
+        """Whether a model was trained after the search, and not tested with the weights that the search left it."""
+        return any((cost.phase, cost.trial, cost.kind) == ("final", model.trial, "train") for cost in self.costs)
+
     def model_for(self, platform: str | None) -> ModelResult:
         """The model of a platform, by the name of its profile; None for the only one.
 

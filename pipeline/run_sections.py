@@ -6,7 +6,7 @@ from pydantic import Field
 
 from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS
 from pipeline.search_sections import SearchSection
-from pipeline.section import Momentum, Names, NonNegative, Options, PositiveFloat, PositiveInt, Section
+from pipeline.section import Momentum, Names, NonNegative, Options, PositiveFloat, PositiveInt, RealOptions, Section
 from search.architecture import Activation, HeadKind, Normalization, Operation
 
 
@@ -160,16 +160,16 @@ class TrainingSection(Section):
         artifact_batch_size: B, the examples a phone computes at a time: memory only, no result depends on it.
     """
 
-    learning_rate: Options[PositiveFloat]
+    learning_rate: RealOptions[PositiveFloat]
     local_steps: Options[PositiveInt] | None = None
     local_epochs: Options[PositiveInt] | None = None
     batch_size: Options[PositiveInt] | None = None
-    momentum: Options[Momentum] = (0.0,)
-    max_grad_norm: Options[PositiveFloat] | None = None
-    proximal: Options[NonNegative] = (0.0,)
-    weight_decay: Options[NonNegative] = (0.0,)
-    architecture_learning_rate: Options[PositiveFloat] | None = None
-    architecture_weight_decay: Options[NonNegative] = (0.0,)
+    momentum: RealOptions[Momentum] = (0.0,)
+    max_grad_norm: RealOptions[PositiveFloat] | None = None
+    proximal: RealOptions[NonNegative] = (0.0,)
+    weight_decay: RealOptions[NonNegative] = (0.0,)
+    architecture_learning_rate: RealOptions[PositiveFloat] | None = None
+    architecture_weight_decay: RealOptions[NonNegative] = (0.0,)
     server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: PositiveFloat = 1.0
     server_momentum: Momentum = 0.0

@@ -30,6 +30,16 @@ class CanBePlanned(Protocol):
         ...
 
 
+@runtime_checkable
+class NamesClients(Protocol):
+    """A search some of whose rounds name their clients, so that each client is asked as often as was planned."""
+
+    @property
+    def named_kinds(self) -> frozenset[ReleaseKind]:
+        """What is released in those rounds of the search phase; the other rounds take whoever comes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Problem:
     """What every algorithm searches in."""

@@ -1,10 +1,19 @@
 """What every table of `run.toml` is, and the types of its values."""
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+import difflib
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 T = TypeVar("T")
 
@@ -27,14 +36,6 @@ class Spread(Section):
     count: Annotated[int, Field(ge=2, le=1000)] = 100
     scale: Literal["log", "linear"] = "log"
 
-    @model_validator(mode="after")
-    def _check_ends(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low must be < high = {self.high}, got {self.low}")
-        if self.scale == "log" and not self.low > 0:
-            raise ValueError(f"low must be > 0 on a log scale, got {self.low}; set scale = 'linear'")
-        return self
-
     def options(self) -> tuple[float, ...]:
         """The options, in order."""
         spread = np.geomspace if self.scale == "log" else np.linspace
@@ -42,23 +43,64 @@ class Spread(Section):
 
 
 def _as_options(value: Any) -> Any:
+    if isinstance(value, dict):
+        raise _fault("be a value or a list: an interval stands for real numbers, and not for these")
     if isinstance(value, list):
         return tuple(value)
-    if isinstance(value, dict):
-        try:
-            return Spread.model_validate(value).options()
-        except ValidationError as error:
-            raise ValueError("; ".join(map(_fault, error.errors()))) from error
     return value if isinstance(value, tuple) else (value,)
 
 
-def _fault(error: ErrorDetails) -> str:
-    place = ".".join(map(str, error["loc"]))
-    return f"{place}: {error['msg']}" if place else error["msg"]
+def _with_intervals(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Options as they stand, or those that an interval stands for; `check` is of a tuple of options."""
+    if not isinstance(value, dict):
+        return check(_as_options(value))
+    try:
+        spread = Spread.model_validate(value)
+    except ValidationError as error:
+        raise _fault(_faults(error.errors())) from error
+    if not spread.low < spread.high:
+        raise _fault(f"have low < high, got low = {spread.low:g} and high = {spread.high:g}; or give one value")
+    try:
+        check((spread.low, spread.high))  # all between them are in range where they are
+    except ValidationError as error:
+        first = error.errors()[0]
+        end = ("low", "high")[int(first["loc"][-1])]
+        raise _fault(f"have a {end} that is {_rule(first).removeprefix('be ')}, got {first['input']:g}") from error
+    if spread.scale == "log" and not spread.low > 0:
+        raise _fault(f"have low > 0 on a log scale, got low = {spread.low:g}; give a higher one or scale = 'linear'")
+    options = spread.options()
+    if len(set(options)) < spread.count:
+        raise _fault(f"have low and high farther apart: {spread.count} options between them are not all different")
+    return check(options)
 
 
-# What a search may choose from: `[8, 16]`; a single value is a list of one, `{ low = 1e-4, high = 0.1 }` one of many.
+def _fault(rule: str) -> PydanticCustomError:
+    """As pydantic's own: what a value must do."""
+    return PydanticCustomError("interval", "{rule}", {"rule": rule})
+
+
+def _faults(errors: list[ErrorDetails]) -> str:
+    """Keys that are unknown, with the nearest one, or else all other faults of an interval's table."""
+    unknown = [str(error["loc"][-1]) for error in errors if error["type"] == "extra_forbidden"]
+    known = list(Spread.model_fields)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        cure = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"have no key {unknown[0]!r} in its interval; {cure}"
+    lacking = [str(error["loc"][-1]) for error in errors if error["type"] == "missing"]
+    if lacking:
+        return f"have {' and '.join(lacking)} in its interval, e.g. {{ low = 1e-4, high = 0.1 }}"
+    return "; ".join(f"have a {error['loc'][-1]} that must {_rule(error)}, got {error['input']!r}" for error in errors)
+
+
+def _rule(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Input should ")
+
+
+# What a search may choose from: `[8, 16]`; a single value is a list of one.
 Options = Annotated[tuple[T, ...], BeforeValidator(_as_options), Field(min_length=1)]
+# Likewise of real numbers, where `{ low = 1e-4, high = 0.1 }` is a list of many.
+RealOptions = Annotated[tuple[T, ...], Field(min_length=1), WrapValidator(_with_intervals)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_options), Field(min_length=1)]
 
 PositiveInt = Annotated[int, Field(ge=1)]

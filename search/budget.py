@@ -99,6 +99,10 @@ class Feasibility:
         """The largest part of a limit that is needed, on any device: at most 1 where every limit is met; 0 without."""
         return max((one.excess for one in self._needs(architecture)), default=0.0)
 
+    def overshoot(self, architecture: Architecture) -> float:
+        """By what parts of themselves limits are broken, over all devices; 0 where every limit is met."""
+        return sum(one.excess - 1 for one in self._violations(architecture))
+
     def _violations(self, architecture: Architecture) -> Iterator[Violation]:
         return (one for one in self._needs(architecture) if one.needed > one.allowed)
 
@@ -131,6 +135,19 @@ def draw_feasible(
             return candidate
         broken.append(violations)
     raise InfeasibleError(f"{_explain(broken)}; {_cure(feasibility, smallest)}")
+
+
+def check_feasible(feasibility: Feasibility, smallest: Architecture) -> None:
+    """Refuse limits that a search space's smallest network breaks.
+
+    Raises:
+        InfeasibleError: When it does.
+    """
+    broken = ", ".join(map(str, feasibility.violations(smallest)))
+    if broken:
+        raise InfeasibleError(
+            f"no candidate can meet the budgets: of the smallest {broken}; {_cure(feasibility, smallest)}"
+        )
 
 
 @lru_cache(maxsize=1 << 14)

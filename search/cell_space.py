@@ -97,7 +97,7 @@ class CellSpace:
         self.smallest()
 
     def __contains__(self, candidate: Candidate) -> bool:
-        nodes = _nodes_of(candidate.architecture)
+        nodes = nodes_of(candidate.architecture)
         return (
             len(nodes) == len(self.strides) * self.nodes
             and all(map(self._is_found, nodes))
@@ -139,7 +139,7 @@ class CellSpace:
         changes = field_changes(training, next_options(training, self.hyper_parameters.choices()))
         every = [
             *lift(
-                self._changes(_nodes_of(candidate.architecture)),
+                self._changes(nodes_of(candidate.architecture)),
                 lambda new: replace(candidate, architecture=self.network_of(new)),
             ),
             *lift(changes, lambda new: replace(candidate, hyper_parameters=new)),
@@ -156,8 +156,11 @@ class CellSpace:
 
     def supernet(self) -> Architecture:
         """All networks in one: every edge has all operations, mixed by architecture weights."""
-        nodes = (tuple(Edge(source, self.operations) for source in range(2 + node)) for node in range(self.nodes))
-        return self._network([Cell(tuple(nodes))] * len(self.strides), self.depth)
+        return self._network(self._full_cells(), self.depth)
+
+    def final_supernet(self) -> Architecture:
+        """All networks in one at their own depth, so that each is a part of it."""
+        return self._network(self._full_cells(), self.final_depth)
 
     def network(self, cells: Sequence[Cell]) -> Architecture:
         """The network with these cells, one for each stage."""
@@ -166,6 +169,10 @@ class CellSpace:
     def network_of(self, nodes: Sequence[Node]) -> Architecture:
         """The network with these nodes: those of the first stage's cell, then those of the next one's."""
         return self.network([Cell(tuple(nodes[i : i + self.nodes])) for i in range(0, len(nodes), self.nodes)])
+
+    def _full_cells(self) -> list[Cell]:
+        nodes = (tuple(Edge(source, self.operations) for source in range(2 + node)) for node in range(self.nodes))
+        return [Cell(tuple(nodes))] * len(self.strides)
 
     def _network(self, cells: Sequence[Cell], depth: int) -> Architecture:
         stages = tuple(
@@ -219,7 +226,8 @@ class CellSpace:
         )
 
 
-def _nodes_of(network: Architecture) -> tuple[Node, ...]:
+def nodes_of(network: Architecture) -> tuple[Node, ...]:
+    """Of all cells, one cell a stage, in the order of `CellSpace.network_of`."""
     return tuple(edges for stage in network.stages if stage.cell for edges in stage.cell.nodes)
 
 

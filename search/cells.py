@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from search.architecture import Architecture, Edge, Operation
 from search.budget import InfeasibleError
-from search.cell_space import CellSpace, Node
+from search.cell_space import CellSpace, Node, nodes_of
 
 _MOST_TRIED = 4096  # networks; a few seconds of predicting costs
+_LITTLE = 1e-9  # nats that a swap costs at least, so that what costs nothing comes first
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,25 @@ def found_network(space: CellSpace, architecture_weights: Sequence[float]) -> Ar
 
 
 def found_within(
-    space: CellSpace, architecture_weights: Sequence[float], is_feasible: Callable[[Architecture], bool]
+    space: CellSpace, architecture_weights: Sequence[float], overshoot: Callable[[Architecture], float]
 ) -> Architecture:
     """Of the feasible networks the one with the largest product of its operations' probabilities.
 
-    Where every network is feasible, the same as `found_network`.
+    Where every network is feasible, the same as `found_network`. Where none of the likeliest few thousand is, one is
+    reached from the likeliest by the swaps of operations that save most of the broken limits for what they cost in
+    log-probability; it need not be the likeliest feasible one.
+
+    Args:
+        overshoot: By how much a network breaks limits; 0 for a feasible one.
 
     Raises:
-        InfeasibleError: When none of the likeliest few thousand is feasible.
+        InfeasibleError: When neither those networks nor the space's smallest are feasible.
         ValueError: As of `probabilities`.
     """
-    num_tried = 0
     for network in islice(_likeliest_first(space, architecture_weights), _MOST_TRIED):
-        if is_feasible(network):
+        if not overshoot(network):
             return network
-        num_tried += 1
-    cure = "raise a budget, or leave the dearest of its operations out"
-    if not is_feasible(space.smallest()):
-        cure = "raise a budget or make cells smaller: the space's smallest network does not meet them either"
-    raise InfeasibleError(f"none of the supernet's {num_tried} likeliest networks meets the limits; {cure}")
+    return _descend(space, architecture_weights, overshoot)
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,54 @@ def _likeliest_first(space: CellSpace, architecture_weights: Sequence[float]) ->
         for i in range(moved, len(places)):
             if places[i] + 1 < len(choices[i]):
                 heapq.heappush(heap, entry((*places[:i], places[i] + 1, *places[i + 1 :])))
+
+
+def _descend(
+    space: CellSpace, architecture_weights: Sequence[float], overshoot: Callable[[Architecture], float]
+) -> Architecture:
+    """From the likeliest network down; where no swap saves anything, node by node to the smallest network."""
+    mixed = _mixed_edges(space.supernet(), architecture_weights)
+    costs = {(edge.stage, edge.node, edge.source): edge.costs for edge in mixed}
+    places = list(dict.fromkeys((edge.stage, edge.node) for edge in mixed))
+    smallest = nodes_of(space.smallest())
+    nodes = nodes_of(found_network(space, architecture_weights))
+    left = set(range(len(nodes)))  # those that are not the smallest network's yet for good
+
+    def cost(place: int, edges: Node) -> float:
+        return fsum(costs[*places[place], edge.source][edge.operations[0]] for edge in edges)
+
+    while over := overshoot(space.network_of(nodes)):
+        swaps = [
+            (
+                (over - overshoot(space.network_of(changed))),
+                cost(place, changed[place]) - cost(place, nodes[place]),
+                changed,
+            )
+            for place in sorted(left)
+            for changed in _swapped(nodes, place, [name for name in space.operations if name != "none"])
+        ]
+        saving = [swap for swap in swaps if swap[0] > 0]
+        if saving:
+            *_, nodes = max(saving, key=lambda swap: swap[0] / max(swap[1], _LITTLE))
+        elif left:
+            place = min(sorted(left), key=lambda one: cost(one, smallest[one]) - cost(one, nodes[one]))
+            nodes = (*nodes[:place], smallest[place], *nodes[place + 1 :])
+            left.remove(place)
+        else:
+            raise InfeasibleError(
+                f"none of the supernet's {_MOST_TRIED} likeliest networks meets the limits, nor does the space's "
+                "smallest: raise a budget or make cells smaller"
+            )
+    return space.network_of(nodes)
+
+
+def _swapped(nodes: Sequence[Node], place: int, operations: Sequence[Operation]) -> Iterator[tuple[Node, ...]]:
+    """Each other operation on each edge of a node."""
+    for i, edge in enumerate(nodes[place]):
+        for name in operations:
+            if (name,) != edge.operations:
+                edges = (*nodes[place][:i], Edge(edge.source, (name,)), *nodes[place][i + 1 :])
+                yield (*nodes[:place], edges, *nodes[place + 1 :])
 
 
 def _choices(edges: list[_MixedEdge], edges_kept: int) -> list[tuple[float, Node]]:

@@ -13,6 +13,7 @@ from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import Manifest
 from device_runtime.vectors import read_vector, write_vector
 from device_runtime.wire import Report
+from pipeline.coordinator import privacy_ledger
 from pipeline.coordinator.aggregate import aggregate_sums, aggregate_updates
 from pipeline.coordinator.blobs import (
     BlobFolder,
@@ -129,4 +130,11 @@ def _too_few(store: Store, round_: Round, num_reports: int) -> str:
     )
     if not round_.plan.releases:
         return reason
-    return f"{reason}; clients whose privacy budget is spent get none"
+    reason = f"{reason}; clients whose privacy budget is spent get none"
+    num_worn_out = privacy_ledger.num_worn_out(store, round_.round_id, round_.plan)
+    if not num_worn_out:
+        return reason
+    return (
+        f"{reason}; {num_worn_out} clients have taken part privacy.max_participations = "
+        f"{round_.plan.max_participations} times in {round_.plan.phase} and get no more: set it higher"
+    )

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import ceil, inf
 from typing import Literal
 
-from device_runtime.accounting import Budget, Release, releases_of_terms
+from device_runtime.accounting import Budget, Release, check_unit, releases_of_terms
 from device_runtime.measurement_pack import PackManifest
 from device_runtime.specs import Manifest
 from device_runtime.terms import ClientPrivacyTerms, EvaluateTerms, MeasureTerms, PrivacyTerms, Split, TrainTerms
@@ -48,7 +48,7 @@ class AskedSums:
     """Metric sums that a round's reports bring: of an evaluation, or the reward beside an update.
 
     Attributes:
-        loss_bound: In whose units losses and gains are; None for as they are.
+        loss_bound: In whose units losses and gains are (a reward's loss as what is left of it); None for as they are.
     """
 
     names: tuple[str, ...]
@@ -201,6 +201,8 @@ def check_plan(run: Run, plan: RoundPlan, manifest: Manifest | PackManifest) -> 
             f"round {plan.round_key!r} and run {run.run_id!r} must both be private or both not: a release without "
             "noise costs infinity, and one without a budget is not counted; set both `budget` and `privacy`, or none"
         )
+    if run.budget is not None:
+        check_unit(run.budget, plan.releases)
     if plan.rotation and run.kind == "real":
         raise ValueError(f"rotation must be 0 in a real run, got {plan.rotation}: no server chooses a phone's split")
     spec_id = record_id(manifest.spec)

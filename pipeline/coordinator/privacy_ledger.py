@@ -82,15 +82,31 @@ def num_participations(store: Store, plan: RoundPlan, device_id: str) -> int:
     return max((charged.get(release.kind, 0) for release in plan.releases), default=0)
 
 
+def num_worn_out(store: Store, round_id: str, plan: RoundPlan) -> int:
+    """Devices that got no part in the round because they took `max_participations` before; grows with the devices.
+
+    Of a plan that names devices, among those.
+    """
+    if plan.max_participations is None:
+        return 0
+    in_round = select(tables.assignments.c.device_id).where(tables.assignments.c.round_id == round_id)
+    query = (
+        select(_P.device_id)
+        .where(_P.run_id == plan.run_id, _P.phase == plan.phase, _P.device_id.not_in(in_round))
+        .where(_P.kind.in_([release.kind for release in plan.releases]))
+        .group_by(_P.device_id, _P.kind)
+        .having(func.count() >= plan.max_participations)
+    )
+    found = {row.device_id for row in store.execute(query).fetchall()}
+    return len(found if plan.eligible_ids is None else found & plan.eligible_ids)
+
+
 def charge(store: Store, plan: RoundPlan, lease: Lease, order: int, before: Mapping[Account, float]) -> None:
     """Write down all that an assignment releases; the filter was asked before, in this transaction.
 
     Args:
         order: Of the run's budget.
         before: What the device had spent (`total_rdp`).
-
-    Raises:
-        ValueError: The device's other releases are of another unit: their total would be of neither.
     """
     totals = dict(before)
     for release in plan.releases:
@@ -110,8 +126,6 @@ def charge(store: Store, plan: RoundPlan, lease: Lease, order: int, before: Mapp
             "total_rdp": totals[account],
         }
         store.execute(_CHARGE, row)
-    if ALL in totals and len(totals) > 1:
-        raise ValueError(f"run {plan.run_id!r} must have one unit: its releases are of examples and of clients")
 
 
 def epsilon_spent(store: Store, run_id: str) -> dict[Account, float]:

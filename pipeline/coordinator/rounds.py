@@ -14,6 +14,7 @@ from typing import Literal
 from device_runtime.measurement_pack import PackManifest
 from device_runtime.segments import num_moving
 from device_runtime.specs import Manifest
+from device_runtime.terms import ClientPrivacyTerms
 from device_runtime.wire import Assignment, Report
 from pipeline.coordinator.plans import AskedSums, RoundPlan
 
@@ -264,10 +265,12 @@ def _check_sums(asked: AskedSums, num_examples: int, report: Report) -> None:
     _expect(set(sums) == set(asked.names), f"metric_sums must name exactly {sorted(asked.names)}", sorted(sums))
     for name, value in sums.items():
         _expect(isfinite(value), f"metric_sums.{name} must be finite", value)
-        if asked.privacy is None:  # noise may leave the range, a plain sum cannot
-            low, high = (end * num_examples for end in asked.range_of(name))
-            rule = f"metric_sums.{name} of {num_examples} examples must be in [{low:g}, {high:g}]"
-            _expect(low - 1e-6 * num_examples <= value <= high + 1e-6 * num_examples, rule, value)
+        if asked.privacy is None or asked.privacy.noise_at == "sum":  # noise may leave the range, a raw sum cannot
+            is_mean = isinstance(asked.privacy, ClientPrivacyTerms)
+            num_records, whose = (1, "a client") if is_mean else (num_examples, f"{num_examples} examples")
+            low, high = (end * num_records for end in asked.range_of(name))
+            rule = f"metric_sums.{name} of {whose} must be in [{low:g}, {high:g}]"
+            _expect(low - 1e-6 * num_records <= value <= high + 1e-6 * num_records, rule, value)
 
 
 def _expect(condition: object, rule: str, value: object) -> None:

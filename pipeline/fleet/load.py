@@ -176,7 +176,7 @@ def _budget(run_file: RunFile, num_rounds: int) -> Budget | None:
     release = Release("update", "train", rate, privacy.update.noise_multiplier, steps, privacy.unit)
     planned = [release] * (num_rounds * MAX_ATTEMPTS)
     epsilon = epsilon_of_schedule(planned, privacy.delta)
-    return Budget(epsilon, privacy.delta, planned_order(planned, privacy.delta))
+    return Budget(epsilon, privacy.delta, planned_order(planned, privacy.delta), privacy.unit)
 
 
 def _smallest(run_file: RunFile, folder: Path, spec: ExampleSpec) -> tuple[Candidate, Artifacts]:

@@ -96,7 +96,7 @@ def draw_final(curves: tuple[Curve, ...]) -> Plot | None:
         return None
 
     def draw(axes: Axes) -> None:
-        for curve, style in zip(final, cycle(("-", "--", "-.", ":")), strict=False):
+        for curve, style in final_lines(curves):
             _plot(axes, curve, SERIES, 2.0, style=style)
         _finish(axes)
         if len(final) > 1:
@@ -105,6 +105,11 @@ def draw_final(curves: tuple[Curve, ...]) -> Plot | None:
     courses = "; ".join((f"trial {c.trial} " if len(final) > 1 else "") + _course(c) for c in final)
     whose = "the winner's final training" if len(final) == 1 else f"the final training of {len(final)} models"
     return Plot(draw_svg("finalcurve", draw), f"Accuracy by round of {whose}: {courses}.")
+
+
+def final_lines(curves: tuple[Curve, ...]) -> list[tuple[Curve, str]]:
+    """The curves after the search, each with the style of its line, as of matplotlib."""
+    return list(zip((c for c in curves if c.phase == "final"), cycle(("-", "--", "-.", ":")), strict=False))
 
 
 def _plot(  # noqa: PLR0913, PLR0917  (what a line looks like)

@@ -93,7 +93,8 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     tuning, supernet, course = tuning_of(result), supernet_of(result), course_of(result)
     # Where trials train shared weights a round each, cost against accuracy tells more.
     is_drawn = has_course(curves) or not (tuning or supernet)
-    search_curves = draw_search(curves, tuple(model.trial for model in result.models)) if is_drawn else None
+    winners = tuple(model.trial for model in result.models)
+    search_curves = draw_search(curves, winners) if is_drawn else None
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -102,6 +103,7 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             result=result,
             manifest=run.artifact.manifest,
             winner=result.winning,
+            winners=winners,
             winner_in_words=network_in_words(result.winning.candidate.architecture),
             platforms=platforms,
             chance=_chance(result.winning),

@@ -1,14 +1,13 @@
 """Epsilon by split, by what was released from each, and what accuracy it bought."""
 
 from dataclasses import dataclass
-from itertools import cycle
 
 from matplotlib.axes import Axes
 
 from device_runtime.accounting import epsilon_of
 from pipeline.privacy_spent import PhaseSpent, PrivacyResult, epsilon_text
 from pipeline.report.costs import PHASES
-from pipeline.report.curves import Curve
+from pipeline.report.curves import Curve, final_lines
 from pipeline.report.formats import percent
 from pipeline.report.plots import INK, LIMIT, SERIES, Plot, draw_svg, percent_axis
 
@@ -53,14 +52,14 @@ def splits_of(privacy: PrivacyResult) -> tuple[SplitSpent, ...]:
 
 def draw_spending(privacy: PrivacyResult | None, curves: tuple[Curve, ...]) -> Plot | None:
     """Each model's accuracy against what its clients had spent by then; None without privacy or final training."""
-    final = [curve for curve in curves if curve.phase == "final"]
+    final = final_lines(curves)
     if privacy is None or not final:
         return None
-    spent = epsilon_by_round(privacy, max(len(curve.points) for curve in final))
+    spent = epsilon_by_round(privacy, max(len(curve.points) for curve, _ in final))
     whose = "a client" if privacy.unit == "client" else "training examples"
 
     def draw(axes: Axes) -> None:
-        for curve, style in zip(final, cycle(("-", "--", "-.", ":")), strict=False):
+        for curve, style in final:
             accuracies = [point.accuracy for point in curve.points]
             name = f"trial {curve.trial}" if len(final) > 1 else None
             axes.plot(spent[: len(accuracies)], accuracies, style, color=SERIES, linewidth=2.0, label=name)
@@ -71,16 +70,20 @@ def draw_spending(privacy: PrivacyResult | None, curves: tuple[Curve, ...]) -> P
         axes.set_ylabel("accuracy, emulator only")
         axes.legend(loc="lower left", labelcolor=INK, framealpha=0.0)
 
-    first, last = final[0].points[0].accuracy, final[0].points[-1].accuracy
+    first, last = (final[0][0].points[i].accuracy for i in (0, -1))
     told = f"{percent(first)} at epsilon {epsilon_text(spent[0])}, {percent(last)} at {epsilon_text(spent[-1])}"
     return Plot(draw_svg("spending", draw), f"Accuracy against epsilon in final training: {told}.")
 
 
 def epsilon_by_round(privacy: PrivacyResult, num_rounds: int) -> list[float]:
-    """Epsilon of whatever final training reads, after each of its rounds; what the search spent there comes first."""
-    rows = [row for row in privacy.phases if row.split in {"train", "all"}]
-    updates = sum(row.rdp for row in rows if (row.phase, row.kind) == ("final", "update"))
-    before = sum(row.rdp for row in rows if row.phase == "search")
+    """Epsilon of whatever final training reads, after each of its rounds; what was spent there before comes first.
+
+    A search may release in the final phase too: its last updates are the rounds, and all others came before.
+    """
+    rows = [row for row in privacy.phases if row.split in {"train", "all"} and row.phase != "test"]
+    own = (row for row in rows if (row.phase, row.kind) == ("final", "update"))
+    updates = sum(row.rdp * min(1.0, num_rounds / row.num_releases) for row in own)
+    before = sum(row.rdp for row in rows) - updates
     return [
         epsilon_of(before + updates * number / num_rounds, privacy.order, privacy.delta)
         for number in range(1, num_rounds + 1)

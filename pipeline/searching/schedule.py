@@ -11,12 +11,11 @@ from device_runtime.accounting import (
     Budget,
     Release,
     ReleaseKind,
-    Unit,
     epsilon_of,
     planned_order,
     rdp_by_split,
 )
-from device_runtime.terms import ClientPrivacyTerms, NoiseAt, PrivacyTerms, Split
+from device_runtime.terms import ClientPrivacyTerms, NoiseAt, PrivacyTerms, Split, Unit
 from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
 from pipeline.search_problem import CanBePlanned
 
@@ -127,7 +126,7 @@ def budget_of(run_file: RunFile) -> Budget | None:
     schedule, privacy = check_schedule(run_file), run_file.privacy
     if schedule is None or privacy is None:
         return None
-    return Budget(privacy.target_epsilon, privacy.delta, schedule.order)
+    return Budget(privacy.target_epsilon, privacy.delta, schedule.order, privacy.unit)
 
 
 def terms_of(

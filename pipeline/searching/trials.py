@@ -263,8 +263,11 @@ class _Run:
 
 
 def _reward(terms: RewardTerms, result: RoundResult) -> float:
-    total = (result.metric_sums or {})[terms.release]
-    return mean_of(total, result.num_scored, terms.privacy) * (terms.loss_bound or 1.0)
+    """The mean gain or loss: a bounded loss is told as what is left of its bound (`measure_reward`)."""
+    mean = mean_of((result.metric_sums or {})[terms.release], result.num_scored, terms.privacy)
+    if terms.loss_bound is None:
+        return mean
+    return terms.loss_bound * (1.0 - mean if terms.release == "loss" else mean)
 
 
 def _score(result: RoundResult, terms: EvaluateTerms) -> Score:

@@ -6,9 +6,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from search.architecture import Architecture
 from search.candidate import HyperParameters
 from search.cell_space import CellSpace
 from search.options import HyperParameterOptions
+from search.slicing import is_part
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +25,11 @@ def draw_configurations(options: HyperParameterOptions, count: int, seed: int) -
 def without_architecture(hyper_parameters: HyperParameters) -> HyperParameters:
     """For a network that has no architecture weights."""
     return replace(hyper_parameters, architecture_learning_rate=None, architecture_weight_decay=0.0)
+
+
+def weights_of(supernet: Architecture, network: Architecture) -> Architecture:
+    """Whose shared weights a network takes: the supernet's that it is a part of, or fresh ones of its own."""
+    return supernet if is_part(supernet, network) else network
 
 
 def softmax(values: Floats) -> Floats:

@@ -7,8 +7,9 @@ between are plain FedAvg with the configuration of the largest r. In the search 
 architecture weights; then the network that was found trains from fresh weights, the bandit still on.
 
 Differences: a configuration is drawn once a round of exploration, not again; a found network over the limits gives way
-to the most probable one within them; where nobody could train with a configuration, its gain counts as the lowest of
-the round; dropout does not join in the second phase, since no training step here draws random numbers.
+to the most probable one within them, or where those are rare to one reached from the most probable by cheaper
+operations; where nobody could train with a configuration, its gain counts as the lowest of the round; dropout does not
+join in the second phase, since no training step here draws random numbers.
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,11 @@ from search.algorithms.configurations import (
     entropy_of,
     initial_architecture_weights,
     softmax,
+    weights_of,
     without_architecture,
 )
 from search.architecture import Architecture
-from search.budget import Feasibility
+from search.budget import Feasibility, check_feasible
 from search.candidate import Candidate, HyperParameters, Moves, Observation, Trial
 from search.cell_space import CellSpace
 from search.cells import found_within
@@ -130,6 +132,7 @@ class Feathers:
         return FeathersState
 
     def init(self, seed: int) -> FeathersState:
+        check_feasible(self.feasibility, self.space.smallest())
         weights = initial_architecture_weights(self.space)
         return FeathersState(seed, (0.0,) * self.num_configurations, weights)
 
@@ -197,7 +200,7 @@ class Feathers:
             state.first_trial + place,
             Candidate(network or supernet, hyper),
             rounds,
-            supernet=network if is_apart else supernet,
+            supernet=network if is_apart else weights_of(supernet, network or supernet),
             is_scored=rounds == 0,
             moves=moves,
             phase="search" if state.phase == "search" else "final",
@@ -212,7 +215,7 @@ class Feathers:
             state = replace(state, rewards=rewards, explorations=(*state.explorations, seen))
         state = replace(state, round=state.round + 1, first_trial=state.first_trial + len(plan), gains=())
         if state.phase == "search" and state.round == self.rounds:
-            network = found_within(self.space, state.architecture_weights, self.feasibility.is_feasible)
+            network = found_within(self.space, state.architecture_weights, self.feasibility.overshoot)
             state = replace(state, phase="evaluation", round=0, network=network)
         if state.phase == "evaluation" and state.round == self.evaluation_rounds:
             state = replace(state, phase="named")

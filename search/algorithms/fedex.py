@@ -3,9 +3,10 @@
 "Federated Hyperparameter Tuning: Challenges, Baselines, and Connections to Weight-Sharing", arXiv:2106.04502, Algorithm
 2: after a round the weight of configuration j moves by an exponentiated gradient, the clients' validation losses after
 their own training less a baseline, over the probability with which j was drawn. What they learnt is averaged, whatever
-they trained with. Here the shared weights may be those of a supernet of cells, so that tuning can come with the search
-of an architecture (FedDARTS: alternating steps, as in "DARTS", arXiv:1806.09055), after it or before it; with one
-configuration what remains is the search of an architecture alone.
+they trained with. Once the distribution has settled it stays, and nobody is asked for a loss any more. Here the shared
+weights may be those of a supernet of cells, so that tuning can come with the search of an architecture (FedDARTS:
+alternating steps, as in "DARTS", arXiv:1806.09055), after it or before it; with one configuration what remains is the
+search of an architecture alone.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,18 @@ from search.algorithms.configurations import (
     entropy_of,
     initial_architecture_weights,
     softmax,
+    weights_of,
     without_architecture,
 )
 from search.architecture import Architecture
-from search.budget import Feasibility, draw_feasible
+from search.budget import Feasibility, check_feasible, draw_feasible
 from search.candidate import Candidate, HyperParameters, Moves, Observation, Trial
 from search.cell_space import CellSpace
 from search.cells import found_within
 from search.clients import Client
 
 Order = Literal["joint", "nas_then_tuning", "tuning_then_nas", "nas", "tuning"]
-_SETTLED = 1e-4  # entropy below which the most probable configuration alone is drawn, as in the authors' code
+_SETTLED = 1e-4  # entropy in nats, the published cutoff: from there on the distribution stays, and nobody is asked
 _TRACE = 0.9  # of the baseline, a mean of the rounds' losses in which older ones count less and less
 
 
@@ -121,6 +123,8 @@ class FedEx:
     def __post_init__(self) -> None:
         if self.rounds < len(self._parts):
             raise ValueError(f"rounds must be >= {len(self._parts)} for order {self.order!r}, got {self.rounds}")
+        if not self.clients:
+            raise ValueError("clients must be >= 1, got 0: wait for some, or nobody draws a configuration")
         if self.num_configurations < 1:
             raise ValueError(f"num_configurations must be >= 1, got {self.num_configurations}")
         if self.default is None and self.order in {"nas_then_tuning", "nas"}:
@@ -131,6 +135,7 @@ class FedEx:
         return FedExState
 
     def init(self, seed: int) -> FedExState:
+        check_feasible(self.feasibility, self.space.smallest())
         state = FedExState(seed, (0.0,) * self.num_configurations, initial_architecture_weights(self.space))
         return replace(state, network=self._random_network(seed)) if self.order == "tuning" else state
 
@@ -186,7 +191,7 @@ class FedEx:
                 replace(
                     self._trial(state, i, self.configurations(state)[configuration]),
                     clients=tuple(drawn[configuration]),
-                    reward="loss",
+                    reward=None if _is_settled(state.logits) else "loss",
                 )
                 for i, configuration in enumerate(sorted(drawn))
             )
@@ -217,7 +222,7 @@ class FedEx:
         network = state.network if is_named or not part.is_supernet else self.space.supernet()
         if network is None:
             raise ValueError("a network is trained before one was found")
-        supernet = self.space.supernet() if part.is_supernet else network
+        supernet = weights_of(self.space.supernet(), network) if part.is_supernet else network
         moves: Moves = "all" if is_named else part.moves
         if not network.is_supernet or moves == "weights":
             hyper = without_architecture(hyper)
@@ -235,14 +240,14 @@ class FedEx:
             return state
         state = replace(state, part=state.part + 1, round=0)
         if state.network is None and part.moves == self.moves and part.is_supernet:
-            network = found_within(self.space, state.architecture_weights, self.feasibility.is_feasible)
+            network = found_within(self.space, state.architecture_weights, self.feasibility.overshoot)
             state = replace(state, network=network)
         return state
 
     def _tuned(self, state: FedExState) -> FedExState:
         """One exponentiated gradient step from the round's losses; one that nobody could train with has the worst."""
         known = [one for one in state.told if one.loss is not None]
-        if not known:
+        if not known or _is_settled(state.logits):
             return state
         num_examples = sum(one.num_examples for one in known)
         mean = sum((one.loss or 0.0) * one.num_examples for one in known) / num_examples
@@ -286,4 +291,8 @@ def parts_of(order: Order, rounds: int, moves: Moves, tuning_share: float) -> tu
 def _probabilities(logits: Sequence[float]) -> Floats:
     """f64[K]; of settled ones the most probable alone."""
     values = softmax(np.array(logits))
-    return values if entropy_of(values) >= _SETTLED else np.eye(len(values))[int(values.argmax())]
+    return np.eye(len(values))[int(values.argmax())] if _is_settled(logits) else values
+
+
+def _is_settled(logits: Sequence[float]) -> bool:
+    return entropy_of(softmax(np.array(logits))) <= _SETTLED

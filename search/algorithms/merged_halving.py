@@ -1,4 +1,4 @@
-"""Merged halving: pairs of a network and a configuration race; after each rung their weights are merged, none is lost.
+"""Merged halving: pairs of a network and a configuration race; after each rung their weights are merged.
 
 Successive halving ("Non-stochastic Best Arm Identification and Hyperparameter Optimization", arXiv:1502.07943, Figure
 3) with three changes. Before any phone is touched, networks within the limits are ranked by how much they compute and
@@ -6,7 +6,8 @@ the first few enter (as in `nested_race`); each configuration drawn is paired wi
 group of the clients, the groups dealt out anew in each rung, and is scored by all. And what a rung's pairs learnt is
 merged: every weight is the mean over those that hold it (networks of one supernet of cells share the weights of the
 same operation on the same edge), weighted by a softmax of their scores; all pairs of the next rung start from there,
-with equal chances, and the winner goes on from it.
+with equal chances, and the winner goes on from it. A pair's training counts by its share in the mean: that of a pair
+far behind hardly does.
 
 Configurations are compared by several rounds from equal weights and not by one round each from the weights of the day,
 as tuners with shared weights do: close to convergence one round favours whatever moves least.
@@ -105,10 +106,11 @@ class MergedHalving:
             ("rounds", self.rounds, 1),
             ("eta", self.eta, 2),
             ("group_size", self._group_size, 1),
-            ("num_drawn", self.num_drawn, self.num_networks),
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        if self.num_networks > self.num_drawn:
+            raise ValueError(f"num_networks must be <= num_drawn = {self.num_drawn}, got {self.num_networks}")
         if self._group_size > len(self.clients):
             raise ValueError(
                 f"group_size must be <= {len(self.clients)} clients, got {self._group_size}: make groups smaller, or "
@@ -191,7 +193,8 @@ class MergedHalving:
         index = state.first_trial + place
         if not state.merged:
             return Trial(index, candidate, rounds, clients=group)
-        merged = Trial(index, candidate, rounds, supernet=self.space.supernet(), merged=state.merged, clients=group)
+        holder = self.space.final_supernet()  # of the networks' own depth: it holds every weight and never trains
+        merged = Trial(index, candidate, rounds, supernet=holder, merged=state.merged, clients=group)
         return replace(merged, is_kept=rounds == 0)  # what it learns waits for its score
 
     def _groups(self, state: MergedHalvingState) -> list[tuple[str, ...]]:
@@ -205,7 +208,7 @@ class MergedHalving:
 
     @property
     def _group_size(self) -> int:
-        return max(1, len(self.clients) // 3) if self.group_size is None else self.group_size
+        return group_size_of(len(self.clients), self.group_size)
 
     def _next_part(self, state: MergedHalvingState, num_planned: int) -> MergedHalvingState:
         state = replace(state, first_trial=state.first_trial + num_planned, num_told=0)
@@ -227,8 +230,13 @@ class MergedHalving:
 
 
 def groups_in_a_turn(num_clients: int, group_size: int | None) -> int:
-    """Groups that all clients make; without a size groups of a third of them."""
-    return max(1, num_clients // (max(1, num_clients // 3) if group_size is None else group_size))
+    """Groups that all clients make."""
+    return max(1, num_clients // group_size_of(num_clients, group_size))
+
+
+def group_size_of(num_clients: int, group_size: int | None) -> int:
+    """Clients that train a pair: as many as are wanted, else a third of all."""
+    return max(1, num_clients // 3) if group_size is None else group_size
 
 
 def ranked_networks(

@@ -46,9 +46,12 @@ def test_the_place_among_random_networks_counts_equals_by_half():
 def test_the_primary_bar_is_the_bound_of_the_paired_difference():
     same = {OURS: [row(i, 0.9 + i / 1000) for i in range(20)], AFTER: [row(i, 0.9 + i / 1000) for i in range(20)]}
     compared, bars = compare(same)
-    assert [bar.met for bar in bars] == [True, True, True]
+    assert [bar.met for bar in bars] == [True, True, True, True]
     assert compared[0]["accuracy"]["bound"] == pytest.approx(0.0)
     worse = {**same, OURS: [row(i, 0.88 + i / 1000, thrown=0.2) for i in range(20)]}
-    assert [bar.met for bar in compare(worse)[1]] == [True, False, False]
+    assert [bar.met for bar in compare(worse)[1]] == [True, True, False, False]
     few = {name: own[:5] for name, own in same.items()}
-    assert [bar.met for bar in compare(few)[1]] == [False, True, True]
+    assert [bar.met for bar in compare(few)[1]] == [True, False, True, True]
+    costs = {**same[AFTER][0]["search"], "client_seconds": 40.0}
+    dear = {**same, AFTER: [{**one, "search": costs} for one in same[AFTER]]}
+    assert [bar.met for bar in compare(dear)[1]] == [False, True, True, True]

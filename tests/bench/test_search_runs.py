@@ -1,4 +1,5 @@
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -39,7 +40,12 @@ def done(folder):
 @pytest.fixture(autouse=True)
 def _no_processes(monkeypatch):
     """Threads in place of processes: what is tested here is which tasks run, not where."""
-    monkeypatch.setattr("bench.search_runs.ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count))
+
+    def threads(count, context, initializer, arguments):
+        assert (initializer, arguments) == (os.nice, (5,))  # once a process: a second one would add to it
+        return ThreadPoolExecutor(count)
+
+    monkeypatch.setattr("bench.search_runs.ProcessPoolExecutor", threads)
 
 
 def test_a_row_has_its_task_and_what_the_task_came_to(tmp_path):
@@ -122,8 +128,10 @@ def test_a_run_that_was_stopped_goes_on_and_one_of_another_run_file_begins_anew(
         return run_search(request, watcher)
 
     monkeypatch.setattr("bench.search_runs.run_search", noted)
+    priority = os.nice(0)
     row = run_task(Task("small", 0, FEDNAS), tmp_path)
     assert run_task(Task("small", 0, FEDNAS), tmp_path) == row
+    assert os.nice(0) == priority
     other = run_task(Task("small", 0, FEDNAS.replace("pretrain_rounds = 2", "pretrain_rounds = 3")), tmp_path)
     assert seen == [False, True, False]
     assert other["search"]["client_rounds"] > row["search"]["client_rounds"]

@@ -88,6 +88,17 @@ def test_whatever_a_client_holds_it_is_no_error_and_its_update_keeps_the_norm(ru
     assert norm(update.vector) <= 0.1 * (1 + 1e-6)
 
 
+def test_a_label_that_there_is_not_is_a_null_record_and_no_error_that_would_tell_of_it(run):
+    labels = {name: np.where(np.arange(len(split)) == 3, 7, split.y) for name, split in SPLITS.items()}
+    spoilt = {name: Examples(split.x, labels[name]) for name, split in SPLITS.items()}
+    reward = RewardTerms("loss", 2.0, ON_SUM)
+    update = run(replace(ON_SUM, max_norm=0.1), spoilt, reward=reward)
+    assert 0 < norm(update.vector) <= 0.1 * (1 + 1e-6)
+    assert (update.num_examples, update.num_scored) == (10, 7)
+    with pytest.raises(ValueError, match=r"y must be in \[0, 3\), got"):
+        run(None, spoilt)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1e-3, 1.0, 1e4, 1e38]), st.sampled_from([1e-12, 0.3, 1e30]))
 def test_no_client_moves_a_sum_by_more_than_the_norm(session, seed, learning_rate, max_norm):

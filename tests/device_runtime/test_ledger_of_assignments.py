@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from device_runtime.accounting import BudgetExceededError
-from device_runtime.ledger import Ledger, read_ledger
+from device_runtime.accounting import BudgetExceededError, Release
+from device_runtime.ledger import Ledger, LedgerError, read_ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.state_commands import summarise
+from device_runtime.wire import SPLITS
 from tests.device_runtime.ledgers import BUDGET, METRICS, SOURCE, UPDATE, CutStorage, PowerCutError, spend
 
+OF_CLIENTS = replace(BUDGET, unit="client")
+CLIENTS_UPDATE = Release("update", "train", 1.0, 5.0, unit="client")
 # As version 0.1 wrote it.
 OLD_UPDATE = (
     b'"release":{"kind":"update","noise_multiplier":1.34,"num_steps":1,"sample_rate":0.25,"split":"train"},'
@@ -64,19 +67,28 @@ class TestTogether:
         ledger.charge([UPDATE], "run-0-1")
 
     def test_a_clients_release_is_charged_to_every_split(self, storage):
-        of_client = replace(UPDATE, sample_rate=1.0, noise_multiplier=5.0, unit="client")
-        ledger = spend(storage, releases=[METRICS])
-        ledger.charge([of_client], "run-0-1")
-        for opened in (ledger, Ledger(storage, SOURCE, BUDGET)):
-            assert opened.headroom().rdp == {
-                "train": pytest.approx(BUDGET.rdp() - 0.1),
-                "validation": pytest.approx(BUDGET.rdp() - 0.1 - METRICS.rdp(5)),
-                "test": pytest.approx(BUDGET.rdp() - 0.1),
-            }
-        assert opened.releases() == (METRICS, of_client)
+        ledger = spend(storage, OF_CLIENTS, [CLIENTS_UPDATE])
+        for opened in (ledger, Ledger(storage, SOURCE, OF_CLIENTS)):
+            assert opened.headroom().rdp == dict.fromkeys(SPLITS, pytest.approx(BUDGET.rdp() - 0.1))
+        assert opened.releases() == (CLIENTS_UPDATE,)
         summary = summarise(read_ledger(storage))
-        assert summary.num_releases == {"train": 1, "validation": 2, "test": 1}
-        assert summary.epsilon_spent["train"] == summary.epsilon_spent["test"] == BUDGET.epsilon_spent(0.1)
+        assert summary.unit == "client"
+        assert summary.num_releases == dict.fromkeys(SPLITS, 1)
+        assert summary.epsilon_spent == dict.fromkeys(SPLITS, BUDGET.epsilon_spent(0.1))
+
+    @pytest.mark.parametrize(
+        ("budget", "other"), [(BUDGET, CLIENTS_UPDATE), (OF_CLIENTS, UPDATE)], ids=["example", "client"]
+    )
+    def test_one_ledger_never_adds_two_units(self, storage, budget, other):
+        """However much is left of either: 4 steps of a client tell more of one example than the ledger would say."""
+        ledger = Ledger(storage, SOURCE, budget)
+        with pytest.raises(BudgetExceededError, match=f"of the {other.unit} unit .* budget .* {budget.unit} unit"):
+            ledger.charge([other], "run-0-0")
+        assert ledger.releases() == ()
+        with pytest.raises(
+            LedgerError, match=rf"line 1: .* one {budget.unit} for its lifetime.*; set unit '{budget.unit}'"
+        ):
+            Ledger(storage, SOURCE, replace(budget, unit=other.unit))
 
     def test_a_power_cut_in_between_never_charges_too_little(self):
         """Whatever is left of three lines counts: of those whose charge returned, all."""

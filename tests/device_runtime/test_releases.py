@@ -141,7 +141,7 @@ class TestTogether:
 
     def budget(self, *releases):
         order = planned_order(releases, 1e-5)
-        return Budget(epsilon_of_schedule(releases, 1e-5, [order]), 1e-5, order)
+        return Budget(epsilon_of_schedule(releases, 1e-5, [order]), 1e-5, order, releases[0].unit)
 
     def test_all_that_was_planned_fits_and_one_more_does_not(self):
         budget = self.budget(UPDATE, ARCHITECTURE, REWARDED)

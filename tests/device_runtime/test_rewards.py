@@ -41,8 +41,8 @@ def test_it_is_the_sum_over_examples_in_units_of_the_bound(session, bound):
     found = reward_of(session, RewardTerms("gain", bound))
     assert (found.names, found.num_examples) == (("gain",), 7)
     assert found.sums == pytest.approx((clipped.sum() / unit,), rel=1e-5)
-    clipped = np.clip(losses(AFTER), 0, unit) if bound else losses(AFTER)
-    assert reward_of(session, RewardTerms("loss", bound)).sums == pytest.approx((clipped.sum() / unit,), rel=1e-5)
+    worth = 1 - np.clip(losses(AFTER), 0, bound) / bound if bound else losses(AFTER)
+    assert reward_of(session, RewardTerms("loss", bound)).sums == pytest.approx((worth.sum(),), rel=1e-5)
 
 
 @pytest.mark.parametrize("release", ["gain", "loss"])
@@ -52,8 +52,9 @@ def test_a_train_assignment_tells_it_of_its_own_steps(session, release):
     alone = train(LoadedAssignment(session, PARAMETERS, ORDINARY), SPLITS, RANDOM)
     np.testing.assert_array_equal(update.vector, alone.vector)
     trained = losses(PARAMETERS + update.vector)
-    worth = losses(PARAMETERS) - trained if release == "gain" else trained
-    assert update.metric_sums == {release: pytest.approx(np.clip(worth, -2, 2).sum() / 2, rel=1e-4)}
+    gains = np.clip(losses(PARAMETERS) - trained, -2, 2) / 2
+    worth = gains if release == "gain" else 1 - np.clip(trained, 0, 2) / 2
+    assert update.metric_sums == {release: pytest.approx(worth.sum(), rel=1e-4)}
     assert (update.num_examples, update.num_scored) == (10, 7)
     # Two chunks of four hold seven examples, and a gain looks at them twice.
     assert update.num_chunks - alone.num_chunks == {"gain": 4, "loss": 2}[release] == 2 * num_evaluations(terms.reward)
@@ -89,7 +90,7 @@ class TestNotFinite:
     NONE = np.full(12, np.nan, np.float32)  # as training that diverged in the client unit leaves them
 
     def test_a_loss_counts_as_above_every_other(self, session):
-        assert reward_of(session, RewardTerms("loss", 2.0), after=self.NONE).sums == (7.0,)
+        assert reward_of(session, RewardTerms("loss", 2.0), after=self.NONE).sums == (0.0,)
         assert reward_of(session, RewardTerms("gain", 2.0), after=self.NONE).sums == (-7.0,)
         back = measure_reward(session, (self.NONE, AFTER), RewardTerms("gain", 2.0), VALIDATION, RANDOM)
         assert back.sums == (7.0,)
@@ -102,6 +103,15 @@ class TestNotFinite:
     def test_where_nothing_bounds_it_the_cure_is_named(self, session, release):
         with pytest.raises(DivergedError, match="7 of 7 losses are not finite: lower learning_rate or set loss_bound"):
             reward_of(session, RewardTerms(release), after=self.NONE)
+
+
+def test_nothing_told_counts_as_the_worst_loss_and_as_no_gain(session):
+    """A null record, or a client that did not report, must not make a configuration look good."""
+    nothing = Examples(np.full_like(VALIDATION.x, np.nan), VALIDATION.y)
+    for release in ("gain", "loss"):
+        assert reward_of(session, RewardTerms(release, 2.0, EVERYBODY), nothing).sums == (0.0,)
+    (worst,) = reward_of(session, RewardTerms("loss", 1e-12, EVERYBODY)).sums
+    assert worst == 0.0
 
 
 @pytest.mark.parametrize("release", ["gain", "loss"])

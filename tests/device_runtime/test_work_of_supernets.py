@@ -28,6 +28,7 @@ from device_runtime.work import (
     charge_assignment,
     perform,
     split_of_assignment,
+    timed_report,
 )
 from profiles.records import decode_record, encode_record
 from tests.device_runtime.softmax_regression import PARAMETERS, write_softmax_regression
@@ -103,6 +104,11 @@ def splits_of(source):
     return {name: Examples(*source.get(ids)) for name, ids in split_ids(source, KEY).items()}
 
 
+@pytest.fixture
+def client_holdings():
+    return Holdings(make_source(), KEY, Ledger(LedgerMemory(), "source", replace(BUDGET, unit="client")))
+
+
 def test_a_report_has_the_update_and_the_reward_of_train(work, private_holdings, searched_session):
     result, examples = work(ALTERNATE, private_holdings), splits_of(private_holdings.source)
     expected = train(LoadedAssignment(searched_session, PARAMETERS, ALTERNATE), examples, RANDOM)
@@ -148,17 +154,29 @@ def test_one_release_that_does_not_fit_stops_them_all(work, private_holdings, fu
     assert ledger.headroom() == before
 
 
-def test_of_the_client_unit_every_split_pays(make_assignment, private_holdings):
-    charge_assignment(make_assignment(BY_CLIENT), private_holdings.ledger)
-    spent = {split: private_holdings.ledger.spent_rdp(split) for split in ("train", "validation", "test")}
+def test_of_the_client_unit_every_split_pays(make_assignment, client_holdings):
+    charge_assignment(make_assignment(BY_CLIENT), client_holdings.ledger)
+    spent = {split: client_holdings.ledger.spent_rdp(split) for split in ("train", "validation", "test")}
     assert spent == dict.fromkeys(spent, pytest.approx(5 / (2 * 5.0**2)))
 
 
-def test_what_a_client_sends_without_noise_goes_only_to_a_server_that_the_app_trusts(work, private_holdings):
+def test_what_a_client_sends_without_noise_goes_only_to_a_server_that_the_app_trusts(work, client_holdings):
     with pytest.raises(WorkRefusedError, match="--trust-server-with-sums allows it"):
-        work(BY_CLIENT, private_holdings)
+        work(BY_CLIENT, client_holdings)
+    assert client_holdings.ledger.releases() == ()
+    assert work(BY_CLIENT, replace(client_holdings, trusts_sums=True)).report.metric_sums is None
+
+
+def test_a_budget_of_the_other_unit_is_told_and_pays_nothing(make_assignment, private_holdings):
+    with pytest.raises(BudgetExceededError, match=r"take part in runs with privacy\.unit = 'example'") as refused:
+        charge_assignment(make_assignment(BY_CLIENT), private_holdings.ledger)
+    assert abort_reason_of(refused.value) == "budget"
     assert private_holdings.ledger.releases() == ()
-    assert work(BY_CLIENT, replace(private_holdings, trusts_sums=True)).report.metric_sums is None
+
+
+def test_in_the_client_unit_no_time_is_told(make_assignment):
+    for terms, told in ((BY_CLIENT, None), (replace(BY_CLIENT, privacy=None), 2.5)):
+        assert timed_report(make_assignment(terms), Report("run-0-0", 20), 2.5).work_s == told
 
 
 @pytest.mark.parametrize("terms", [ALTERNATE, ALONE, ORDINARY], ids=["in turns", "architecture", "reward"])

@@ -13,7 +13,7 @@ from device_runtime.accounting import Budget
 from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
 from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
-from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms
+from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms, Unit
 from device_runtime.vectors import write_vector
 from device_runtime.wire import Assignment, CheckIn, CheckInReply, Enrolment, Headroom, Report, ReportReceipt, Window
 from pipeline.coordinator.blobs import BlobFolder
@@ -124,9 +124,9 @@ class World:
             self.store.add_run(run)
         return run
 
-    def private_run(self, epsilon: float = BUDGET.epsilon) -> Run:
+    def private_run(self, epsilon: float = BUDGET.epsilon, unit: Unit = "example") -> Run:
         self.check_in_message = replace(self.check_in_message, headroom=HEADROOM)
-        return self.run(budget=replace(BUDGET, epsilon=epsilon))
+        return self.run(budget=replace(BUDGET, epsilon=epsilon, unit=unit))
 
     def plan(self, **changes) -> RoundPlan:
         plan = {

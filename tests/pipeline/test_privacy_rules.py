@@ -5,9 +5,10 @@ import pytest
 from pipeline.run_checks import broken_rules
 from pipeline.run_sections import RunFile
 from pipeline.search_sections import RandomSearchSection
-from tests.pipeline.test_run_checks import ON_SUM, ORDINARY, PRIVATE, RELEASE, lines
+from tests.pipeline.test_run_checks import CELLS, ON_SUM, ORDINARY, PRIVATE, RELEASE, lines
 
 NOISE = {"noise_multiplier": 1.0}
+DEFAULT = {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "architecture_learning_rate": 0.01}
 CLIENTS = {
     **ORDINARY,
     "privacy": {
@@ -39,6 +40,7 @@ def test_the_client_unit_breaks_no_rule():
             "[privacy.metrics] sample_rate = 0.5 has no meaning for unit = 'client': phones that check in",
         ),
         ("round", {"weighting": "examples"}, "counts every client alike; set weighting = 'uniform'"),
+        ("round", {"over_selection": 1.2}, "[round] over_selection = 1.2 has no meaning for unit = 'client'"),
         ("training", {"batch_size": None}, "needs batch_size, the examples of one step"),
         ("training", {"local_steps": 3}, "exactly one of local_steps and local_epochs"),
         # 4 rounds of 5 clients are 20 places, 10 clients once are 10.
@@ -55,6 +57,24 @@ def test_a_run_of_the_client_unit_is_told_what_to_change(table, changes, line):
 
 def test_clients_that_are_just_enough_are_enough():
     assert lines(CLIENTS, "privacy", max_participations=2) == []
+
+
+def test_clients_that_are_named_are_asked_as_often_as_planned():
+    """4 rounds that tune name all 10 clients each, whatever the cohort."""
+    fedex = {
+        **{name: table for name, table in CLIENTS.items() if name != "space"},
+        "cells": CELLS["cells"],
+        "search": {"algorithm": "fedex", "rounds": 4},
+        "training": {**CLIENTS["training"], "architecture_learning_rate": 0.1},
+        "privacy": {**CLIENTS["privacy"], "reward": {**NOISE, "loss_bound": 2.0}, "max_participations": 3},
+    }
+    update, reward = lines(fedex, "round", cohort_size=5)
+    assert "max_participations = 3 is too few: fedex names the clients of its rounds" in update
+    assert "up to 4 update releases in the search; set max_participations = 4" in update
+    assert "up to 4 reward releases in the search" in reward
+    assert lines(fedex, "privacy", max_participations=4) == []
+    whoever = {"algorithm": "fedex", "rounds": 4, "order": "nas", "default": DEFAULT}
+    assert lines({**fedex, "privacy": {**CLIENTS["privacy"], "max_participations": 2}}, "search", **whoever) == []
 
 
 @pytest.mark.parametrize(
@@ -108,6 +128,19 @@ def test_noise_on_the_sum_has_no_decay(name):
     (told,) = lines(ON_SUM, "training", **{name: 0.1})
     assert "set weight_decay = 0 and architecture_weight_decay = 0" in told
     assert lines(PRIVATE, "training", **{name: 0.1}) == []
+
+
+@pytest.mark.parametrize("name", ["momentum", "weight_decay", "architecture_weight_decay"])
+def test_noise_on_the_sum_has_none_in_untuned_rounds_either(name):
+    private = {
+        **{table: values for table, values in ON_SUM.items() if table != "space"},
+        "cells": CELLS["cells"],
+        "training": {**ON_SUM["training"], "architecture_learning_rate": 0.1},
+    }
+    search = {"algorithm": "fedex", "rounds": 2, "order": "nas", "moves": "all"}
+    assert lines(private, "search", **search, default=DEFAULT, trials=None) == []
+    (told,) = lines(private, "search", **search, default={**DEFAULT, name: 0.25}, trials=None)
+    assert told.startswith(f"[search.default] {name} = 0.25 must be 0 with noise_at = 'sum'")
 
 
 def test_a_reward_has_a_bound():

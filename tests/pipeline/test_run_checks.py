@@ -134,6 +134,47 @@ BY_ALGORITHM = {
 }
 
 
+@pytest.mark.parametrize(
+    ("search", "line"),
+    [
+        (
+            {"algorithm": "tpe", "trials": 5, "rounds": 1},
+            "[search] random must be < trials = 5, got 10: nothing would be learnt from the random ones",
+        ),
+        (
+            {"algorithm": "merged_halving", "networks": 300},
+            "[search] networks must be <= 256, as many as are drawn for the ranking, got 300",
+        ),
+    ],
+)
+def test_settings_of_joint_searches_that_do_not_fit_are_named_by_the_users_key(search, line):
+    (told,) = broken_rules(RunFile.model_validate({**CELLS, "search": search}))
+    assert told.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("search", "rounds", "is_told"),
+    [
+        ({"algorithm": "feathers", "rounds": 2}, 0, True),
+        ({"algorithm": "feathers", "rounds": 2}, 1, False),
+        ({"algorithm": "feathers", "rounds": 2, "evaluation_rounds": 1}, 0, False),
+        ({"algorithm": "fedex", "rounds": 2}, 0, True),
+        ({"algorithm": "fedex", "rounds": 2, "order": "tuning"}, 0, False),
+        ({"algorithm": "merged_halving"}, 0, False),
+    ],
+)
+def test_a_network_that_nobody_trained_is_not_tested(search, rounds, is_told):
+    cells = {**CELLS["cells"], "final_depth": 2}
+    training = {**CELLS["training"], "architecture_learning_rate": 0.01}
+    start = {**CELLS, "search": search, "training": training, "final": {"rounds": rounds}}
+    line = (
+        "[final] rounds = 0 would test a network that nobody trained, as final_depth = 2 leaves it no weights of a "
+        "supernet of depth = 1: give [final] rounds, or final_depth = 1"
+    )
+    assert lines({**start, "cells": cells}, "run") == [line] * is_told
+    assert lines(start, "run") == []
+
+
 @pytest.mark.parametrize("name", sorted(BY_ALGORITHM))
 def test_a_search_that_knows_blocks_alone_searches_no_cells(name):
     told = lines(CELLS, "search", algorithm=name, **BY_ALGORITHM[name])

@@ -129,10 +129,31 @@ def test_a_run_file_with_cells_is_read():
         ("[1, 2]", "[]", "run.toml: [cells] strides must list at least one option, got []"),
         ('"skip", ', '"skipp", ', "run.toml: [cells] operations[1] must be 'none', 'skip', 'average_pool',"),
         ("[cells]", "[cell]", "run.toml: unknown table [cell]; did you mean [cells]?"),
+        (
+            "learning_rate = [0.03, 0.1]",
+            "learning_rate = { low = 0.2, high = 0.1 }",
+            "run.toml: [training] learning_rate must have low < high, got low = 0.2 and high = 0.1; or give one value",
+        ),
+        (
+            "local_epochs = 1",
+            "local_epochs = { low = 1, high = 3 }",
+            "run.toml: [training] local_epochs must be a value or a list: an interval stands for real numbers, and not",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_of_cells_is_one_line_with_table_and_cure(old, new, line):
     assert any(told.startswith(line) for told in errors_of(edited(edited(ORDINARY, SPACE, CELLS), old, new)))
+
+
+@pytest.mark.parametrize(
+    ("key", "cure"),
+    [("learning_rat", "did you mean 'learning_rate'?"), ("zzz", "known: learning_rate, momentum, weight_decay, arch")],
+)
+def test_an_unknown_key_of_the_default_configuration_is_told_with_those_that_it_has(key, cure):
+    section = ORDINARY[ORDINARY.index("[search]") : ORDINARY.index("[training]")]
+    search = f'[search]\nalgorithm = "fedex"\nrounds = 3\ndefault = {{ {key} = 0.1 }}\n\n'
+    told = errors_of(edited(ORDINARY, section, search))
+    assert any(line.startswith(f"run.toml: [search.default] has an unknown key {key!r}; {cure}") for line in told)
 
 
 def test_blocks_are_no_cells():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_sections import DataSection, RunFile
-from pipeline.search_problem import Problem
+from pipeline.run_sections import DataSection, PrivacySection, RunFile, RunSection
+from pipeline.search_problem import NamesClients, Problem
 from pipeline.search_sections import ALGORITHMS
 from search.algorithms import (
     ByRule,
@@ -131,8 +131,11 @@ def test_no_client_releases_more_than_was_planned_and_somebody_as_much(name, set
     section = ALGORITHMS[name].model_validate({"algorithm": name, **settings}, strict=False)
     algorithm = section.make(Problem(CELLS, FREE, MANY))
     state, seen = algorithm.init(0), {one.name: Counter() for one in MANY}
+    named = set()
     while asked := algorithm.ask(state, 10**6):
         for trial in asked:
+            if trial.clients is not None:
+                named |= {"update"} | ({"reward"} if trial.reward else set())
             for client in trial.clients or seen:
                 seen[client][trial.phase, "update"] += trial.rounds
                 seen[client][trial.phase, "architecture"] += trial.rounds * (trial.moves == "alternate")
@@ -150,12 +153,39 @@ def test_no_client_releases_more_than_was_planned_and_somebody_as_much(name, set
             for trial in asked
         ]
         state = algorithm.tell(state, told)
-    run_file = RunFile.model_construct(data=DataSection.model_construct(clients=len(MANY)))
+    assert named == (section.named_kinds if isinstance(section, NamesClients) else set())
+    run_file = emulated(len(MANY))
     planned = Counter()
     for phase, kind, times in section.planned(run_file):
         planned[phase, kind] += times
     most = Counter({key: max(one[key] for one in seen.values()) for one in seen.values() for key in one})
     assert +most == planned
+
+
+def emulated(clients, kind="emulated"):
+    """What a section looks at to plan."""
+    data, run = DataSection.model_construct(clients=clients), RunSection.model_construct(kind=kind)
+    return RunFile.model_construct(run=run, data=data)
+
+
+@pytest.mark.parametrize(("kind", "clients"), [("real", 30), ("emulated", None)])
+def test_where_nobody_knows_who_will_come_each_client_may_train_every_pair(kind, clients):
+    """30 clients were three groups of 10; of 12 that check in, each is asked for all nine pairs, and so on."""
+    settings = {"algorithm": "merged_halving", "candidates": 9, "group_size": 10}
+    section = ALGORITHMS["merged_halving"].model_validate(settings)
+    assert section.planned(emulated(clients, kind))[0] == ("search", "update", 9 + 3 * 3)
+    assert section.planned(emulated(30))[0] == ("search", "update", 3 + 1 * 3)
+
+
+@pytest.mark.parametrize("settings", [{"algorithm": "feathers", "rounds": 2}, {"algorithm": "fedex", "rounds": 2}])
+def test_in_the_client_unit_both_kinds_of_step_are_one_update(settings):
+    """So that such a run has no [privacy.architecture]."""
+    section, kinds = ALGORITHMS[settings["algorithm"]].model_validate(settings), {}
+    for unit in ("example", "client"):
+        privacy = PrivacySection.model_construct(unit=unit)
+        kinds[unit] = {kind for _, kind, _ in section.planned(emulated(7).model_copy(update={"privacy": privacy}))}
+    assert kinds["example"] - kinds["client"] == {"architecture"}
+    assert "update" in kinds["client"]
 
 
 @pytest.mark.parametrize("name", sorted(MADE))

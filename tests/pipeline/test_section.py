@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.section import Options, PositiveFloat, Section
+from pipeline.section import NonNegative, Options, PositiveFloat, PositiveInt, RealOptions, Section
 
 
 class Table(Section):
-    rate: Options[PositiveFloat]
+    rate: RealOptions[PositiveFloat] = (0.1,)
+    decay: RealOptions[NonNegative] = (0.0,)
+    epochs: Options[PositiveInt] = (1,)
 
 
 def test_an_interval_stands_for_options_evenly_spread_over_it():
@@ -24,16 +26,45 @@ def test_a_value_alone_and_a_list_are_options_as_they_stand():
 
 
 @pytest.mark.parametrize(
-    ("rate", "message"),
+    ("key", "value", "message"),
     [
-        ({"low": 1.0, "high": 0.5}, "low must be < high = 0.5, got 1.0"),
-        ({"low": 0.0, "high": 0.5}, "low must be > 0 on a log scale, got 0.0; set scale = 'linear'"),
-        ({"low": 0.0, "high": 0.5, "scale": "linear"}, "greater than 0"),  # of the options themselves
-        ({"low": 0.1, "hgih": 0.5}, "high: Field required; hgih: Extra inputs are not permitted"),
-        ({"low": 0.1, "high": 0.5, "count": 1}, "count: Input should be greater than or equal to 2"),
-        ([], "at least 1 item"),
+        ("rate", {"low": 1.0, "high": 0.5}, "have low < high, got low = 1 and high = 0.5; or give one value"),
+        ("rate", {"low": 0.5, "high": 0.5}, "have low < high, got low = 0.5 and high = 0.5; or give one value"),
+        ("rate", {"low": 0.0, "high": 0.5}, "have a low that is greater than 0, got 0"),
+        ("rate", {"low": -0.1, "high": 0.5, "scale": "linear"}, "have a low that is greater than 0, got -0.1"),
+        (
+            "decay",
+            {"low": 0.0, "high": 0.5},
+            "have low > 0 on a log scale, got low = 0; give a higher one or scale = 'linear'",
+        ),
+        ("decay", {"low": -0.5, "high": 0.5}, "have a low that is greater than or equal to 0, got -0.5"),
+        ("rate", {"low": 0.1, "hgih": 0.5}, "have no key 'hgih' in its interval; did you mean 'high'?"),
+        ("rate", {"low": 0.1, "high": 1, "x": 0.5}, "have no key 'x' in its interval; known: low, high, count, scale"),
+        ("rate", {"low": 0.1}, "have high in its interval, e.g. { low = 1e-4, high = 0.1 }"),
+        (
+            "rate",
+            {"low": 0.1, "high": 0.5, "count": 1},
+            "have a count that must be greater than or equal to 2, got 1",
+        ),
+        (
+            "rate",
+            {"low": 0.1, "high": 0.1 + 2e-17 + 1e-16},
+            "have low and high farther apart: 100 options between them are not all different",
+        ),
+        (
+            "epochs",
+            {"low": 1, "high": 3},
+            "be a value or a list: an interval stands for real numbers, and not for these",
+        ),
     ],
 )
-def test_an_impossible_interval_is_told_what_is_wrong(rate, message):
-    with pytest.raises(ValidationError, match=message):
-        Table(rate=rate)
+def test_an_impossible_interval_is_told_what_is_wrong_in_one_line(key, value, message):
+    with pytest.raises(ValidationError) as caught:
+        Table(**{key: value})
+    (error,) = caught.value.errors()
+    assert (error["loc"], error["msg"]) == ((key,), message)
+
+
+def test_an_empty_list_is_no_choice():
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Table(rate=[])

@@ -79,6 +79,16 @@ class TestRun:
         (content,) = read_ledgers(tmp_path / "state")
         assert (content.budget.order, content.budget.epsilon) == (9, 25)
 
+    def test_the_unit_is_that_of_the_budget_for_good(self, command, arguments, tmp_path):
+        private = ["--once", "--epsilon", "20", "--delta", "1e-5"]
+        command(*arguments, *private, "--unit", "client")
+        (summary,) = json.loads(command("ledger", "--state", tmp_path / "state", "--json")[1])
+        assert summary["unit"] == "client"
+        assert "│ client" in command("ledger", "--state", tmp_path / "state")[1]
+        code, _, err = command(*arguments, *private)
+        assert code == 1
+        assert "set unit 'client'" in err
+
 
 class TestFailure:
     def test_a_server_that_is_gone(self, command, arguments):
@@ -109,7 +119,8 @@ class TestFailure:
         [
             (["--epsilon", "8"], "--delta must be given too: privacy parameters have no defaults"),
             (["--delta", "1e-5"], "--epsilon must be given too"),
-            (["--order", "8"], "--order goes with --epsilon and --delta"),
+            (["--order", "8"], "--order and --unit go with --epsilon and --delta"),
+            (["--unit", "client"], "--order and --unit go with --epsilon and --delta"),
             (["--epsilon", "0", "--delta", "1e-5", "--order", "5"], "epsilon must be > 0"),
             (["--data", "npz:nowhere.npz"], "nowhere.npz cannot be read"),
             (["--data", "nzp:share.npz"], "did you mean npz:FILE?"),

@@ -12,6 +12,7 @@ from device_runtime.driver import ONCE, ClientTerms, DeviceClient, Limits, data_
 from device_runtime.ledger import LedgerError
 from device_runtime.state_folder import StateFolder, StateFolderError, StateFolderLockedError, read_ledgers
 from device_runtime.stopping import StopFlag
+from pipeline.coordinator.round_rows import count_leases
 
 BUDGET = Budget(20.0, 1e-5, 5)
 
@@ -85,6 +86,20 @@ class TestServing:
     def test_a_spent_budget_ends_private_work(self, folder, server, private):
         server.open("private")
         assert run(folder, replace(private, budget=replace(BUDGET, epsilon=2.3))).num_reported == 0
+        (content,) = read_ledgers(folder.path)
+        assert content.charges == ()
+
+    def test_a_budget_of_the_other_unit_gives_the_assignment_back_and_says_why(self, folder, server, private):
+        round_id = server.open("private")
+        told = []
+        outcome = run(
+            folder, replace(private, budget=replace(BUDGET, unit="client")), watch=lambda s, _: told.append(s)
+        )
+        assert (outcome.reason, outcome.num_reported) == ("resting", 0)
+        assert "budget" in {state.abort_reason for state in told}
+        assert "of the example unit and this budget is of the client unit" in outcome.detail
+        with server.store.transaction():
+            assert count_leases(server.store, round_id) == {"aborted": 1}
         (content,) = read_ledgers(folder.path)
         assert content.charges == ()
 

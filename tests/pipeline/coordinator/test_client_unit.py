@@ -24,7 +24,7 @@ def test_a_plan_allows_some_participation(world):
 @pytest.fixture
 def clients(world):
     """A private run, and some devices."""
-    world.private_run()
+    world.private_run(unit="client")
     world.enrol(*range(1, 6))
     return world
 
@@ -46,7 +46,7 @@ def test_in_the_client_unit_a_release_counts_on_all_that_a_client_has(clients):
 def test_in_the_client_unit_what_was_scored_leaves_less_to_train_with(world):
     """Another split is the same client: three kinds of round, and the budget of two."""
     rdp = world.budget.order / (2 * 2.0**2)
-    world.private_run(epsilon=world.budget.epsilon_spent(2.5 * rdp))
+    world.private_run(epsilon=world.budget.epsilon_spent(2.5 * rdp), unit="client")
     world.enrol(1)
     metrics = world.evaluation(ClientPrivacyTerms("sum", 2.0, 1))
     tests = world.evaluation(ClientPrivacyTerms("sum", 2.0, 1), "test")
@@ -59,13 +59,8 @@ def test_in_the_client_unit_what_was_scored_leaves_less_to_train_with(world):
 
 
 def test_a_run_has_one_unit(clients):
-    clients.open(**client_round())
-    clients.assignment(1)
-    clients.now += 100.0
-    clients.open(round_key="second", **clients.private_training())
-    with pytest.raises(ValueError, match="must have one unit: its releases are of examples and of clients"):
-        clients.check_in(1)
-    assert len(rows(clients)) == 1
+    with pytest.raises(ValueError, match=r"of the example unit .* budget .* client unit"):
+        clients.open(**clients.private_training())
 
 
 def test_in_the_client_unit_a_round_waits_for_its_deadline_and_counts_the_missing_as_zeros(clients):
@@ -97,7 +92,7 @@ def test_nobody_need_ask_again_before_the_deadline_of_a_round_whose_places_are_g
     assert clients.check_in(3, headroom=Headroom(8, {})).come_back == Window(5.0, 15.0)  # a place is left for another
     clients.assignment(2)
     assert clients.check_in(3).come_back == Window(90.0, 105.0)
-    clients.open(round_key="second", **clients.private_training())
+    clients.open(**client_round(round_key="second"))
     assert clients.check_in(3).assignment is not None
 
 
@@ -119,6 +114,24 @@ def test_a_device_takes_part_so_often_and_then_others_do(clients, most):
         served.append(next(device for device in range(1, 6) if clients.check_in(device).assignment is not None))
         clients.now += 100.0
     assert served == sorted([*range(1, 5)] * most)[:4]
+
+
+def test_a_round_without_clients_for_want_of_participations_says_so(clients):
+    def hold(key, eligible=None):
+        once = {"max_participations": 1, "min_reports": 2}
+        round_id = clients.open(**client_round(round_key=key, eligible=eligible, **once))
+        for number in (1, 2):
+            if (assignment := clients.check_in(number).assignment) is not None:
+                clients.send_report(number, report_of(assignment, clients.send_update(number, np.full(6, 0.1))))
+        clients.now += 100.0
+        return clients.close(round_id)
+
+    assert hold("first").status == "closed"
+    cure = "have taken part privacy.max_participations = 1 times in search and get no more: set it higher"
+    assert f"; 2 clients {cure}" in hold("second").reason
+    named = tuple(map(clients.device_id, (2, 3)))
+    assert f"; 1 clients {cure}" in hold("third", named).reason
+    assert "max_participations" not in hold("fourth", named[1:]).reason
 
 
 def test_participations_count_by_phase_and_kind(clients):

@@ -211,6 +211,21 @@ def test_a_reward_that_was_not_asked_for_or_cannot_be_is_refused(world, reward, 
     world.send_report(1, report_of(assignment, update, told))
 
 
+OF_EXAMPLES, OF_CLIENTS = PrivacyTerms("sum", 0.5, 2.0), ClientPrivacyTerms("sum", 2.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "most"), [(OF_EXAMPLES, 6), (OF_CLIENTS, 1), (replace(OF_EXAMPLES, noise_at="device"), None)], ids=str
+)
+def test_raw_sums_of_private_work_cannot_leave_their_range(world, privacy, most):
+    """Noise may take a sum anywhere, but where the server is to add it none has been added yet."""
+    plan = world.plan(**world.evaluation(privacy), is_at_deadline=isinstance(privacy, ClientPrivacyTerms))
+    check_report(plan, "a", Report("a", 6, metric_sums={"loss": 0.0, "accuracy": float(most or 1e9)}))
+    for wrong in (-0.1, 0.1 + (most or 0)) if most else ():
+        with pytest.raises(BadMessageError, match=rf"accuracy of {6 if most == 6 else 'a client'}.* in \[0, {most}\]"):
+            check_report(plan, "a", Report("a", 6, metric_sums={"loss": 0.0, "accuracy": wrong}))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_reward_must_be_a_number(world, value):
     plan = world.plan(train=TrainTerms(0.1, local_steps=1, batch_size=4, reward=RewardTerms("gain")))

@@ -91,6 +91,12 @@ def test_a_private_load_is_private_and_as_long_as_was_asked_for(hold):
     assert [entry.num_reports for entry in hold(private, 5).rounds] == [4] * 5
 
 
+def test_so_is_one_of_whole_clients(hold):
+    privacy = PRIVATE.replace('"example"', '"client"').replace("sample_rate = 0.5, ", "")
+    private = FILE + privacy + "max_participations = 9\nmax_norm = 1.0\n"
+    assert [entry.num_reports for entry in hold(private, 1).rounds] == [4]
+
+
 def test_a_load_that_gets_too_few_reports_says_so(hold):
     with pytest.raises(RoundFailedError, match="round load/0/train/0 failed 3 times: 0 of at least 2 reports"):
         hold(FILE.replace("deadline_s = 60", "deadline_s = 0.1"))

@@ -360,3 +360,26 @@ def test_epsilon_of_one_client_is_told_as_it_adds_up(made):
     assert "the divergences add up over splits, phases and kinds" in text
     assert "all (the run's total) 7.90 0.100 search metrics 4" in text
     assert "largest of the splits" not in text
+
+
+def test_only_a_model_that_was_trained_on_is_told_so(made):
+    lede = "After its final training it is right on"
+    trained = joint_search(made, costs=(made.cost("final", 2, 9.0),))
+    assert lede in Outline(render_report(made.run(trained))).text
+    costs = (made.cost("final", 2, 1.0, "evaluate"), made.cost("final", 1, 9.0), made.cost("search", 2, 1.0))
+    told = Outline(render_report(made.run(joint_search(made, costs=costs)))).text
+    assert lede not in told
+    assert "With its weights from the search it is right on" in told
+
+
+def test_the_winners_colour_is_told_where_something_of_it_is_drawn(made):
+    points = tuple(CurvePoint("search", trial, k, 0.1 * k) for trial in (0, 1) for k in (1, 2))
+    costs = tuple(made.cost("search", trial, 1.0) for trial in (0, 1))
+    page = render_report(made.run(joint_search(made, curves=points, costs=costs)))
+    assert "<h3>Search</h3>" in page
+    assert "Search, by trial" in page
+    assert "in colour" not in page
+    points, costs = (*points, CurvePoint("search", 2, 1, 0.5)), (*costs, made.cost("search", 2, 1.0))
+    text = Outline(render_report(made.run(joint_search(made, curves=points, costs=costs)))).text
+    assert "All trials, the line of the winner on top, thick and in colour. A trial" in text
+    assert "The bar of the winner is in colour." in text

@@ -53,6 +53,23 @@ def test_of_a_client_all_that_it_released_before_counts(made):
     assert epsilon_by_round(client, 1) == [pytest.approx(epsilon_of(1.2 + 0.9 + 3.5, 4, 1e-5))]
 
 
+@pytest.mark.parametrize(("unit", "split"), [("example", "train"), ("client", "all")])
+def test_of_what_the_final_phase_did_before_final_training_all_counts(made, unit, split):
+    """As of FEATHERS, whose second phase trains, explores and scores before [final]: 4 of 10 updates are its rounds."""
+    rows = (
+        PhaseSpent("search", split, "update", 20, 1.2, 4.3),
+        PhaseSpent("final", split, "update", 10, 3.5, 6.6),
+        PhaseSpent("final", "all" if unit == "client" else "validation", "reward", 6, 0.7, 2.0),
+        PhaseSpent("final", "all" if unit == "client" else "validation", "metrics", 1, 0.1, 1.0),
+        PhaseSpent("test", "all" if unit == "client" else "test", "metrics", 1, 0.4, 2.5),
+    )
+    found = epsilon_by_round(made.privacy(unit=unit, phases=rows), 4)
+    before = 1.2 + 3.5 * 6 / 10 + (0.8 if unit == "client" else 0)
+    assert found == pytest.approx([epsilon_of(before + 0.35 * number, 4, 1e-5) for number in range(1, 5)])
+    fewer = epsilon_by_round(made.privacy(unit=unit, phases=rows), 14)  # nobody took part in all of its rounds
+    assert fewer[-1] == pytest.approx(epsilon_of(before - 2.1 + 3.5, 4, 1e-5))
+
+
 def test_accuracy_is_drawn_against_epsilon(made):
     curves = curves_of(made.private_result())
     plot = draw_spending(made.privacy(), curves)

@@ -95,7 +95,10 @@ metrics = { noise_multiplier = 4.0 }
 test = { noise_multiplier = 5.0 }
 """
 
-CLIENTS_PRIVATE = ORDINARY.replace('weighting = "examples"', 'weighting = "uniform"') + CLIENT_PRIVACY
+CLIENTS_PRIVATE = (
+    ORDINARY.replace('weighting = "examples"', 'weighting = "uniform"').replace("over_selection = 1.2\n", "")
+    + CLIENT_PRIVACY
+)
 
 # Two platforms, one of which may have half as large a network: each ships its own.
 FEDNAS = """

@@ -7,6 +7,7 @@ import pytest
 from pipeline.report.costs import thrown_away
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.session import SearchRequest, run_search
+from tests.pipeline.searching.test_joint_search import charged, planned
 
 RUN = """
 [run]
@@ -59,6 +60,33 @@ SEARCHES = {
     "merged halving": 'algorithm = "merged_halving"\ncandidates = 4\nnetworks = 2\neta = 2',
     "tpe": 'algorithm = "tpe"\ntrials = 2\nrounds = 1\nrandom = 1',
 }
+PRIVACY = {
+    "example": """
+[privacy]
+unit = "example"
+noise_at = "device"
+delta = 1e-5
+target_epsilon = 50.0
+update = { sample_rate = 0.5, noise_multiplier = 3.0 }
+metrics = { sample_rate = 0.8, noise_multiplier = 4.0 }
+test = { sample_rate = 0.9, noise_multiplier = 4.0 }
+reward = { sample_rate = 0.7, noise_multiplier = 4.0, loss_bound = 3.0 }
+architecture = { sample_rate = 0.7, noise_multiplier = 4.0 }
+""",
+    "client": """
+[privacy]
+unit = "client"
+noise_at = "device"
+delta = 1e-5
+target_epsilon = 50.0
+max_participations = 9
+max_norm = 0.5
+update = { noise_multiplier = 3.0 }
+metrics = { noise_multiplier = 4.0 }
+test = { noise_multiplier = 4.0 }
+reward = { noise_multiplier = 4.0, loss_bound = 3.0 }
+""",
+}
 LABELS = {"feathers": "end", "fedex": "end", "merged halving": "rung 2"}
 
 
@@ -84,3 +112,21 @@ def test_a_whole_search_ships_a_network_of_cells_and_tells_how_it_chose(name, tm
         assert {trial.phase for trial in explored} == {"search", "final"}
         assert thrown_away(result) == pytest.approx(4 / 6)
         assert result.main.num_parameters < result.trials[0].num_parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "unit"), [("feathers", "example"), ("fedex", "example"), ("fedex", "client")])
+def test_a_private_search_charges_what_it_planned(name, unit, tmp_path):
+    text = RUN.format(search=SEARCHES[name], final=1).replace("deadline_s = 600", "deadline_s = 20")
+    if unit == "example":
+        text = text.replace("\nbatch_size = 64", "\nmax_grad_norm = 0.5")
+    else:
+        text = text.replace('weighting = "examples"', 'weighting = "uniform"')
+    path = tmp_path / "run.toml"
+    path.write_text(text + PRIVACY[unit], encoding="utf-8")
+    result = run_search(SearchRequest(path, tmp_path / "out"), Unwatched())
+    schedule, expected = planned(text + PRIVACY[unit])
+    assert charged(result) == expected
+    assert result.privacy.epsilon == pytest.approx(schedule.epsilon)
+    kinds = {kind for _, _, kind in expected}
+    assert kinds == {"update", "reward", "metrics"} | ({"architecture"} if unit == "example" else set())

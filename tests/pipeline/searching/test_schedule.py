@@ -111,6 +111,7 @@ def test_a_schedule_of_the_client_unit_is_one_account_and_nobody_takes_part_too_
     total = sum(n / (2 * noise**2) for n, noise in ((4, 3.0), (2, 4.0), (1, 5.0))) * schedule.order
     expected = Budget(8.0, schedule.delta, schedule.order).epsilon_spent(total)
     assert schedule.epsilon_by_split == pytest.approx(dict.fromkeys(("train", "validation", "test"), expected))
+    assert budget_of(run) == Budget(8.0, schedule.delta, schedule.order, "client")
 
 
 def test_a_table_that_is_missing_is_named():

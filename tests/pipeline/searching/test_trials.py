@@ -221,30 +221,33 @@ reward = { sample_rate = 0.5, noise_multiplier = 1.4, loss_bound = 3.0 }
 """
 
 
-def rewarded(make_trainer, text, candidate, **changes):
+def rewarded(make_trainer, text, candidate, asked="gain", **changes):
     """What a round of training with a reward came to, and its plan."""
     trainer = make_trainer(text, [])
     model = trainer.start(candidate)
     sha256 = trainer.rounds.blobs.put(write_vector("parameter_update", np.ones(len(model.parameters), np.float32)))
-    result = RoundResult("r", "closed", 4, 70, sha256, {"gain": 6.0}, num_scored=20)
+    result = RoundResult("r", "closed", 4, 70, sha256, {asked: 6.0}, num_scored=20)
     trainer.rounds._results = iter([result])
-    (trained,) = trainer.train([Job(Part("search", 0), model, 1, reward="gain", **changes)])
+    (trained,) = trainer.train([Job(Part("search", 0), model, 1, reward=asked, **changes)])
     return trained, trainer.rounds.plans[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "candidate", "reward", "weight"),
+    ("text", "candidate", "mean", "weight"),
     [
         (ORDINARY, ORDINARY_CANDIDATE, 6 / 20, 70),
-        (PRIVATE + REWARDS, CANDIDATE, 3.0 * 6 / (0.5 * 20), 70),
-        (CLIENTS_PRIVATE + REWARDS.replace("sample_rate = 0.5, ", ""), ORDINARY_CANDIDATE, 3.0 * 6 / 5, 5),
+        (PRIVATE + REWARDS, CANDIDATE, 6 / (0.5 * 20), 70),
+        (CLIENTS_PRIVATE + REWARDS.replace("sample_rate = 0.5, ", ""), ORDINARY_CANDIDATE, 6 / 5, 5),
     ],
     ids=["ordinary", "by example", "by client"],
 )
-def test_a_reward_is_a_mean_in_units_of_the_loss(make_trainer, text, candidate, reward, weight):
-    trained, plan = rewarded(make_trainer, text, candidate)
-    assert (trained.reward, trained.num_rewarded, trained.weight) == (pytest.approx(reward), 20, weight)
-    assert plan.train.reward.release == "gain"
+def test_a_reward_is_a_mean_in_units_of_the_loss(make_trainer, text, candidate, mean, weight):
+    """A bounded loss comes as what is left of its bound."""
+    for asked, of_bound in (("gain", mean), ("loss", 1 - mean)):
+        trained, plan = rewarded(make_trainer, text, candidate, asked)
+        reward = mean if text == ORDINARY else 3.0 * of_bound
+        assert (trained.reward, trained.num_rewarded, trained.weight) == (pytest.approx(reward), 20, weight)
+        assert plan.train.reward.release == asked
     assert np.array_equal(trained.update, np.ones(len(trained.model.parameters), np.float32))
 
 

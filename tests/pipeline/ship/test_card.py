@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.privacy_spent import adversary_of
-from pipeline.run_result import read_finished_run
+from pipeline.run_result import PhaseCostResult, read_finished_run
 from pipeline.ship.card import latency_method, write_card
 from search.architecture import Stage
 
@@ -45,6 +45,14 @@ def test_accuracy_comes_with_its_interval_and_how_it_was_obtained(write, digits)
     assert f"{100 * accuracy.value:.1f}% on the clients' test splits; 95% interval {100 * accuracy.low:.1f}%" in card
     assert "over 360 examples (the clients' plain sums)" in card
     assert "released with noise" not in card
+
+
+def test_only_a_model_that_was_trained_after_the_search_is_told_so(write, digits):
+    trained = PhaseCostResult("final", read_finished_run(digits.folder).result.main.trial, "train", 1, 1, 1.0, 1, 1)
+    assert "; the final training came after that." in write(costs=(trained,))
+    untrained = write(costs=(replace(trained, kind="evaluate"),))
+    assert "; these are the weights that the search left it." in untrained
+    assert "final training" not in untrained
 
 
 def test_latency_is_told_for_each_phone_with_how_it_was_predicted(write):

@@ -134,3 +134,25 @@ def test_the_history_of_tuning_has_p_before_each_round_of_exploration_and_at_the
     after_first = next(state.rewards for state in states if any(state.rewards))
     assert history.probabilities[1] == pytest.approx(probabilities_of(after_first))
     assert len(set(history.probabilities)) == 4
+
+
+def test_configurations_are_explored_by_their_probabilities(cell_space):
+    search = Feathers(cell_space, FREE, 1, num_configurations=6, gamma=0.1, period=1)
+    state = replace(search.init(0), rewards=(-1.0, -1.0, 1.0, -1.0, -1.0, -1.0))
+    drawn = [search._drawn(replace(state, first_trial=index)) for index in range(400)]
+    assert {len(one) for one in drawn} == {1}
+    share = np.exp(2) / (np.exp(2) + 5)  # 0.6, where even draws would be 0.17; 4 standard errors are 0.1
+    assert np.mean([one == (2,) for one in drawn]) == pytest.approx(share, abs=0.1)
+
+
+def test_the_private_variant_takes_both_steps_by_one_gradient_in_both_kinds_of_rounds(cell_space):
+    search = Feathers(cell_space, FREE, rounds=3, num_configurations=3, period=2, moves="all")
+    rounds, _ = play(search, gain=lambda rate: rate)
+    assert {trial.moves for trials in rounds for trial in trials} == {"all"}
+
+
+def test_architecture_weights_of_what_is_thrown_away_are_not_taken(cell_space):
+    search = Feathers(cell_space, FREE, rounds=2, num_configurations=3, period=2)
+    _, states = play(search, gain=lambda rate: rate)
+    assert not any(states[0].architecture_weights)
+    assert states[1].architecture_weights == WEIGHTS

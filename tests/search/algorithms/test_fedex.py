@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from search.algorithms import FedEx
+from search.algorithms.configurations import entropy_of, softmax
 from search.algorithms.fedex import Told, _probabilities
 from search.budget import Feasibility
 from search.candidate import NOT_ASKED, HyperParameters, Observation
@@ -80,6 +81,28 @@ def test_the_distribution_settles_on_what_loses_least_and_then_only_that_is_draw
     assert _probabilities((0.0, -20.0, -30.0)).tolist() == [1.0, 0.0, 0.0]
 
 
+def test_a_settled_distribution_stays_and_asks_for_no_loss_any_more(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=60, num_configurations=3)
+    rounds, states = play(search, lambda rate: abs(rate - 0.3))
+    settled = next(i for i, state in enumerate(states) if entropy_of(softmax(np.array(state.logits))) <= 1e-4)
+    assert 0 < settled < 58
+    for trials in rounds[settled:-1]:
+        (trial,) = trials
+        assert (trial.reward, trial.is_kept, len(trial.clients)) == (None, True, len(CLIENTS))
+        assert trial.candidate.hyper_parameters == rounds[settled][0].candidate.hyper_parameters
+    assert {state.logits for state in states[settled:]} == {states[settled].logits}
+    assert all(trial.reward == "loss" for trials in rounds[:settled] for trial in trials)
+    late = replace(states[settled], told=(Told(0, 9.0, 120),))
+    assert search._tuned(late) == late
+
+
+def test_the_first_rounds_baseline_is_its_own_mean(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
+    after = search._tuned(replace(search.init(0), told=(Told(0, 3.0, 10), Told(1, 1.0, 10), Told(2, 2.0, 10))))
+    assert after.logits == pytest.approx((-2 * sqrt(2 * log(3)), 0.0, -sqrt(2 * log(3))))
+    assert (after.baseline, after.baseline_weight) == (2.0, 1.0)
+
+
 def test_orders_differ_in_what_trains_when_and_with_which_configuration(cell_space):
     supernet, found = cell_space.supernet(), found_network(cell_space, WEIGHTS)
 
@@ -120,13 +143,14 @@ def test_the_tuned_network_of_nas_then_tuning_starts_from_weights_of_its_own(cel
     ("settings", "message"),
     [
         ({"rounds": 1, "order": "tuning_then_nas"}, "rounds must be >= 2 for order 'tuning_then_nas', got 1"),
+        ({"clients": ()}, "clients must be >= 1, got 0: wait for some"),
         ({"num_configurations": 0}, "num_configurations must be >= 1, got 0"),
         ({"order": "nas"}, "order 'nas' trains with a default configuration: give one"),
     ],
 )
 def test_settings_are_refused_by_name(cell_space, settings, message):
     with pytest.raises(ValueError, match=message):
-        FedEx(cell_space, FREE, CLIENTS, **{"rounds": 2, **settings})
+        FedEx(cell_space, FREE, **{"clients": CLIENTS, "rounds": 2, **settings})
 
 
 def test_the_history_of_tuning_has_the_distribution_before_each_tuned_round_and_at_the_end(cell_space):
@@ -145,3 +169,21 @@ def test_a_search_that_tunes_nothing_has_no_history_of_it(cell_space):
     search = FedEx(cell_space, FREE, CLIENTS, rounds=2, order="nas", default=DEFAULT)
     _, states = play(search, loss=lambda rate: rate)
     assert search.tuning_history(states[-1]) is None
+
+
+def test_clients_draw_anew_in_every_round(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=4)
+    state = search.init(0)
+    draws = [search._drawn(replace(state, first_trial=index)) for index in range(3)]
+    assert draws[0] == search._drawn(state)
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+
+
+@pytest.mark.parametrize(("share", "tuned"), [(0.25, 2), (0.5, 4), (0.75, 6), (0.99, 7), (0.01, 1)])
+@pytest.mark.parametrize("order", ["nas_then_tuning", "tuning_then_nas"])
+def test_a_share_of_the_rounds_tunes(cell_space, order, share, tuned):
+    search = FedEx(cell_space, FREE, CLIENTS, 8, 3, order, DEFAULT, "all", share)
+    rounds, _ = play(search, lambda rate: rate)
+    assert [bool(trials[0].reward) for trials in rounds[:-1]].count(True) == tuned
+    assert bool(rounds[0][0].reward) == (order == "tuning_then_nas")
+    assert {trials[0].moves for trials in rounds if not trials[0].reward} == {"all"}

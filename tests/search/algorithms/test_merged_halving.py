@@ -109,7 +109,7 @@ def test_shares_are_a_softmax_of_accuracies(cell_space):
         ({"rounds": 0}, "rounds must be >= 1, got 0"),
         ({"group_size": 13}, "group_size must be <= 12 clients, got 13"),
         ({"sharpness": -1.0}, "sharpness must be >= 0, got -1"),
-        ({"num_drawn": 3}, "num_drawn must be >= 9, got 3"),
+        ({"num_drawn": 3}, "num_networks must be <= num_drawn = 3, got 9"),
     ],
 )
 def test_settings_are_refused_by_name(cell_space, settings, message):
@@ -137,3 +137,37 @@ def test_pairs_of_one_configuration_share_its_place_in_the_history(cell_space):
     history = search.tuning_history(state)
     assert len(history.configurations) == 1
     assert [row[0] for row in history.probabilities] == pytest.approx([1.0, 1.0])
+
+
+def test_groups_are_dealt_anew_in_each_rung(cell_space):
+    search = MergedHalving(cell_space, FREE, CLIENTS, 6, 2, group_size=4, num_drawn=8)
+    state = search.init(0)
+    rungs = [search._groups(replace(state, rung=rung)) for rung in range(3)]
+    assert search._groups(state) == rungs[0]
+    assert rungs[0] != rungs[1] != rungs[2] != rungs[0]
+    assert rungs[0] != search._groups(search.init(1))
+
+
+def test_configurations_are_drawn_by_the_seed(cell_space):
+    search = MergedHalving(cell_space, FREE, CLIENTS, 6, 2, num_drawn=8)
+    drawn = [[one.candidate.hyper_parameters for one in search.init(seed).contenders] for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2]
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize(("sharpness", "ratio"), [(0.0, 1.0), (2.0, np.exp(2 * 0.25)), (16.0, np.exp(16 * 0.25))])
+def test_pairs_weigh_by_the_sharpness_that_is_set(cell_space, sharpness, ratio):
+    search = MergedHalving(cell_space, FREE, CLIENTS, 2, 1, eta=2, num_drawn=8, sharpness=sharpness)
+    rates = [one.candidate.hyper_parameters.learning_rate for one in search.init(0).contenders]
+    parts, _ = play(search, lambda rate: 0.75 if rate == max(rates) else 0.5)
+    (_, better), (_, worse) = parts[2][0].merged
+    assert better / worse == pytest.approx(ratio)
+
+
+def test_a_pair_that_cannot_be_scored_in_a_later_rung_has_no_accuracy_left_of_the_one_before(cell_space):
+    search = MergedHalving(cell_space, FREE, CLIENTS, 4, 1, eta=2, num_drawn=8)
+    parts, state = play(search, lambda rate: rate, unscored=(8,))
+    assert [trial.start_from for trial in parts[3]] == [8, 9]
+    assert [one.trained for one in state.rungs[1]] == [9]
+    assert parts[-1][0].candidate == parts[2][1].candidate
+    assert [index for index, _ in parts[-1][0].merged] == [9]
