@@ -20,10 +20,11 @@ from pipeline.coordinator.publish import publish_artifact, publish_parameters
 from pipeline.coordinator.store import Store
 from pipeline.digits import open_digits
 from pipeline.fleet.durations import predicted_times
+from pipeline.fleet.from_run_file import DEFAULT_PHONES
 from pipeline.fleet.population import FleetTerms
 from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.fleet.workers import FleetData, split_key
-from profiles.catalogue import catalogue_names, load_profile
+from profiles.catalogue import load_profile
 from profiles.records import record_id
 from search.architecture import Architecture, Stem
 
@@ -54,8 +55,8 @@ def new_run() -> Run:
 
 
 def open_fleet(num_phones: int, folder: Path) -> EmulatedRounds:
-    """A fleet over all phones of the catalogue, computed in this process."""
-    profiles = tuple(load_profile(name) for name in catalogue_names())
+    """A fleet of the phones that a run file has which names none, computed in this process."""
+    profiles = tuple(load_profile(name) for name in DEFAULT_PHONES)
     data = FleetData("digits", SOURCE.spec, make_shares(num_phones), folder / "blobs", SEED)
     return EmulatedRounds(new_run(), folder, FleetTerms(profiles, predicted_times), data, SOURCE)
 

@@ -197,6 +197,8 @@ def _round_rules(run: RunFile) -> Iterator[str]:
 
 
 def _fleet_rules(fleet: FleetSection) -> Iterator[str]:
+    if fleet.profiles is not None and fleet.population is not None:
+        yield f"[fleet] population = '{fleet.population}' draws the phones that profiles would list: remove one of them"
     if fleet.availability == 1 and "mean_spell_s" in fleet.model_fields_set:
         yield (
             f"[fleet] mean_spell_s = {fleet.mean_spell_s:g} has no meaning for phones that are always there; "

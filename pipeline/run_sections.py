@@ -50,22 +50,28 @@ class FleetSection(Section):
     """Table [fleet], of emulated runs.
 
     Attributes:
-        profiles: Names in the catalogue or files of profiles; the clients take turns through them. None for every
-            phone of the catalogue.
+        profiles: Names in the catalogue or files of profiles; the clients take turns through them.
+        population: In the place of profiles: each client's phone and link are drawn from it (`profiles.population`).
+            With neither six phones of the catalogue take turns.
         availability: Share of time that a phone is there; 1 for always.
         mean_spell_s: Mean length of a spell of being there, seconds, where availability is below 1.
         straggler_share: Probability of a phone to be a straggler, drawn once a run; 0 for none.
         straggler_factor: How many times as long as its profile says a straggler computes, >= 1.
+        heat: Whether phones get slower as work heats them, each as far as is drawn from what was published.
+        tails: Whether single runs scatter about their medians.
         workers: Processes that compute; no result depends on it. Small networks are fastest with 1.
         engine: Where they are: `process` on this machine, `ray` on the Ray cluster that `RAY_ADDRESS` names, whose
             machines share the run's folder and the data; without one, on a cluster of this machine alone.
     """
 
     profiles: Names | None = None
+    population: str | None = None
     availability: Annotated[float, Field(gt=0, le=1)] = 1.0
     mean_spell_s: PositiveFloat = 3600.0
     straggler_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     straggler_factor: Annotated[float, Field(ge=1)] = 5.0
+    heat: bool = False
+    tails: bool = False
     workers: PositiveInt = 1
     engine: Literal["process", "ray"] = "process"
 

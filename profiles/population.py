@@ -91,6 +91,15 @@ def load_population(name: str) -> Population:
     raise UnknownPopulationError(f"population must be a known name, got {name!r}: {cure}")
 
 
+def phones_of(population: Population) -> tuple[str, ...]:
+    """Names of the catalogue's phones that may be drawn, by name.
+
+    Raises:
+        ValueError: When the catalogue has no phone of a class with a share.
+    """
+    return tuple(sorted(name for names in _groups(population) for name in names))
+
+
 def draw_population(population: Population, num_phones: int, seed: int) -> tuple[str, ...]:
     """Draw names of the catalogue's phones, one for each phone of a fleet.
 
@@ -99,16 +108,12 @@ def draw_population(population: Population, num_phones: int, seed: int) -> tuple
     Raises:
         ValueError: When the catalogue has no phone of a class with a share.
     """
-    phones = {one.device_class: _phones_by_class().get(one.device_class, ()) for one in _drawn(population)}
-    missing = [name for name, found in phones.items() if not found]
-    if missing:
-        raise ValueError(f"population {population.name!r} must have phones for every class, got none for {missing[0]}")
+    groups = _groups(population)
     shares = [one.share.value for one in _drawn(population)]
     ends = np.cumsum(shares) / sum(shares)
     # Two numbers a phone, in rows: a larger fleet only adds rows.
     draws = np.random.default_rng(seed).random((num_phones, 2))
     classes = np.minimum(np.searchsorted(ends, draws[:, 0], side="right"), len(ends) - 1)
-    groups = list(phones.values())
     return tuple(
         groups[which][int(within * len(groups[which]))] for which, within in zip(classes, draws[:, 1], strict=True)
     )
@@ -127,6 +132,15 @@ def draw_links(latency_ms: Figure, num_phones: int, seed: int) -> tuple[Link, ..
     which = np.random.default_rng((seed, _LINKS)).random(num_phones) * len(links.mbit_s)
     found = (links.mbit_s[int(one)] for one in which)
     return tuple(Link(_speed(down, links.source), _speed(up, links.source), latency_ms) for down, up in found)
+
+
+def _groups(population: Population) -> list[tuple[str, ...]]:
+    """The phones of each class with a share."""
+    phones = {one.device_class: _phones_by_class().get(one.device_class, ()) for one in _drawn(population)}
+    missing = [name for name, found in phones.items() if not found]
+    if missing:
+        raise ValueError(f"population {population.name!r} must have phones for every class, got none for {missing[0]}")
+    return list(phones.values())
 
 
 def _speed(mbit_s: float, source: str) -> Figure:

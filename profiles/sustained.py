@@ -127,12 +127,37 @@ def heat(model: ThermalModel, busy_intervals: Intervals, at: Sequence[float] | A
     found = np.zeros_like(times)
     level, cool_since = 0.0, -np.inf
     for start, end in busy_intervals:
-        level *= exp((cool_since - start) / model.cooling_s)
+        level = rest(model, level, start - cool_since)
         during, after = np.clip(times, start, end) - start, np.maximum(times - end, 0.0)
         hot = 1 - (1 - level) * np.exp(-during / model.heating_s)
         found = np.where(times >= start, hot * np.exp(-after / model.cooling_s), found)
-        level, cool_since = 1 - (1 - level) * exp((start - end) / model.heating_s), end
+        level, cool_since = _heated(model, level, end - start), end
     return found
+
+
+def work_on(model: ThermalModel, level: float, cool_s: float) -> tuple[float, float]:
+    """Go through `cool_s` seconds of a cool device's work from a heat on: seconds that it takes, and the heat after.
+
+    The same law as `heat` and `slowdown`, for work whose end is not known before.
+
+    Args:
+        level: Heat at its start, in [0, 1].
+    """
+    taken = 0.0
+    for factor, threshold in zip((1.0, *model.slowdowns), model.thresholds, strict=False):
+        if level >= threshold:
+            continue
+        until_s = model.heating_s * log((1 - level) / (1 - threshold))
+        if cool_s * factor < until_s:
+            return taken + cool_s * factor, _heated(model, level, cool_s * factor)
+        taken, cool_s, level = taken + until_s, cool_s - until_s / factor, threshold
+    last_s = cool_s * (1.0, *model.slowdowns)[-1]
+    return taken + last_s, _heated(model, level, last_s)
+
+
+def rest(model: ThermalModel, level: float, seconds: float) -> float:
+    """The heat that is left of `level` after `seconds` without work."""
+    return level * exp(-seconds / model.cooling_s)
 
 
 def slowdown(model: ThermalModel, busy_intervals: Intervals, at: Sequence[float] | Array) -> Array:
@@ -160,6 +185,10 @@ def tail_quantile(model: TailModel, probabilities: Sequence[float] | Array) -> A
 def draw_tail(model: TailModel, rng: np.random.Generator, n: int) -> Array:
     """Draw how many times its median each of `n` runs takes, [n]; their median is 1."""
     return tail_quantile(model, np.clip(rng.random(n), np.finfo(np.float64).tiny, None))
+
+
+def _heated(model: ThermalModel, level: float, seconds: float) -> float:
+    return 1 - (1 - level) * exp(-seconds / model.heating_s)
 
 
 def _log_odds(probabilities: Array) -> Array:

@@ -25,6 +25,18 @@ class ChunkTimes:
     evaluate_s: float
 
 
+@dataclass(frozen=True)
+class ChunkRuns:
+    """How many chunks work computes, forward and backward or forward alone."""
+
+    train: int
+    evaluate: int
+
+    def seconds(self, times: ChunkTimes) -> float:
+        """What they take where each takes its median."""
+        return self.train * times.train_s + self.evaluate * times.evaluate_s
+
+
 Privacy = PrivacyTerms | ClientPrivacyTerms | None
 TimesOf = Callable[[DeviceProfile, Manifest], ChunkTimes]
 
@@ -36,10 +48,8 @@ def predicted_times(profile: DeviceProfile, manifest: Manifest) -> ChunkTimes:
     return ChunkTimes(training_ms / 1e3, forward_chunk_ms(architecture, profile, manifest.batch_size) / 1e3)
 
 
-def work_seconds(
-    assignment: Assignment, num_examples: int, batch_size: int, times: ChunkTimes, num_validation: int = 0
-) -> float:
-    """Seconds that an assignment to train or to evaluate takes.
+def chunk_runs(assignment: Assignment, num_examples: int, batch_size: int, num_validation: int = 0) -> ChunkRuns:
+    """Count the chunks that an assignment to train or to evaluate computes.
 
     A private draw counts with its expected size: the emulator knows a duration before the work is computed, and on a
     real phone how long a draw took would tell how many examples were drawn.
@@ -52,13 +62,12 @@ def work_seconds(
     """
     if assignment.train is not None:
         terms, reward = assignment.train, assignment.train.reward
-        seconds = _train_chunks(terms, num_examples, num_validation, batch_size) * times.train_s
+        train = _train_chunks(terms, num_examples, num_validation, batch_size)
         if reward is None:
-            return seconds
-        chunks = num_evaluations(reward) * _evaluate_chunks(reward.privacy, num_validation, batch_size)
-        return seconds + chunks * times.evaluate_s
+            return ChunkRuns(train, 0)
+        return ChunkRuns(train, num_evaluations(reward) * _evaluate_chunks(reward.privacy, num_validation, batch_size))
     if assignment.evaluate is not None:
-        return _evaluate_chunks(assignment.evaluate.privacy, num_examples, batch_size) * times.evaluate_s
+        return ChunkRuns(0, _evaluate_chunks(assignment.evaluate.privacy, num_examples, batch_size))
     raise ValueError(f"how long an assignment to {assignment.kind} takes does not depend on examples")
 
 

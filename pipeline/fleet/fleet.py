@@ -43,7 +43,7 @@ from device_runtime.wire import Assignment
 from device_runtime.work import split_of_assignment
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.fleet.asgi import AsgiTransport
-from pipeline.fleet.durations import ChunkTimes, TimesOf, measure_seconds, transfer_seconds, work_seconds
+from pipeline.fleet.durations import ChunkTimes, TimesOf, chunk_runs, measure_seconds, transfer_seconds
 from pipeline.fleet.phones import Charge, Phone
 from pipeline.fleet.workers import Failure, Outcome, Workers
 from profiles.records import decode_record
@@ -243,7 +243,8 @@ class Fleet:
         times = self._chunk_times(phone.profile, assignment.artifact_id)
         batch_size = self._manifest(assignment.artifact_id).batch_size
         own = counts[split_of_assignment(assignment)]
-        return work_seconds(assignment, own, batch_size, times, counts["validation"])
+        runs = chunk_runs(assignment, own, batch_size, counts["validation"])
+        return phone.work(assignment.assignment_id, runs, times, self.clock.time)
 
     def _begin_work(self, index: int, assignment: Assignment) -> Callable[[], Outcome]:
         if assignment.measure is not None:  # what an emulated phone can do is what its profile says

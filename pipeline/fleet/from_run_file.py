@@ -18,8 +18,12 @@ from pipeline.fleet.population import FleetTerms
 from pipeline.fleet.stragglers import StragglerTerms
 from pipeline.fleet.workers import FleetData, split_key
 from pipeline.run_sections import FleetSection, RunFile
-from profiles.catalogue import catalogue_names, load_profile
+from profiles.catalogue import load_profile
+from profiles.population import load_population, phones_of
 from profiles.records import record_id
+
+# Of a fleet whose file names neither profiles nor a population. A longer catalogue changes no run file's phones.
+DEFAULT_PHONES = ("galaxy-s9", "huawei-mate-20", "pixel-2-xl", "pixel-4", "redmi-8", "redmi-note-4")
 
 
 class EmulatedRun(NamedTuple):
@@ -41,7 +45,7 @@ def fleet_of(run_file: RunFile, folder: Path, rotation: int = 0, budget: Budget 
 
     Raises:
         SourceError: The data cannot be read, or cannot be dealt out as the file says.
-        UnknownProfileError: Naming the nearest phone of the catalogue.
+        UnknownProfileError, UnknownPopulationError: Naming the nearest phone of the catalogue, or population.
         ValueError: The file is of a real run, or budget and file are not both private.
     """
     if run_file.run.kind != "emulated":
@@ -62,11 +66,16 @@ def emulated_seed(seed: int) -> bytes:
 
 
 def _terms(fleet: FleetSection, rotation: int) -> FleetTerms:
+    population = None if fleet.population is None else load_population(fleet.population)
+    names = (fleet.profiles or DEFAULT_PHONES) if population is None else phones_of(population)
     return FleetTerms(
-        profiles=tuple(load_profile(name) for name in fleet.profiles or catalogue_names()),
+        profiles=tuple(load_profile(name) for name in names),
         times_of=predicted_times,
         availability=AvailabilityTerms(fleet.availability, fleet.mean_spell_s),
         stragglers=StragglerTerms(fleet.straggler_share, fleet.straggler_factor),
+        population=population,
+        has_heat=fleet.heat,
+        has_tails=fleet.tails,
         rotation=rotation,
         num_workers=fleet.workers,
         engine=fleet.engine,

@@ -4,6 +4,8 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from device_runtime.accounting import Budget, Release
 from device_runtime.client_records import ClientState, Request
 from device_runtime.ledger import Ledger
@@ -12,8 +14,11 @@ from device_runtime.signing import SigningKey
 from device_runtime.wire import Assignment, CheckIn
 from device_runtime.work import charge_assignment, releases_of
 from pipeline.fleet.availability import Availability
+from pipeline.fleet.durations import ChunkRuns, ChunkTimes
+from pipeline.fleet.strain import Heat, tailed_seconds
 from profiles.records import later
-from profiles.schema import DeviceProfile
+from profiles.schema import DeviceProfile, Link
+from profiles.sustained import TailModel
 
 CACHED_BLOBS = 16
 
@@ -55,6 +60,8 @@ class Phone:
         index: Its number in the fleet.
         check_in: What it says of itself, but for its headroom.
         cached: sha256 of the blobs it holds, the ones used last at the end.
+        heat: None for a phone that work does not heat.
+        tail: Of its single runs; None where each takes its median.
         updates: Stored update bytes by sha256, until their report was answered.
     """
 
@@ -66,6 +73,8 @@ class Phone:
     check_in: CheckIn
     ledger: Ledger | None
     state: ClientState
+    heat: Heat | None = None
+    tail: TailModel | None = None
     cached: OrderedDict[str, None] = field(default_factory=OrderedDict)
     updates: dict[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -92,10 +101,23 @@ class Phone:
         releases = releases_of(assignment)
         return Charge(self.index, assignment.assignment_id, releases[0], releases[1:]) if releases else None
 
+    def work(self, assignment_id: str, runs: ChunkRuns, times: ChunkTimes, now: float) -> float:
+        """Seconds that work takes which begins now; the phone is as hot as it leaves it once they are over."""
+        seconds = runs.seconds(times)
+        if self.tail is not None:
+            rng = np.random.default_rng(self._digest(f"{assignment_id}/{now!r}"))
+            seconds = tailed_seconds(self.tail, runs, times, rng)
+        if self.heat is not None:
+            seconds, self.heat = self.heat.work(now, seconds)
+        return seconds
+
     def rest_fraction(self, now: float) -> float:
         """Where in a window this phone comes back, in [0, 1): differs by phone and moment, the same in every replay."""
-        digest = hashlib.sha256(f"{self.key.key_id}/{now!r}".encode()).digest()
-        return int.from_bytes(digest[:6], "big") / 2**48
+        return (self._digest(f"{now!r}") >> 208) / 2**48
+
+    def _digest(self, event: str) -> int:
+        """256 bits that differ by phone and event, the same in every replay."""
+        return int.from_bytes(hashlib.sha256(f"{self.key.key_id}/{event}".encode()).digest(), "big")
 
 
 def link_speed(profile: DeviceProfile) -> LinkSpeed:
@@ -107,6 +129,11 @@ def link_speed(profile: DeviceProfile) -> LinkSpeed:
         )
     if min(link.download_mbit_s.value, link.upload_mbit_s.value) <= 0:
         raise ValueError(f"profile {profile.name!r} must have download_mbit_s and upload_mbit_s > 0 to be in a fleet")
+    return speed_of(link)
+
+
+def speed_of(link: Link) -> LinkSpeed:
+    """The numbers of a link."""
     return LinkSpeed(link.download_mbit_s.value, link.upload_mbit_s.value, link.latency_ms.value)
 
 

@@ -1,5 +1,7 @@
 """Make the phones of a fleet: their keys, profiles, shares of the data, spells of being there, ledgers."""
 
+import hashlib
+import hmac
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -12,11 +14,14 @@ from device_runtime.examples import DataSet, split_ids
 from device_runtime.wire import SPLITS, CheckIn
 from pipeline.fleet.availability import Availability, AvailabilityTerms
 from pipeline.fleet.durations import TimesOf
-from pipeline.fleet.phones import Phone, link_speed, new_ledger
+from pipeline.fleet.phones import LinkSpeed, Phone, link_speed, new_ledger, speed_of
 from pipeline.fleet.stragglers import StragglerTerms, is_straggler, slowed
+from pipeline.fleet.strain import cool_phone
 from pipeline.fleet.workers import Engine, FleetData, phone_key, split_key
+from profiles.population import Population, draw_links, draw_population
 from profiles.records import record_id
 from profiles.schema import DeviceProfile
+from profiles.sustained import ROUGH_TAIL
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,11 @@ class FleetTerms:
     """Who the phones are.
 
     Attributes:
-        profiles: The phones take turns through them.
+        profiles: The phones take turns through them, or have those that `population` draws for them.
+        population: None where they take turns. Drawn phones have drawn links as well.
         times_of: How long a chunk takes on a profile.
         rotation: Which fifth of the examples is the test split.
+        has_heat, has_tails: Whether work heats phones, and whether single runs scatter about their medians.
         num_workers: Processes that compute; 1 is this one.
         engine: Whether they are on this machine or on a Ray cluster.
     """
@@ -35,6 +42,9 @@ class FleetTerms:
     times_of: TimesOf
     availability: AvailabilityTerms = field(default_factory=AvailabilityTerms)
     stragglers: StragglerTerms = field(default_factory=StragglerTerms)
+    population: Population | None = None
+    has_heat: bool = False
+    has_tails: bool = False
     rotation: int = 0
     num_workers: int = 1
     engine: Engine = "process"
@@ -50,24 +60,41 @@ def make_phones(budget: Budget | None, terms: FleetTerms, data: FleetData, sourc
         source: All phones' examples.
     """
     check_ins = [_describe(profile, source) for profile in terms.profiles]
-    links = [link_speed(profile) for profile in terms.profiles]
+    cast = _cast_of(terms, data)
     slow = [slowed(profile, terms.stragglers.factor) for profile in terms.profiles]
     seed = int.from_bytes(data.seed, "big")
     phones = []
     for index, counts in enumerate(_count_examples(terms, data, source)):
-        turn, key = index % len(terms.profiles), phone_key(data.seed, index)
+        (turn, link), key = cast[index], phone_key(data.seed, index)
         phone = Phone(
             index=index,
             key=key,
             profile=(slow if is_straggler(terms.stragglers, seed, index) else terms.profiles)[turn],
-            link=links[turn],
+            link=link,
             availability=Availability(terms.availability, seed, index),
             check_in=replace(check_ins[turn], num_examples=counts),
             ledger=new_ledger(budget, key.key_id),
             state=new_client(key, is_emulated=True),
+            heat=cool_phone(terms.profiles[turn], seed, index) if terms.has_heat else None,
+            tail=ROUGH_TAIL if terms.has_tails else None,  # phones in use, not cooled on a bench
         )
         phones.append(phone)
     return phones
+
+
+def _cast_of(terms: FleetTerms, data: FleetData) -> list[tuple[int, LinkSpeed]]:
+    """Which of the profiles each phone has, and its link."""
+    num_phones = len(data.shares)
+    if terms.population is None:
+        links = [link_speed(profile) for profile in terms.profiles]
+        return [(index % len(links), links[index % len(links)]) for index in range(num_phones)]
+    seed = int.from_bytes(hmac.digest(data.seed, b"population", hashlib.sha256), "big")
+    turns = {profile.name: turn for turn, profile in enumerate(terms.profiles)}
+    names = draw_population(terms.population, num_phones, seed)
+    # Nobody measured the latency of links: the catalogue assumes one for all.
+    (latency_ms,) = {profile.link.latency_ms for profile in terms.profiles if profile.link}
+    drawn = draw_links(latency_ms, num_phones, seed)
+    return [(turns[name], speed_of(link)) for name, link in zip(names, drawn, strict=True)]
 
 
 def _describe(profile: DeviceProfile, source: DataSet) -> CheckIn:

@@ -84,6 +84,11 @@ def test_the_starting_points_break_no_rule(start):
         ("training", {"server_optimizer": "fedadam"}, "fedadam moves each value by about server_learning_rate; give"),
         ("training", {"server_beta2": 0.9}, "server_beta2 belongs to fedadam; remove it or set server_optimizer"),
         ("training", {"server_epsilon": 0.1}, "server_epsilon belongs to fedadam; remove it or set"),
+        (
+            "fleet",
+            {"profiles": ["pixel-4"], "population": "even"},
+            "population = 'even' draws the phones that profiles would list: remove one of them",
+        ),
         ("fleet", {"mean_spell_s": 60.0}, "mean_spell_s = 60 has no meaning for phones that are always there; remove"),
         ("round", {"min_reports": 6}, "[round] min_reports must be <= cohort_size = 5, got 6"),
         ("training", {"local_steps": 1}, "exactly one of local_steps and local_epochs"),

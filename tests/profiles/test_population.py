@@ -13,6 +13,7 @@ from profiles.population import (
     draw_links,
     draw_population,
     load_population,
+    phones_of,
     population_names,
 )
 from profiles.schema import Figure
@@ -43,6 +44,12 @@ def test_the_same_seed_gives_the_same_fleet_and_a_larger_fleet_only_adds_phones(
     assert draw_population(population, 30, seed=5) == draw_population(population, 100, seed=5)[:30]
     assert draw_population(population, 30, seed=5) != draw_population(population, 30, seed=6)
     assert draw_population(population, 0, seed=5) == ()
+
+
+def test_the_phones_of_a_population_are_all_that_may_be_drawn():
+    population = load_population("trace-2020")
+    assert set(draw_population(population, 2000, seed=2)) == set(phones_of(population))
+    assert list(phones_of(population)) == sorted(phones_of(population))
 
 
 def test_a_class_without_a_share_is_not_drawn_and_needs_no_phone():

@@ -15,9 +15,11 @@ from profiles.sustained import (
     draw_sustained,
     draw_tail,
     heat,
+    rest,
     slowdown,
     tail_quantile,
     thermal_model,
+    work_on,
 )
 
 MLPERF = Path(__file__).parents[3] / "shared" / "data" / "phones" / "mlperf-mobile" / "mlperf_mobile_latency.csv"
@@ -53,6 +55,31 @@ def test_an_interval_cut_in_two_is_the_same_load_and_order_of_questions_does_not
     whole, cut = heat(MODEL, [(0, 400)], at), heat(MODEL, [(0, 150), (150, 400)], at)
     assert cut == pytest.approx(whole)
     assert heat(MODEL, [(0, 400)], at[::-1]).tolist() == whole[::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("level", "cool_s"), [(0.0, 10.0), (0.0, 69.0), (0.0, 900.0), (0.5, 5.0), (0.7, 300.0), (0.95, 1.0)]
+)
+def test_work_takes_what_its_heat_slows_it_down_to(level, cool_s):
+    seconds, after = work_on(MODEL, level, cool_s)
+    began = -MODEL.heating_s * np.log1p(-level)  # the load that made it as hot
+    at = began + (np.arange(20_000) + 0.5) / 20_000 * seconds
+    load = [(0.0, began + seconds)]
+    assert np.mean(1 / slowdown(MODEL, load, at)) * seconds == pytest.approx(cool_s, rel=1e-4)
+    assert after == pytest.approx(heat(MODEL, load, [began + seconds])[0])
+
+
+def test_work_cut_in_two_takes_as_long_and_rest_cools_between():
+    whole, after = work_on(MODEL, 0.0, 400.0)
+    first, between = work_on(MODEL, 0.0, 150.0)
+    second, end = work_on(MODEL, between, 250.0)
+    assert (first + second, end) == (pytest.approx(whole), pytest.approx(after))
+    assert rest(MODEL, between, 200) == pytest.approx(between / np.e)
+    assert work_on(MODEL, rest(MODEL, between, 200), 250.0)[0] < second
+
+
+def test_a_device_that_never_slows_down_works_as_fast_however_hot():
+    assert work_on(thermal_model(1.0), 0.99, 5000.0)[0] == 5000.0
 
 
 @pytest.mark.parametrize("intervals", [[(5, 1)], [(0, 10), (5, 20)], [(20, 30), (0, 10)]])

@@ -18,7 +18,14 @@ from device_runtime.terms import (
 )
 from device_runtime.training import train
 from device_runtime.wire import Assignment
-from pipeline.fleet.durations import ChunkTimes, measure_seconds, predicted_times, transfer_seconds, work_seconds
+from pipeline.fleet.durations import (
+    ChunkRuns,
+    ChunkTimes,
+    chunk_runs,
+    measure_seconds,
+    predicted_times,
+    transfer_seconds,
+)
 from profiles.catalogue import load_profile
 from search.architecture import Architecture, Stem
 from search.cost import forward_chunk_ms, training_chunk_ms
@@ -61,7 +68,7 @@ def evaluation(privacy=None) -> Assignment:
     ],
 )
 def test_training_takes_its_chunks(assignment, num_examples, chunks):
-    assert work_seconds(assignment, num_examples, 16, TIMES) == chunks * TIMES.train_s
+    assert chunk_runs(assignment, num_examples, 16) == ChunkRuns(chunks, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +87,9 @@ def test_training_takes_its_chunks(assignment, num_examples, chunks):
     ],
 )
 def test_what_training_reads_of_the_validation_split_takes_its_time(terms, train_chunks, evaluate_chunks):
-    seconds = train_chunks * TIMES.train_s + evaluate_chunks * TIMES.evaluate_s
-    assert work_seconds(terms, 20, 16, TIMES, num_validation=40) == seconds
+    runs = chunk_runs(terms, 20, 16, num_validation=40)
+    assert runs == ChunkRuns(train_chunks, evaluate_chunks)
+    assert runs.seconds(TIMES) == train_chunks * TIMES.train_s + evaluate_chunks * TIMES.evaluate_s
 
 
 @pytest.mark.parametrize("moves", ["all", "weights", "architecture", "alternate"])
@@ -92,21 +100,21 @@ def test_the_chunks_foreseen_are_the_graph_runs_of_the_work(moves):
     assignment = training(local_epochs=2, batch_size=6, moves=moves, reward=RewardTerms("gain"), **steps)
     work = LoadedAssignment(session, PARAMETERS, assignment.train)
     update = train(work, splits, PrivateRandom(bytes(32)))
-    seconds = work_seconds(assignment, update.num_examples, 4, ChunkTimes(1.0, 1.0), num_validation=24)
-    assert seconds == update.num_chunks
+    runs = chunk_runs(assignment, update.num_examples, 4, num_validation=24)
+    assert runs.train + runs.evaluate == update.num_chunks
 
 
 @pytest.mark.parametrize(
     ("privacy", "num_examples", "chunks"), [(None, 33, 3), (None, 0, 1), (PRIVACY, 100, 2), (ON_CLIENTS, 33, 3)]
 )
 def test_an_evaluation_takes_its_chunks(privacy, num_examples, chunks):
-    assert work_seconds(evaluation(privacy), num_examples, 16, TIMES) == chunks * TIMES.evaluate_s
+    assert chunk_runs(evaluation(privacy), num_examples, 16) == ChunkRuns(0, chunks)
 
 
 def test_measuring_is_no_matter_of_examples():
     measuring = Assignment("a", "run", "measure", "0" * 64, None, 60.0, measure=MeasureTerms())
     with pytest.raises(ValueError, match="an assignment to measure takes does not depend on examples"):
-        work_seconds(measuring, 10, 16, TIMES)
+        chunk_runs(measuring, 10, 16)
 
 
 def test_a_transfer_takes_its_latency_and_its_bytes():

@@ -10,7 +10,8 @@ from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.stragglers import StragglerTerms
 from pipeline.fleet.workers import split_key
 from pipeline.run_file import parse_run_file
-from profiles.catalogue import UnknownProfileError, catalogue_names
+from profiles.catalogue import UnknownProfileError
+from profiles.population import UnknownPopulationError, load_population, phones_of
 from profiles.records import record_id
 
 FILE = """
@@ -94,9 +95,11 @@ def test_the_run_and_the_places_of_its_files_follow_from_the_file(tmp_path):
     assert made.terms.rotation == 2
 
 
-def test_without_a_fleet_table_all_phones_of_the_catalogue_take_turns_and_are_always_there(tmp_path):
+def test_without_a_fleet_table_the_same_six_phones_take_turns_however_long_the_catalogue_and_are_always_there(tmp_path):
     terms = read(tmp_path).terms
-    assert tuple(profile.name for profile in terms.profiles) == catalogue_names()
+    names = ["galaxy-s9", "huawei-mate-20", "pixel-2-xl", "pixel-4", "redmi-8", "redmi-note-4"]
+    assert [profile.name for profile in terms.profiles] == names
+    assert (terms.population, terms.has_heat, terms.has_tails) == (None, False, False)
     assert (terms.availability.share, terms.num_workers) == (1.0, 1)
 
 
@@ -107,6 +110,18 @@ def test_the_fleet_table_says_who_the_phones_are_and_when_they_are_there(tmp_pat
     assert [profile.name for profile in terms.profiles] == ["pixel-4"]
     assert (terms.availability.share, terms.availability.mean_spell_s, terms.num_workers) == (0.5, 60.0, 2)
     assert terms.stragglers == StragglerTerms(0.3, 5.0)
+
+
+def test_a_population_takes_the_place_of_profiles(tmp_path):
+    terms = read(tmp_path, ("[space]", '[fleet]\npopulation = "trace-2020"\nheat = true\ntails = true\n[space]')).terms
+    assert terms.population == load_population("trace-2020")
+    assert tuple(profile.name for profile in terms.profiles) == phones_of(terms.population)
+    assert (terms.has_heat, terms.has_tails) == (True, True)
+
+
+def test_an_unknown_population_names_the_nearest(tmp_path):
+    with pytest.raises(UnknownPopulationError, match="did you mean 'trace-2020'"):
+        read(tmp_path, ("[space]", '[fleet]\npopulation = "trace2020"\n[space]'))
 
 
 def test_an_even_partition_is_even(tmp_path):

@@ -6,6 +6,8 @@ from device_runtime.examples import ClientSource
 from device_runtime.work import count_examples
 from pipeline.fleet.population import make_phones
 from pipeline.fleet.workers import split_key
+from profiles.catalogue import load_profile
+from profiles.population import load_population, phones_of
 from profiles.records import record_id
 
 
@@ -15,6 +17,27 @@ def test_phones_take_turns_through_the_profiles(kit, tmp_path):
     assert [phone.profile.name for phone in phones] == ["fast", "slow", "fast", "slow", "fast"]
     assert phones[1].check_in.profile_id == record_id(terms.profiles[1])
     assert phones[1].link.upload_mbit_s == 0.1
+
+
+def drawn_fleet(kit, folder, num_phones, seed=b"seed"):
+    population = load_population("trace-2020")
+    profiles = tuple(load_profile(name) for name in phones_of(population))
+    return make_phones(
+        None, kit.terms(profiles=profiles, population=population), kit.data(folder, num_phones, seed), kit.source
+    )
+
+
+def test_phones_of_a_population_are_drawn_with_their_links_from_the_seed(kit, tmp_path):
+    def told(phones):
+        return [(phone.profile.name, phone.link) for phone in phones]
+
+    phones = drawn_fleet(kit, tmp_path, 40)
+    assert told(phones)[:7] == told(drawn_fleet(kit, tmp_path, 7))  # a larger fleet only adds phones
+    assert told(phones) != told(drawn_fleet(kit, tmp_path, 40, b"other"))
+    assert {phone.check_in.device_class for phone in phones} == {"entry", "mid", "high"}
+    assert all(phone.check_in.profile_id == record_id(phone.profile) for phone in phones)
+    assert len({phone.link for phone in phones}) > 10
+    assert {phone.link.latency_ms for phone in phones} == {50.0}
 
 
 @pytest.mark.parametrize("rotation", range(5))

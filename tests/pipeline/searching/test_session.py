@@ -22,12 +22,15 @@ from pipeline.searching.session import SearchRequest, run_search
 from search.budget import InfeasibleError
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE, KilledError
 
+DRAWN = 'population = "trace-2020"\nheat = true\ntails = true'
+STRAINED = ORDINARY.replace('profiles = ["pixel-4", "redmi-8"]', DRAWN)
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Folders of a finished ordinary search, a private one and one of FedNAS, by name, with their numbers of events."""
+    """Folders of finished searches with their numbers of events: ordinary, private, FedNAS, of hot phones drawn."""
     runs = {}
-    for name, text in (("ordinary", ORDINARY), ("private", PRIVATE), ("fednas", FEDNAS)):
+    for name, text in (("ordinary", ORDINARY), ("private", PRIVATE), ("fednas", FEDNAS), ("strained", STRAINED)):
         folder = tmp_path_factory.mktemp(name)
         run_file = folder / "run.toml"
         run_file.write_text(text, encoding="utf-8")
@@ -176,8 +179,10 @@ def kill_during(request, event, monkeypatch):
             run_search(request, Unwatched())
 
 
-KILLS = [(name, share) for name in ("ordinary", "private", "fednas") for share in (0.02, 0.3, 0.55, 0.8, 0.97)]
-QUICK = [("ordinary", 0.02), ("ordinary", 0.55), ("private", 0.55)]
+KILLS = [
+    (name, share) for name in ("ordinary", "private", "fednas", "strained") for share in (0.02, 0.3, 0.55, 0.8, 0.97)
+]
+QUICK = [("ordinary", 0.02), ("ordinary", 0.55), ("private", 0.55), ("strained", 0.55)]
 SLOW = [pytest.param(*kill, marks=pytest.mark.slow) for kill in KILLS if kill not in QUICK]
 
 
