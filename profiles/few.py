@@ -1,0 +1,132 @@
+"""What little is known of a new phone: times of some kernels and of whole models, measured quickly or by other tools.
+
+`few.json` is such a record, written by hand or by `handheld profile import`; a measured profile is one as well. The
+shortest one by hand:
+
+    {"source": "my own stopwatch", "models": [{"model": "mobilenet_v1", "median_ms": 41.5}]}
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from profiles.known_models import KNOWN_MODELS
+from profiles.records import RecordError, from_plain, parse_json
+from profiles.schema import DeviceProfile, Direction, Kernel, KernelTime, NetworkTime, Runtime
+
+MAX_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class ModelLatency:
+    """What a whole model took.
+
+    Attributes:
+        model: A name of `profiles.known_models`, or any name where `kernels` or `architecture` tell what it is.
+        median_ms: Or a mean, where no more is known.
+        architecture: File of an Architecture, beside this one; whoever reads the file resolves it to kernels.
+        kernels: With repeats, in order.
+    """
+
+    model: str
+    median_ms: float
+    p90_ms: float | None = None
+    repetitions: int = 1
+    batch_size: int = 1
+    direction: Direction = "forward"
+    architecture: str | None = None
+    kernels: tuple[Kernel, ...] = ()
+
+    def __post_init__(self) -> None:
+        p90_ms = self.median_ms if self.p90_ms is None else self.p90_ms
+        if not 0 < self.median_ms <= p90_ms:
+            raise ValueError(
+                f"model {self.model!r} must have 0 < median_ms <= p90_ms, got {self.median_ms} and {p90_ms}"
+            )
+        if min(self.batch_size, self.repetitions) < 1:
+            raise ValueError(f"model {self.model!r} must have batch_size and repetitions >= 1")
+
+
+@dataclass(frozen=True)
+class FewTimes:
+    """What little is known of a phone.
+
+    Attributes:
+        source: Who measured, with what.
+        kernels: Without the call of their graph, unless one of kind `call` tells what that takes.
+        networks: Whole graphs whose kernels are known.
+        models: Likewise, by name.
+    """
+
+    source: str
+    kernels: tuple[KernelTime, ...] = ()
+    networks: tuple[NetworkTime, ...] = ()
+    models: tuple[ModelLatency, ...] = ()
+    runtime: Runtime | None = None
+    threads: int = 1
+    schema: int = 1
+
+
+def read_few(data: bytes | str, what: str) -> FewTimes | DeviceProfile:
+    """Read `few.json`: a FewTimes, or the profile of a phone that was measured quickly.
+
+    Args:
+        what: Name of the file, for messages.
+
+    Raises:
+        RecordError: It is neither.
+    """
+    plain = parse_json(data, what)
+    if not isinstance(plain, dict):
+        raise RecordError(f"{what} must be an object with kernels, networks or models, got {type(plain).__name__}")
+    try:
+        return from_plain(DeviceProfile, plain) if "throughput" in plain else from_plain(FewTimes, plain)
+    except RecordError as error:
+        raise RecordError(f"{what}: {error}") from error
+
+
+def few_of(profile: DeviceProfile) -> FewTimes:
+    """The times of a measured profile."""
+    source = f"profile {profile.name!r}, measured by Handheld"
+    return FewTimes(source, profile.kernels, profile.networks, (), profile.runtime, profile.threads)
+
+
+def with_networks(few: FewTimes) -> FewTimes:
+    """The same times, models turned into networks.
+
+    Raises:
+        ValueError: A model of which nothing but an unknown name is told.
+    """
+    return replace(few, networks=(*few.networks, *map(_network_of, few.models)), models=())
+
+
+def _network_of(model: ModelLatency) -> NetworkTime:
+    kernels = model.kernels or KNOWN_MODELS.get(model.model, ())
+    if not kernels:
+        raise ValueError(
+            f"model {model.model!r} is not known: give its `architecture` (a file of an Architecture) or `kernels`, "
+            f"or measure one of {', '.join(KNOWN_MODELS)}"
+        )
+    p90_ms = model.median_ms if model.p90_ms is None else model.p90_ms
+    times = model.median_ms, p90_ms, model.median_ms, 0.0, model.repetitions
+    return NetworkTime(kernels, model.batch_size, model.direction, *times)
+
+
+def kernel_time(kernel: Kernel, batch_size: int, samples_ms: Sequence[float]) -> KernelTime:
+    """Summarise the runs of a kernel, forward; of a mean alone the spread is 0 and all quantiles are the mean."""
+    low, median, high, p90 = np.percentile(samples_ms, [25, 50, 75, 90])
+    spread = float((high - low) / median) if median else 0.0
+    places = np.linspace(0, len(samples_ms) - 1, min(len(samples_ms), MAX_SAMPLES)).astype(int)
+    kept = tuple(float(f"{samples_ms[i]:.4g}") for i in places) if len(samples_ms) > 1 else ()
+    return KernelTime(
+        kernel=kernel,
+        batch_size=batch_size,
+        direction="forward",
+        median_ms=round(float(median), 6),
+        p90_ms=round(float(p90), 6),
+        min_ms=round(float(min(samples_ms)), 6),
+        spread=round(spread, 4),
+        repetitions=len(samples_ms),
+        samples_ms=kept,
+    )

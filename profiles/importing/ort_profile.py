@@ -1,0 +1,166 @@
+"""ONNX Runtime: the profiler's JSON (`enable_profiling`, `onnxruntime_perf_test -p`), and perf_test's result file.
+
+The profiler writes a list of trace events; a node's is named NODE_kernel_time and tells operator and shapes of inputs
+and outputs, but no attribute: a stride is what the sizes say, a dilation is taken for 1, and the window of a pooling is
+not told at all. The result file has a line for each run, `MODEL,SECONDS,PEAK BYTES,CPU %,RUN`, and with `-s`
+statistics below, which say nothing more.
+"""
+
+from collections import defaultdict
+from math import ceil
+from statistics import median
+from typing import Any
+
+from profiles.few import ModelLatency
+from profiles.importing.found import ForeignTableError, Found, Row, Unused, kernel_times, read_number
+from profiles.records import RecordError, parse_json
+from profiles.schema import Kernel
+
+Shape = tuple[int, ...]
+Shapes = list[dict[str, list[int]]]
+_SUFFIX = "_kernel_time"
+_SAME_SHAPE = {"Relu": "relu", "Clip": "relu", "HardSwish": "hard_swish"}
+_FUSED = frozenset({"FusedConv", "FusedGemm"})
+
+
+def is_profile(text: str) -> bool:
+    """Whether a text is the profiler's."""
+    return text.lstrip()[:1] == "[" and '"cat"' in text[:4000] and '"ph"' in text[:4000]
+
+
+def read_profile(text: str) -> Found:
+    """Read the profiler's JSON: a time for each kernel whose shapes it tells. The first run of several is warm-up.
+
+    Raises:
+        ForeignTableError: It is cut off, or no node of it was run.
+    """
+    nodes: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    runs_ms = []
+    for event in _events(text):
+        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_SUFFIX):
+            nodes[event["name"].removesuffix(_SUFFIX), str(event["args"].get("node_index", ""))].append(event)
+        elif event.get("name") == "model_run":
+            runs_ms.append(event["dur"] / 1e3)
+    if not nodes:
+        raise ForeignTableError("the profile must hold runs of nodes, got none; run the model before end_profiling()")
+    rows, unused = [], []
+    for (name, _), events in nodes.items():
+        samples = tuple(event["dur"] / 1e3 for event in events[1 if len(events) > 1 else 0 :])
+        operator = str(events[0]["args"].get("op_name"))
+        try:
+            kernel, batch_size = _kernel_of(operator, events[0]["args"])
+        except _NoKernelError as error:
+            unused.append(Unused(f"node {name} ({operator})", str(error), sum(samples) / len(samples)))
+            continue
+        if median(samples) > 0:
+            rows.append(Row(kernel, batch_size, samples))
+        else:
+            unused.append(Unused(f"node {name} ({operator})", "takes less than the profiler's microsecond", 0.0))
+    return Found(
+        source=f"ONNX Runtime's profiler, {len(runs_ms)} run(s)",
+        kernels=kernel_times(rows),
+        unused=tuple(unused),
+        notes=tuple(_notes(nodes, runs_ms)),
+    )
+
+
+def is_perf_test(text: str) -> bool:
+    """Whether a text is perf_test's result file."""
+    return _run_of(text.lstrip().partition("\n")[0]) is not None
+
+
+def read_perf_test(text: str) -> Found:
+    """Read perf_test's result file: a latency for each model in it, its first run left out as warm-up."""
+    samples: defaultdict[str, list[float]] = defaultdict(list)
+    unused = []
+    for number, line in enumerate(text.splitlines(), 1):
+        run = _run_of(line)
+        if run is not None:
+            samples[run[0]].append(run[1] * 1e3)
+        elif line.strip() and " Latency" not in line:
+            unused.append(Unused(f"line {number}", f"is no run of a model: {line.strip()!r:.60}"))
+    models = tuple(_latency(name, times[1:] or times) for name, times in samples.items())
+    return Found("onnxruntime_perf_test", models=models, unused=tuple(unused))
+
+
+class _NoKernelError(ValueError):
+    """A node that is no kernel of ours; the message tells why."""
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    try:
+        events = parse_json(text, "the profile")
+    except RecordError as error:
+        raise ForeignTableError(f"{error}; a profile is whole once the session's end_profiling() was called") from error
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise ForeignTableError("an ONNX Runtime profile must be a list of events, got something else")
+    return events
+
+
+def _notes(nodes: dict[tuple[str, str], list[dict[str, Any]]], runs_ms: list[float]) -> list[str]:
+    notes = []
+    if len(runs_ms) > 1:
+        notes.append(f"the first of {len(runs_ms)} runs is left out: it warms up")
+    elif runs_ms:
+        notes.append("one run alone: its times are those of a cold start; run the model 20 times and more")
+    operators = {event["args"].get("op_name") for events in nodes.values() for event in events[:1]}
+    if operators & _FUSED:
+        notes.append("times of fused convolutions and products hold the activation behind them")
+    if operators & {"ReorderInput", "ReorderOutput"}:
+        notes.append("channels are in blocks of 8 or 16, as ORT_ENABLE_ALL pads them; ORT_ENABLE_EXTENDED pads nothing")
+    return notes
+
+
+def _kernel_of(operator: str, arguments: dict[str, Any]) -> tuple[Kernel, int]:
+    shapes = [_shape(one) for one in arguments.get("input_type_shape", [])]
+    outputs = [_shape(one) for one in arguments.get("output_type_shape", [])]
+    if not shapes or not outputs:
+        raise _NoKernelError("tells no shapes")
+    x, y = shapes[0], outputs[0]
+    if len(x) < 2 or x[0] < 1:
+        raise _NoKernelError(f"has no batch of values: its input is {list(x)}")
+    if operator in {"Conv", "FusedConv"}:
+        return _convolution(x, shapes[1:2], y), x[0]
+    if operator in {"Gemm", "FusedGemm", "MatMul"} and len(x) == len(y) == 2:
+        return Kernel("linear", x[1:], y[1:]), x[0]
+    if operator in _SAME_SHAPE:
+        return Kernel(_SAME_SHAPE[operator], x[1:], y[1:]), x[0]
+    if operator == "GlobalAveragePool":
+        return Kernel("global_average", x[1:], y[1:2]), x[0]
+    if operator in {"Add", "Sum"} and len(set(shapes)) == 1 and len(shapes) > 1:
+        return Kernel("add", x[1:], y[1:], num_inputs=len(shapes)), x[0]
+    if operator == "Concat" and len(set(shapes)) == 1 and y[1] == x[1] * len(shapes):
+        return Kernel("concat", x[1:], y[1:], num_inputs=len(shapes)), x[0]
+    if operator in {"MaxPool", "AveragePool"}:
+        raise _NoKernelError("tells no window")
+    raise _NoKernelError("is no kernel of Handheld's networks")
+
+
+def _convolution(x: Shape, weights: list[Shape], y: Shape) -> Kernel:
+    if not weights or len(weights[0]) != 4 or len(x) != 4:
+        raise _NoKernelError("tells no weights of a convolution of pixels")
+    (_, per_group, kernel, width), stride = weights[0], ceil(x[2] / y[2])
+    if kernel != width or x[1] % per_group:
+        raise _NoKernelError(f"has no square window, or channels that are no groups: {list(x)} and {list(weights[0])}")
+    return Kernel("conv", x[1:], y[1:], kernel, stride, x[1] // per_group)
+
+
+def _shape(typed: dict[str, list[int]]) -> Shape:
+    (kind, shape), *_ = typed.items()
+    if kind != "float":
+        raise _NoKernelError(f"computes with {kind}: profiles are of float32")
+    return tuple(shape)
+
+
+def _run_of(line: str) -> tuple[str, float] | None:
+    model, *numbers = line.rsplit(",", 4)
+    values = [read_number(number) for number in numbers]
+    if len(values) != 4 or values[0] is None or None in values:
+        return None
+    return model, values[0]
+
+
+def _latency(name: str, times_ms: list[float]) -> ModelLatency:
+    ordered = sorted(times_ms)
+    middle, p90 = (ordered[int(share * len(ordered))] for share in (0.5, 0.9))  # as perf_test itself takes them
+    return ModelLatency(name, middle, p90, len(ordered))
