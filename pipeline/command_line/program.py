@@ -6,7 +6,7 @@ A new command is one file beside this one with one function, and one row in COMM
 
 from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
 from device_runtime.measure_command import measure
-from pipeline.command_line import fleet, privacy, profile, profile_import, profile_probe
+from pipeline.command_line import fleet, privacy, profile, profile_import, profile_probe, profile_transfer
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
 from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "profile collect": Command(collect, COLLECT_EXAMPLE),
     "profile probe": Command(profile_probe.probe, profile_probe.EXAMPLE),
     "profile import": Command(profile_import.import_table, profile_import.EXAMPLE),
+    "profile transfer": Command(profile_transfer.transfer, profile_transfer.EXAMPLE),
     "profile pack": Command(profile.pack, profile.EXAMPLES["pack"]),
     "report": Command(report, REPORT_EXAMPLE),
     "search": Command(search, SEARCH_EXAMPLE),

@@ -87,7 +87,7 @@ def test_few_times_that_are_wrong_are_told_with_the_file(text, message):
 
 def test_a_model_without_kernels_or_known_name_is_refused_with_the_cure():
     few = read_few('{"source": "me", "models": [{"model": "my net", "median_ms": 2}]}', "few.json")
-    with pytest.raises(ValueError, match="give its `architecture` .* or measure one of mobilenet_v1, mobilenet_v2"):
+    with pytest.raises(ValueError, match=r"give its `architecture` .* or measure one of mobilenet_v1, mobilenet_v2"):
         with_networks(few)
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -47,8 +48,7 @@ def profiled(tmp_path_factory) -> str:
     session = onnxruntime.InferenceSession(folder / "net.onnx", options, providers=["CPUExecutionProvider"])
     for _ in range(5):
         session.run(None, {"x": np.ones((2, 3, 64, 64), np.float32)})
-    with open(session.end_profiling(), encoding="utf-8") as written:
-        return written.read()
+    return Path(session.end_profiling()).read_text(encoding="utf-8")
 
 
 def test_onnx_runtimes_profiler_tells_kernels_by_their_shapes(profiled):
@@ -142,7 +142,7 @@ def test_operators_of_benchmark_models_csv_are_told_as_of_no_use(forms):
 
 def test_output_of_benchmark_model_without_times_is_refused(forms):
     cut = re.sub(r"(?m)^.*(count=|Inference timings).*$", "", forms["tflite printed"])
-    with pytest.raises(ForeignTableError, match="must hold 'Inference .avg.' .* keep all that it prints"):
+    with pytest.raises(ForeignTableError, match=r"must hold 'Inference .avg.' .* keep all that it prints"):
         import_times(cut, "tflite-benchmark")
 
 
