@@ -7,15 +7,12 @@ shortest one by hand:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import asdict, dataclass, replace
 
 from profiles.known_models import KNOWN_MODELS
 from profiles.records import RecordError, from_plain, parse_json
+from profiles.samples import summarize
 from profiles.schema import DeviceProfile, Direction, Kernel, KernelTime, NetworkTime, Runtime
-
-MAX_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -115,18 +112,6 @@ def _network_of(model: ModelLatency) -> NetworkTime:
 
 def kernel_time(kernel: Kernel, batch_size: int, samples_ms: Sequence[float]) -> KernelTime:
     """Summarise the runs of a kernel, forward; of a mean alone the spread is 0 and all quantiles are the mean."""
-    low, median, high, p90 = np.percentile(samples_ms, [25, 50, 75, 90])
-    spread = float((high - low) / median) if median else 0.0
-    places = np.linspace(0, len(samples_ms) - 1, min(len(samples_ms), MAX_SAMPLES)).astype(int)
-    kept = tuple(float(f"{samples_ms[i]:.4g}") for i in places) if len(samples_ms) > 1 else ()
-    return KernelTime(
-        kernel=kernel,
-        batch_size=batch_size,
-        direction="forward",
-        median_ms=round(float(median), 6),
-        p90_ms=round(float(p90), 6),
-        min_ms=round(float(min(samples_ms)), 6),
-        spread=round(spread, 4),
-        repetitions=len(samples_ms),
-        samples_ms=kept,
-    )
+    summary = summarize([samples_ms])
+    told = summary.samples_ms if len(samples_ms) > 1 else ()
+    return KernelTime(kernel, batch_size, "forward", **asdict(replace(summary, samples_ms=told)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group
@@ -12,7 +12,7 @@ from rich.table import Table
 from device_runtime.console import JsonOption, print_result
 from pipeline.command_line.compile import read_record
 from profiles.catalogue import catalogue_names, load_profile
-from profiles.schema import DeviceProfile, Direction, Figure, Rates
+from profiles.schema import DeviceProfile
 from search.architecture import Architecture
 from search.cost import Cost, cost_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PACK_BATCH_SIZE = 16  # of the pack that ships with the client
 EXAMPLES = {
     "list": "handheld profile list",
-    "show": "handheld profile show pixel-4",
     "predict": "handheld profile predict docs/examples/architecture.json --profile pixel-4",
     "pack": "handheld profile pack --architecture docs/examples/architecture.json -o runs/pack",
     "measure": "handheld profile measure --quick -o runs/this-machine.json",
@@ -59,15 +58,6 @@ def list_profiles(json: JsonOption = False) -> None:
     for profile in sorted(profiles, key=lambda one: -one.throughput.forward.gmac_s.value):
         table.add_row(*_list_cells(profile))
     print_result(profiles, json, table)
-
-
-def show_profile(
-    profile: Annotated[str, typer.Argument(help="Name in the catalogue, or a profile's file.")],
-    json: JsonOption = False,
-) -> None:
-    """Show one profile: every figure with where it comes from."""
-    found = load_profile(profile)
-    print_result(found, json, _show_view(found))
 
 
 def predict(
@@ -138,40 +128,6 @@ def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:
     forward, memory = profile.throughput.forward, f"{profile.ram_mib.value:,.0f}"
     rates = (f"{forward.gmac_s.value:.1f}", f"{forward.memory_gb_s.value:.1f}")
     return (profile.name, profile.device_class, profile.soc, cores, memory, *rates)
-
-
-def _show_view(profile: DeviceProfile) -> Group:
-    table = Table(title=f"{profile.name} ({profile.device_class}): {profile.soc}, {profile.os}", title_justify="left")
-    for column in ("figure", "value", "known", "source"):
-        table.add_column(column, justify="right" if column == "source" else "left")
-    numbers: dict[str, int] = {}
-    for name, figure in _figures(profile):
-        number = numbers.setdefault(figure.source, len(numbers) + 1)
-        table.add_row(name, f"{figure.value:g} {figure.unit}", figure.provenance, str(number))
-    sources = Table("source", "", box=None, show_header=False)
-    for source, number in numbers.items():
-        sources.add_row(str(number), source)
-    runtime = f"{profile.runtime.name} {profile.runtime.version}, {profile.threads} thread(s)"
-    kernels = f"{len(profile.kernels)} kernels measured" if profile.kernels else "no kernel measured"
-    warnings = (f"warning: {warning}" for warning in profile.warnings)
-    return Group(table, sources, f"{runtime}; {kernels}", *warnings)
-
-
-def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
-    figures = [("memory", profile.ram_mib)]
-    if profile.battery_mah is not None:
-        figures.append(("battery", profile.battery_mah))
-    figures += [
-        (f"{cluster.num_cores} x {cluster.core}", cluster.max_mhz) for cluster in profile.clusters if cluster.max_mhz
-    ]
-    if profile.link:
-        figures += [(name.partition("_")[0], figure) for name, figure in vars(profile.link).items()]
-    throughput = profile.throughput
-    names = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
-    for direction in get_args(Direction):
-        rates: Rates = getattr(throughput, direction)
-        figures += [(f"{direction} {names[name]}", figure) for name, figure in vars(rates).items()]
-    return [*figures, ("call overhead", throughput.call_overhead_ms)]
 
 
 def _cost_table(costs: list[PredictedCost]) -> Table:

@@ -6,7 +6,7 @@ A new command is one file beside this one with one function, and one row in COMM
 
 from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
 from device_runtime.measure_command import measure
-from pipeline.command_line import fleet, privacy, profile, profile_import, profile_probe, profile_transfer
+from pipeline.command_line import fleet, privacy, profile, profile_import, profile_probe, profile_show, profile_transfer
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
 from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Command] = {
     "fleet run": Command(fleet.run, fleet.EXAMPLE),
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
     "profile list": Command(profile.list_profiles, profile.EXAMPLES["list"]),
-    "profile show": Command(profile.show_profile, profile.EXAMPLES["show"]),
+    "profile show": Command(profile_show.show, profile_show.EXAMPLE),
     "profile predict": Command(profile.predict, profile.EXAMPLES["predict"]),
     "profile measure": Command(measure, profile.EXAMPLES["measure"]),
     "profile collect": Command(collect, COLLECT_EXAMPLE),

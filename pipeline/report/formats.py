@@ -44,3 +44,13 @@ def span(values: Sequence[float], unit: str) -> str:
     """Smallest and largest value in two digits, as in `0.22 to 0.78 ms`; one where they read alike."""
     low, high = significant(min(values), 2), significant(max(values), 2)
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def told(value: float | None, unit: str = "") -> str:
+    """A whole number with its unit; a question mark where nobody told it."""
+    return "?" if value is None else f"{value:.0f}{unit}"
+
+
+def span_of_clocks(mhz: Sequence[float | None]) -> str:
+    """Clocks of clusters as in `1,800/2,840`; a question mark for each that was not told."""
+    return "/".join("?" if one is None else f"{one:,.0f}" for one in mhz) or "?"

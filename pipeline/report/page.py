@@ -96,7 +96,7 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     winners = tuple(model.trial for model in result.models)
     search_curves = draw_search(curves, winners) if is_drawn else None
     return (
-        _environment()
+        environment()
         .get_template(_TEMPLATE)
         .render(
             run=run,
@@ -132,7 +132,8 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What all pages are laid out with."""
     environment = Environment(
         loader=PackageLoader("pipeline.report"),
         autoescape=True,
@@ -152,6 +153,8 @@ def _environment() -> Environment:
         need=beside_its_limit,
         operation=operation_of,
         released=released_in_words,
+        mhz=formats.span_of_clocks,
+        told=formats.told,
     )
     return environment
 

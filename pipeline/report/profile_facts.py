@@ -1,0 +1,160 @@
+"""What a profile says, as a reader asks for it: figures with their sources, predictions beside measurements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from statistics import median
+from typing import get_args
+
+from profiles.known_models import KNOWN_MODELS
+from profiles.predict import METHODS, Method, predict_kernel, predict_kernels
+from profiles.schema import DeviceProfile, Direction, Figure, NetworkTime, Provenance, Rates
+
+_RATES = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
+WITHIN = 0.1
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure of a profile.
+
+    Attributes:
+        number: Of its source in the list of them, from 1.
+    """
+
+    name: str
+    figure: Figure
+    number: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a network takes beside what the profile predicts for it, milliseconds.
+
+    Attributes:
+        interval80_ms: None where no interval is known.
+    """
+
+    network: NetworkTime
+    predicted_ms: float
+    interval80_ms: tuple[float, float] | None
+
+    @property
+    def log_error(self) -> float:
+        """Of the prediction."""
+        return log(self.predicted_ms / self.network.median_ms)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far predictions of one direction agree with measurements.
+
+    Attributes:
+        share_within: Of networks predicted within 10%.
+        median_error: As a ratio less 1.
+        share_covered: Of networks within their 80% interval; None where there are none.
+    """
+
+    direction: Direction
+    num_networks: int
+    share_within: float
+    median_error: float
+    share_covered: float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A known model, as the profile predicts it.
+
+    Attributes:
+        family_ms: Its kernels' time by family, the largest first, the call's overhead not among them.
+    """
+
+    model: str
+    median_ms: float
+    interval80_ms: tuple[float, float] | None
+    method: Method
+    family_ms: tuple[tuple[str, float], ...]
+
+
+def facts_of(profile: DeviceProfile) -> tuple[Fact, ...]:
+    """Every figure of a profile; sources are numbered as they come."""
+    numbers: dict[str, int] = {}
+    return tuple(
+        Fact(name, figure, numbers.setdefault(figure.source, len(numbers) + 1)) for name, figure in _figures(profile)
+    )
+
+
+def sources_of(facts: Sequence[Fact]) -> tuple[str, ...]:
+    """Each source once, in the order of its number."""
+    return tuple(dict.fromkeys(fact.figure.source for fact in facts))
+
+
+def count_provenance(facts: Sequence[Fact]) -> dict[Provenance, int]:
+    """How many figures are known in each way."""
+    return {one: sum(fact.figure.provenance == one for fact in facts) for one in get_args(Provenance)}
+
+
+def pairs_of(profile: DeviceProfile) -> tuple[Pair, ...]:
+    """The networks that the device was measured with, beside what its profile predicts for them."""
+    return tuple(_pair(profile, network) for network in profile.networks)
+
+
+def agreements_of(pairs: Sequence[Pair]) -> tuple[Agreement, ...]:
+    """How far they agree, by direction."""
+    by_direction = ([pair for pair in pairs if pair.network.direction == one] for one in get_args(Direction))
+    return tuple(_agreement(some) for some in by_direction if some)
+
+
+def examples_of(profile: DeviceProfile) -> tuple[Example, ...]:
+    """What models take that everybody knows."""
+    return tuple(_example(profile, model) for model in KNOWN_MODELS)
+
+
+def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
+    figures = [("memory", profile.ram_mib)]
+    if profile.battery_mah is not None:
+        figures.append(("battery", profile.battery_mah))
+    figures += [
+        (f"{cluster.num_cores} x {cluster.core}", cluster.max_mhz) for cluster in profile.clusters if cluster.max_mhz
+    ]
+    if profile.link:
+        figures += [(name.partition("_")[0], figure) for name, figure in vars(profile.link).items()]
+    for direction in get_args(Direction):
+        rates: Rates = getattr(profile.throughput, direction)
+        figures += [(f"{direction} {_RATES[name]}", figure) for name, figure in vars(rates).items()]
+    return [*figures, ("call overhead", profile.throughput.call_overhead_ms)]
+
+
+def _pair(profile: DeviceProfile, network: NetworkTime) -> Pair:
+    found = predict_kernels(profile, network.kernels, network.batch_size, network.direction)
+    return Pair(network, found.median_ms, _interval80(profile, network.direction, found.median_ms))
+
+
+def _agreement(pairs: Sequence[Pair]) -> Agreement:
+    errors = [abs(pair.log_error) for pair in pairs]
+    spans = [(pair.interval80_ms, pair.network.median_ms) for pair in pairs]
+    covered = [span[0] <= ms <= span[1] for span, ms in spans if span is not None]
+    return Agreement(
+        direction=pairs[0].network.direction,
+        num_networks=len(pairs),
+        share_within=sum(abs(pair.predicted_ms / pair.network.median_ms - 1) <= WITHIN for pair in pairs) / len(pairs),
+        median_error=median(errors),
+        share_covered=sum(covered) / len(covered) if covered else None,
+    )
+
+
+def _example(profile: DeviceProfile, model: str) -> Example:
+    kernels = KNOWN_MODELS[model]
+    found = predict_kernels(profile, kernels, 1, "forward")
+    families: dict[str, float] = {}
+    for kernel in kernels:
+        families[kernel.family] = families.get(kernel.family, 0.0) + predict_kernel(profile, kernel, 1, "forward").ms
+    ordered = sorted(families.items(), key=lambda item: -item[1])
+    interval = _interval80(profile, "forward", found.median_ms)
+    return Example(model, found.median_ms, interval, max([found.method], key=METHODS.index), tuple(ordered))
+
+
+def _interval80(profile: DeviceProfile, direction: Direction, median_ms: float) -> tuple[float, float] | None:
+    given = next((one for one in profile.calibrations if one.direction == direction), None)
+    return None if given is None else (median_ms * given.low80, median_ms * given.high80)
