@@ -6,6 +6,7 @@ from math import inf, prod
 from typing import Literal
 
 from profiles.records import later
+from profiles.sessions import Session
 
 Provenance = Literal["measured", "published", "estimated"]
 DeviceClass = Literal["entry", "mid", "high", "flagship", "desktop"]
@@ -132,7 +133,10 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelTime:
-    """What a kernel took, in milliseconds of one run of its graph, the call included.
+    """What a kernel took, in milliseconds of one run of its graph.
+
+    Where the profile has networks it is the time of the kernel's nodes within them, once; else that of a graph of this
+    kernel alone, the call included.
 
     Attributes:
         batch_size: Examples in a run.
@@ -140,6 +144,7 @@ class KernelTime:
             with the clipped sum of each example's gradient as in gradient.onnx.
         spread: Distance of the quartiles divided by the median.
         repetitions: Timed runs.
+        samples_ms: Some of these runs, evenly taken over the rounds, in order.
     """
 
     kernel: Kernel
@@ -150,6 +155,54 @@ class KernelTime:
     min_ms: float
     spread: float
     repetitions: int
+    samples_ms: tuple[float, ...] = later(())
+
+
+@dataclass(frozen=True)
+class NetworkTime:
+    """What a whole graph took, in milliseconds of a run that nothing watched, the call included; see `KernelTime`.
+
+    Attributes:
+        kernels: With repeats, as `search.cost` lists them for the direction.
+    """
+
+    kernels: tuple[Kernel, ...]
+    batch_size: int
+    direction: Direction
+    median_ms: float
+    p90_ms: float
+    min_ms: float
+    spread: float
+    repetitions: int
+    samples_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a network's time follows from its kernels', and how far a prediction is to be trusted.
+
+    Attributes:
+        factor: A network's time divided by the sum of its kernels' and the call's overhead; > 0.
+        low80, high80, low95, high95: Ends of the intervals in multiples of the prediction.
+        p90_over_p50: Of a network's single runs.
+        source: As a figure's.
+    """
+
+    direction: Direction
+    factor: float
+    low80: float
+    high80: float
+    low95: float
+    high95: float
+    p90_over_p50: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low95 <= self.low80 <= self.high80 <= self.high95 < inf:
+            ends = self.low95, self.low80, self.high80, self.high95
+            raise ValueError(f"intervals must be > 0 and within each other, low95 <= low80 <= high80 <= high95: {ends}")
+        if not 0 < self.factor < inf or self.p90_over_p50 < 1:
+            raise ValueError(f"factor must be > 0, p90_over_p50 >= 1, got {self.factor} and {self.p90_over_p50}")
 
 
 @dataclass(frozen=True)
@@ -213,6 +266,9 @@ class DeviceProfile:
         kernels: Measured times; empty for a phone known from publications only.
         is_stable: Whether the times can be relied on; `warnings` tell why not.
         battery_mah: Capacity of the battery when new; None where nothing is known, or there is none.
+        networks: Whole graphs of a measured device.
+        sessions: In which it was measured, the oldest first.
+        calibrations: Given for a device that nobody measured; a measured one's follow from its networks.
     """
 
     name: str
@@ -232,6 +288,9 @@ class DeviceProfile:
     warnings: tuple[str, ...] = ()
     schema: int = 1
     battery_mah: Figure | None = later(None)
+    networks: tuple[NetworkTime, ...] = later(())
+    sessions: tuple[Session, ...] = later(())
+    calibrations: tuple[Calibration, ...] = later(())
 
     def __post_init__(self) -> None:
         if not self.name or self.threads < 1:

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from profiles.records import RecordError, decode_record, encode_record, record_id
-from profiles.schema import DeviceProfile, Figure, Kernel, Rates
+from profiles.schema import Calibration, DeviceProfile, Figure, Kernel, NetworkTime, Rates
+from profiles.sessions import Session
 from search.architecture import Architecture, Stage, Stem
 from search.cost import kernels_of
 from search.layers import layers_of
@@ -33,6 +34,66 @@ def test_a_battery_came_later_and_changes_no_id_where_nothing_is_known_of_it(pro
     known = replace(profile, battery_mah=Figure(4000, "mAh", "measured", "a test"))
     assert decode_record(DeviceProfile, encode_record(known)) == known
     assert record_id(known) != record_id(profile)
+
+
+def test_networks_sessions_and_calibrations_came_later_and_come_back_as_they_were(profile):
+    plain = encode_record(profile)
+    assert not any(word in plain for word in (b"networks", b"sessions", b"calibrations", b"samples_ms"))
+    kernel = profile.kernels[0]
+    known = replace(
+        profile,
+        kernels=(replace(kernel, samples_ms=(1.5, 1.25)), *profile.kernels[1:]),
+        networks=(NetworkTime((kernel.kernel,) * 2, 1, "forward", 2.0, 2.5, 1.5, 0.1, 3, (2.0, 2.5, 1.5)),),
+        sessions=(_session(),),
+        calibrations=(Calibration("gradient", 0.9, 0.9, 1.1, 0.8, 1.3, 1.05, "a test"),),
+    )
+    again = decode_record(DeviceProfile, encode_record(known))
+    assert again == known
+    assert len({record_id(known), record_id(profile), record_id(replace(known, networks=()))}) == 3
+
+
+def test_a_session_says_none_where_the_system_does_not_tell():
+    silent = replace(_session(), mhz_before=(None, 1800.0), celsius_after=None, measured_on=None)
+    assert decode_record(Session, encode_record(silent)) == silent
+    with pytest.raises(RecordError, match="grade must be one of 'A', 'B', 'C', 'unstable', got 'D'"):
+        decode_record(Session, encode_record(silent).replace(b'"grade":"A"', b'"grade":"D"'))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low80": 0.7}, "must be > 0 and within each other"),
+        ({"low95": 0.0}, "must be > 0 and within each other"),
+        ({"high95": float("inf")}, "must be > 0 and within each other"),
+        ({"factor": 0.0}, "factor must be > 0"),
+        ({"p90_over_p50": 0.99}, "p90_over_p50 >= 1"),
+    ],
+)
+def test_a_calibration_has_intervals_within_each_other(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(Calibration("forward", 1.0, 0.9, 1.1, 0.8, 1.2, 1.02, "a test"), **change)
+
+
+def _session() -> Session:
+    return Session(
+        pack_id="0" * 64,
+        measured_on="2024-05-01",
+        threads=1,
+        affinity=(0, 1),
+        governors=("schedutil",),
+        mhz_before=(1800.0, 2800.0),
+        mhz_after=(1800.0, 2400.0),
+        celsius_before=31.5,
+        celsius_after=44.0,
+        battery_before=80.0,
+        battery_after=79.0,
+        runtime_build="a build",
+        warm_up=3,
+        rounds=7,
+        drift=0.02,
+        grade="A",
+        seconds=120.0,
+    )
 
 
 @pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
