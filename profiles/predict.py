@@ -67,6 +67,8 @@ def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, dire
 
 
 def _without_call(profile: DeviceProfile, time: KernelTime) -> float:
+    if profile.networks:  # measured within them
+        return time.median_ms
     return max(time.median_ms - profile.throughput.call_overhead_ms.value, 0.0)
 
 
