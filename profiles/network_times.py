@@ -1,100 +1,101 @@
 """From the times of its kernels to that of a whole network, learnt from networks that were measured with them.
 
-A network takes not what its kernels add up to: what watches the kernels costs time at each, a runtime fuses layers and
-finds data in caches, and a call costs something whatever is in it. So its time is a sum over families of kernels of
-their times and their numbers, of the parameters and of a constant, each with a factor. A ridge draws the factors of
-families towards one common to all, as far as leaving single networks out says is best.
+A network takes not what its kernels add up to: what watches the kernels costs time at each, a runtime fuses layers,
+changes layouts between them and finds data in caches. So each kernel's part of a network is its own time, corrected by
+its family, what comes before and after it, its size and itself; how much, networks' times tell, which are sums of such
+parts: a Gaussian process of sums ("Gaussian Processes for Machine Learning", 2006, sections 2.2 and 9.8), whose
+variances are those that leave single networks out with the smallest errors (5.10 to 5.12).
 
 How far a prediction is to be trusted is what networks left out say, with the kernels that they alone have: those are
 then predicted from the others' kernels, as a new network's are. The intervals are quantiles of these errors
 ("Cross-conformal predictors", arXiv:1208.0806).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.kernel_times import predict_all, tables_of
-from profiles.kernel_times import owners_of
+from profiles.kernel_times import owners_of, predict_all, tables_of
+from profiles.network_parts import MOST, START, Item, Parts, items_of, parts_of, relations
 from profiles.schema import Calibration, DeviceProfile, Direction, Kernel, NetworkTime
 
 Floats = NDArray[np.float64]
 MIN_NETWORKS = 10
-_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)  # of the families' own factors
-_COMMON_RIDGE = 1e-4
-_NUM_COMMON = 4
 _ROOM = 1.25  # how far beyond the ratios of the measured networks a prediction may go
-
-
-@dataclass(frozen=True)
-class Summands:
-    """What n networks are made of.
-
-    Attributes:
-        call_ms: Of one call.
-        sum_ms: f64[n, families], the kernels' times.
-        number: f64[n, families], of kernels.
-        parameters: f64[n].
-    """
-
-    call_ms: float
-    sum_ms: Floats
-    number: Floats
-    parameters: Floats
-
-    def plain_ms(self) -> Floats:
-        """f64[n]: kernels and call added up."""
-        return np.asarray(self.call_ms + self.sum_ms.sum(1))
-
-    def columns(self) -> Floats:
-        """f64[n, 4 + 2 families]: all families' times and numbers, a constant, parameters; then of each family."""
-        common = (self.sum_ms.sum(1), self.number.sum(1), np.ones(len(self.parameters)), self.parameters)
-        return np.column_stack([*common, self.sum_ms, self.number])
+_NOISE, _MOST_NOISE = 0.015, 0.05  # of a network's measured time
+_STEPS = (1.2, 0.6)  # of the logarithms of deviations, in the search for the best
+_LEAST = -14.0  # a logarithm that stands for nothing
+_FREEDOM = 4.0  # of Student's t: few networks are far off
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkModel:
-    """Factors of one direction; `model_of` fits them.
+    """Corrections of one direction's kernels; `model_of` fits them.
 
     Attributes:
-        families: Of kernels, as the columns have them; another family has the common factors alone.
-        factors: f64[4 + 2 families].
+        parts: Of the measured networks, distinct.
+        weights: f64[components, parts].
+        names: Numbers of the names in `parts`.
         ratios: The least and the most that a network takes beside the plain sum.
         calibration: What left-out networks say.
+        known_ms: Parts that were asked for before.
     """
 
-    families: tuple[str, ...]
-    factors: Floats
+    parts: Parts
+    weights: Floats
+    constant_ms: float
+    names: dict[object, int]
     ratios: tuple[float, float]
     calibration: Calibration
+    known_ms: dict[tuple[Item, float], float] = field(default_factory=dict)
 
-    def median_ms(self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float) -> Floats:
-        """f64[n] of networks whose kernels take `ms`."""
-        summands = add_up(networks, ms, call_ms, self.families)
-        found = (summands.columns() * self.factors).sum(1)
-        plain = summands.plain_ms()
-        return np.asarray(np.clip(found, self.ratios[0] * plain, self.ratios[1] * plain))
+    def median_ms(self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float) -> list[float]:
+        """Of networks whose kernels alone take `ms`."""
+        items = [items_of(network) for network in networks]
+        keys = {item: (item, ms[item[0]]) for item in dict.fromkeys(chain.from_iterable(items))}
+        self._ask([key for key in keys.values() if key not in self.known_ms])
+        parts_ms = {item: self.known_ms[key] for item, key in keys.items()}
+        found = []
+        for network in items:
+            plain = call_ms + sum(ms[item[0]] for item in network)
+            corrected = call_ms + self.constant_ms + sum(parts_ms[item] for item in network)
+            found.append(min(max(corrected, self.ratios[0] * plain), self.ratios[1] * plain))
+        return found
+
+    def _ask(self, keys: Sequence[tuple[Item, float]]) -> None:
+        if not keys:
+            return
+        asked = parts_of([item for item, _ in keys], np.array([ms for _, ms in keys]), self.names)
+        corrections = np.zeros(len(keys))
+        for weights, relation in zip(self.weights, relations(asked, self.parts), strict=True):
+            corrections += (relation * weights).sum(1)
+        for key, alone, correction in zip(keys, asked.ms, corrections, strict=True):
+            # Six digits: how many were asked for at once must not show.
+            self.known_ms[key] = float(f"{alone + correction:.6g}")
 
 
-def add_up(
-    networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float, families: Sequence[str]
-) -> Summands:
-    """Sum up kernels by family; the last column is of all other families."""
-    place = {family: i for i, family in enumerate(families)}
-    of_kernel = {kernel: (place.get(kernel.family, len(place)), kernel.num_parameters()) for kernel in ms}
-    sum_ms, number = np.zeros((2, len(networks), len(place) + 1))
-    parameters = np.zeros(len(networks))
-    for row, network in enumerate(networks):
-        for kernel in network:
-            column, its_parameters = of_kernel[kernel]
-            sum_ms[row, column] += ms[kernel]
-            number[row, column] += 1
-            parameters[row] += its_parameters
-    return Summands(call_ms, sum_ms, number, parameters)
+@dataclass(frozen=True)
+class _Rows:
+    """Measured networks, and the same as they would look if each had not been measured.
+
+    Attributes:
+        measured_ms: f64[n].
+        plain_ms, blind_plain_ms: f64[n], calls and kernels added up.
+        covariances: f64[components + 1, n, n] at deviations of 1, in shares of the measured times; last the constant's.
+        blind: The same between what each network would look like and all.
+    """
+
+    measured_ms: Floats
+    plain_ms: Floats
+    blind_plain_ms: Floats
+    covariances: Floats
+    blind: Floats
 
 
 @lru_cache(maxsize=64)
@@ -103,23 +104,41 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
     networks = _nearest_networks(profile, direction, batch_size)
     if len(networks) < MIN_NETWORKS:
         return None
-    its_batch, kernels = networks[0].batch_size, [network.kernels for network in networks]
+    its_batch, call_ms = networks[0].batch_size, profile.throughput.call_overhead_ms.value
+    kernels = chain.from_iterable(network.kernels for network in networks)
+    ms = {kernel: part.ms for kernel, part in predict_all(profile, kernels, its_batch, direction).items()}
+    blind_ms = ms | _left_out_ms(profile, direction, its_batch)
     measured_ms = np.array([network.median_ms for network in networks])
-    call_ms = profile.throughput.call_overhead_ms.value
-    distinct = (kernel for network in kernels for kernel in network)
-    ms = {kernel: part.ms for kernel, part in predict_all(profile, distinct, its_batch, direction).items()}
-    families = tuple(sorted({kernel.family for kernel in ms}))
-    known = add_up(kernels, ms, call_ms, families)
-    blind = _left_out(networks, ms, _left_out_ms(profile, direction, its_batch), call_ms, families)
-    errors = {ridge: _errors(known.columns(), blind.columns(), measured_ms, ridge) for ridge in _RIDGES}
-    ridge = min(_RIDGES, key=lambda one: float(np.abs(errors[one]).mean()))
-    ratios = measured_ms / known.plain_ms()
+    items = [items_of(network.kernels) for network in networks]
+    names: dict[object, int] = {}
+    counts, parts = _count(items, [ms] * len(items), names)
+    owners = owners_of(networks)
+    seen = [
+        {kernel: (blind_ms if owners[kernel] == place else ms)[kernel] for kernel in network.kernels}
+        for place, network in enumerate(networks)
+    ]
+    blind_counts, blind_parts = _count(items, seen, names)
+    rows = _Rows(
+        measured_ms=measured_ms,
+        plain_ms=call_ms + counts @ parts.ms,
+        blind_plain_ms=call_ms + blind_counts @ blind_parts.ms,
+        covariances=_covariances(counts, parts, counts, parts, measured_ms),
+        blind=_covariances(blind_counts, blind_parts, counts, parts, measured_ms),
+    )
+    unit = float(np.median(measured_ms / counts.sum(1)))  # of corrections that do not hang on a kernel's time
+    deviations, errors = _fit_deviations(rows, unit)
+    solved = np.linalg.solve(_covariance(rows, deviations), 1 - rows.plain_ms / measured_ms)
+    shares = solved / measured_ms
+    variances = deviations[:-1] ** 2
+    ratios = measured_ms / rows.plain_ms
     source = f"{len(networks)} networks measured with their kernels, each left out in turn"
     return NetworkModel(
-        families=families,
-        factors=_fit(known.columns(), measured_ms, ridge),
+        parts=parts,
+        weights=variances[:-1, None] * (shares @ counts),
+        constant_ms=float(variances[-1] * shares.sum()),
+        names=names,
         ratios=(float(ratios.min() / _ROOM), float(ratios.max() * _ROOM)),
-        calibration=_calibration(direction, errors[ridge], networks, float(np.median(ratios)), source),
+        calibration=_calibration(direction, errors, networks, float(np.median(ratios)), source),
     )
 
 
@@ -134,68 +153,74 @@ def _left_out_ms(profile: DeviceProfile, direction: Direction, batch_size: int) 
     return {kernel: ms for table in tables for kernel, ms in table.left_out_ms.items()}
 
 
-def _left_out(
-    networks: Sequence[NetworkTime],
-    ms: Mapping[Kernel, float],
-    left_out_ms: Mapping[Kernel, float],
-    call_ms: float,
-    families: Sequence[str],
-) -> Summands:
-    """Each network by what was known if it had not been measured."""
-    owners = owners_of(networks)
-    blind = [
-        add_up(
-            [network.kernels],
-            {kernel: left_out_ms.get(kernel, ms[kernel]) if owners[kernel] == place else ms[kernel] for kernel in network.kernels},
-            call_ms,
-            families,
-        )
-        for place, network in enumerate(networks)
-    ]
-    stacked = (np.concatenate([getattr(one, name) for one in blind]) for name in ("sum_ms", "number", "parameters"))
-    return Summands(call_ms, *stacked)
+def _count(
+    networks: Sequence[Sequence[Item]], ms: Sequence[Mapping[Kernel, float]], names: dict[object, int]
+) -> tuple[Floats, Parts]:
+    """How often each network has each distinct part, f64[n, parts], and the parts, whose kernels take `ms` in each."""
+    counted = [Counter((item, its_ms[item[0]]) for item in network) for network, its_ms in zip(networks, ms, strict=True)]
+    places = {key: i for i, key in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
+    counts = np.zeros((len(networks), len(places)))
+    for row, count in enumerate(counted):
+        for key, number in count.items():
+            counts[row, places[key]] = number
+    return counts, parts_of([item for item, _ in places], np.array([alone for _, alone in places]), names)
 
 
-def _errors(known: Floats, blind: Floats, measured_ms: Floats, ridge: float) -> Floats:
-    """Errors of log times f64[n], each network by the factors of the others and its blind columns."""
-    errors = np.empty(len(measured_ms))
-    for i in range(len(measured_ms)):
-        others = np.arange(len(measured_ms)) != i
-        predicted = float(blind[i] @ _fit(known[others], measured_ms[others], ridge))
-        least = 0.1 * float(blind[i, 0])
-        errors[i] = np.log(measured_ms[i] / max(predicted, least))
-    return errors
+def _covariances(counts: Floats, parts: Parts, others: Floats, other_parts: Parts, measured_ms: Floats) -> Floats:
+    """f64[components + 1, n, n] of shares of the measured times."""
+    each = [counts @ relation @ others.T for relation in relations(parts, other_parts)]
+    return np.stack([*each, np.ones((len(counts), len(others)))]) / np.outer(measured_ms, measured_ms)
 
 
-def _fit(columns: Floats, measured_ms: Floats, ridge: float) -> Floats:
-    """Factors that make relative errors small, drawn towards the plain sum."""
-    relative = columns / measured_ms[:, None]
-    size = np.sqrt((relative**2).mean(0)) + 1e-12
-    plain = np.zeros(columns.shape[1])
-    plain[0] = 1
-    penalty = np.full(columns.shape[1], ridge)
-    penalty[:_NUM_COMMON] = _COMMON_RIDGE
-    scaled = relative / size
-    normal = scaled.T @ scaled / len(scaled) + np.diag(penalty)
-    missing = 1 - relative @ plain
-    return np.asarray(plain + np.linalg.solve(normal, scaled.T @ missing / len(scaled)) / size)
+def _covariance(rows: _Rows, deviations: Floats) -> Floats:
+    network = np.tensordot(deviations[:-1] ** 2, rows.covariances, 1)
+    return np.asarray(network + deviations[-1] ** 2 * np.eye(len(network)))
+
+
+def _fit_deviations(rows: _Rows, unit: float) -> tuple[Floats, Floats]:
+    """Deviations of each component, the constant and the noise, and the errors of log times of networks left out."""
+    logs = np.log([*START.deviations(unit), _NOISE])
+    most = np.log([*MOST.deviations(unit), _MOST_NOISE])
+    best = _badness(rows, np.exp(logs))
+    for step in _STEPS:
+        for place in range(len(logs)):
+            for change in (step, -step):
+                while True:
+                    tried = logs.copy()
+                    tried[place] = min(max(tried[place] + change, _LEAST), most[place])
+                    badness = _badness(rows, np.exp(tried))
+                    if badness > best - 1e-4:
+                        break
+                    best, logs = badness, tried
+    missing, _ = _leave_out(rows, np.exp(logs))
+    predicted = np.maximum(1 - missing, 0.1)  # of the measured time
+    return np.exp(logs), -np.log(predicted)
+
+
+def _badness(rows: _Rows, deviations: Floats) -> float:
+    """How unlikely the left-out networks are, each by the others."""
+    missing, variances = _leave_out(rows, deviations)
+    squares = missing**2 / variances
+    return float(np.mean(np.log(variances) + (_FREEDOM + 1) * np.log1p(squares / _FREEDOM)))
+
+
+def _leave_out(rows: _Rows, deviations: Floats) -> tuple[Floats, Floats]:
+    """What is missing of each network's time, as a share, when the others predict what was known without it."""
+    inverse = np.linalg.inv(_covariance(rows, deviations))
+    own = np.diag(inverse)
+    solved = inverse @ (1 - rows.plain_ms / rows.measured_ms)
+    blind = np.tensordot(deviations[:-1] ** 2, rows.blind, 1)
+    # Without row i the solution is that of all rows less what row i brought (eq. 5.10 to 5.12).
+    found = blind @ solved - np.einsum("ij,ji->i", blind, inverse) * solved / own
+    return 1 - rows.blind_plain_ms / rows.measured_ms - found, 1 / own
 
 
 def _calibration(
     direction: Direction, errors: Floats, networks: Sequence[NetworkTime], factor: float, source: str
 ) -> Calibration:
-    ends = {share: _ends(np.sort(errors), share) for share in (0.8, 0.95)}
+    (low80, high80), (low95, high95) = (_ends(np.sort(errors), share) for share in (0.8, 0.95))
     tails = [max(network.p90_ms / network.median_ms, 1.0) for network in networks]
-    return Calibration(
-        direction=direction,
-        factor=factor,
-        low80=ends[0.8][0],
-        high80=ends[0.8][1],
-        low95=ends[0.95][0],
-        high95=ends[0.95][1],
-        p90_over_p50=float(np.median(tails)),
-        source=source,
-    )
+    return Calibration(direction, factor, low80, high80, low95, high95, float(np.median(tails)), source)
 
 
 def _ends(errors: Floats, share: float) -> tuple[float, float]:
@@ -203,13 +228,12 @@ def _ends(errors: Floats, share: float) -> tuple[float, float]:
 
     Where the smallest and the largest of so few errors bound less, they are moved out as a normal distribution's.
     """
-    n = len(errors)
-    outside = (1 - share) / 2
-    places = (n + 1) * outside - 1
-    if places < 0:
+    n, outside = len(errors), (1 - share) / 2
+    place = (n + 1) * outside - 1
+    if place >= 0:
+        low, high = (float(end) for end in np.interp([place, n - 1 - place], np.arange(n), errors))
+    else:
         wider = NormalDist().inv_cdf(1 - outside) / NormalDist().inv_cdf(n / (n + 1))
         middle = float(np.median(errors))
         low, high = (middle + wider * (float(end) - middle) for end in (errors[0], errors[-1]))
-    else:
-        low, high = (float(end) for end in np.interp([places, n - 1 - places], np.arange(n), errors))
     return float(np.exp(low)), float(np.exp(high))

@@ -67,7 +67,7 @@ def predict_networks(
     given = next((one for one in profile.calibrations if one.direction == direction), None)
     if model := model_of(profile, direction, batch_size):
         ms = {kernel: part.ms for kernel, part in parts.items()}
-        medians, given = model.median_ms(networks, ms, call_ms).tolist(), model.calibration
+        medians, given = model.median_ms(networks, ms, call_ms), model.calibration
     else:
         medians = plain_ms if given is None else [given.factor * ms for ms in plain_ms]
     return [
