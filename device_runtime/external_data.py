@@ -37,7 +37,7 @@ def has_external_data(model: bytes) -> bool:
     stack = [("model", memoryview(model))]
     while stack:
         message, data = stack.pop()
-        for number, value in _fields(data):
+        for number, value in read_fields(data):
             if message == _TENSOR:
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
                     return True
@@ -55,7 +55,7 @@ def fault_of(model: bytes) -> str | None:
     return "refers to other files, which no graph may" if has_files else None
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field; the values of numbers of fixed size are 0."""
     position = 0
     while position < len(data):

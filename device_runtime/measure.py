@@ -1,22 +1,39 @@
-"""Time the graphs of a measurement pack on plain ONNX Runtime, in rounds, and write what was found as a profile."""
+"""Measure a device: networks of a pack, whole and node by node, in rounds, and write what was found as a profile.
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+The first round goes through the pack's networks, the least sure one next, as long as time is left for the other rounds;
+those visit the same networks in turns. So heat and other programs show as a slow round, not as a slow kernel.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from device_runtime.conditions import Conditions, read_conditions
+from device_runtime.graph_runs import Clock, GraphRun, VisitPlan, time_graph, watch_graph
+from device_runtime.kernel_table import GraphVisits, corrected_times, kernel_table, network_times
 from device_runtime.measurement_pack import Pack, PackEntry
+from device_runtime.next_network import next_network
 from device_runtime.probe import Host
-from device_runtime.timing import MAX_SPREAD, find_instability, summarize
+from device_runtime.timing import judge, warnings_of
 from profiles.rates import fit_throughput
-from profiles.schema import DeviceClass, DeviceProfile, Figure, KernelTime, Link, Runtime
+from profiles.samples import summarize
+from profiles.schema import (
+    DeviceClass,
+    DeviceProfile,
+    Figure,
+    KernelKey,
+    KernelTime,
+    Link,
+    Runtime,
+    Throughput,
+)
+from profiles.sessions import Session
 
-Clock = Callable[[], float]  # seconds, from any start
-Array = NDArray[np.float32] | NDArray[np.int64]
-Samples = list[list[float]]  # milliseconds of one entry, by round
-CALL_KIND = "call"
+_RESERVE = 0.95  # of the budget is planned with: a visit that has begun is not broken off
+_LEAST_MS = 1e-4  # a kernel of less was fused into another, and no rate follows from it
 
 
 @dataclass(frozen=True)
@@ -25,21 +42,16 @@ class MeasurePlan:
 
     Attributes:
         num_rounds: How often every graph is visited, all in turns.
-        extra_rounds: How often at most a graph whose times spread widely is visited on top.
-        visit_ms: Time for the samples of one visit.
-        num_warm_up, min_samples, max_samples: Runs of one visit, untimed and timed.
+        budget_s: The whole measurement's; the first networks are measured whatever it is.
     """
 
     num_rounds: int
-    extra_rounds: int
-    visit_ms: float
-    num_warm_up: int = 3
-    min_samples: int = 5
-    max_samples: int = 200
+    budget_s: float
+    visit: VisitPlan
 
 
-FULL = MeasurePlan(num_rounds=7, extra_rounds=8, visit_ms=15)
-QUICK = MeasurePlan(num_rounds=3, extra_rounds=0, visit_ms=3)
+FULL = MeasurePlan(num_rounds=5, budget_s=600, visit=VisitPlan(visit_ms=20))
+QUICK = MeasurePlan(num_rounds=3, budget_s=120, visit=VisitPlan(visit_ms=10, max_samples=30, max_watched=8))
 
 
 @dataclass(frozen=True)
@@ -48,9 +60,10 @@ class Measurement:
 
     Attributes:
         name: Of the profile.
-        plan: `FULL` or `QUICK`.
+        plan: `FULL`, `QUICK`, or one of these with another budget.
         threads: Threads inside one operator.
         link: Of the device, where its owner knows it: nothing is sent to find out.
+        measured_on: The date, YYYY-MM-DD, where somebody knows it.
     """
 
     pack: Pack
@@ -60,97 +73,149 @@ class Measurement:
     plan: MeasurePlan = FULL
     threads: int = 1
     link: Link | None = None
+    measured_on: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"threads must be >= 1, got {self.threads}")
+        if self.plan.num_rounds < 1 or not self.plan.budget_s > 0:
+            raise ValueError(f"a plan must have rounds >= 1 and a budget > 0 s, got {self.plan}")
 
 
-def measure_device(measurement: Measurement, clock: Clock, advance: Callable[[], None]) -> DeviceProfile:
+def measure_device(
+    measurement: Measurement,
+    clock: Clock,
+    advance: Callable[[float], None],
+    conditions: Callable[[], Conditions] = read_conditions,
+) -> DeviceProfile:
     """Run the pack and write the profile.
 
     Args:
         clock: The process's, e.g. `time.perf_counter`.
-        advance: Called after each of `num_visits` visits, for a progress bar.
+        advance: Told the share of the work that is done, for a progress bar.
+        conditions: Asked before and after.
+
+    Raises:
+        AttributionError: The runtime names nodes in a way that is not known.
     """
-    samples: list[Samples] = [[] for _ in measurement.pack.manifest.entries]
-    for _ in range(measurement.plan.num_rounds):
-        # In turns, never one graph to its end: heat and other programs then show as a slow round, not a slow kernel.
-        for entry, rounds in zip(measurement.pack.manifest.entries, samples, strict=True):
-            rounds.append(visit(measurement, entry, clock))
-            advance()
-    warnings = find_instability(samples)
-    _visit_again(measurement, samples, clock)
-    return _profile(measurement, samples, warnings)
+    before = conditions()
+    bench = _Bench(measurement, clock, advance)
+    bench.first_round()
+    bench.other_rounds()
+    advance(1.0)
+    return _profile(bench, _session(bench, before, conditions()))
 
 
-def num_visits(measurement: Measurement) -> int:
-    """How often `measure_device` advances."""
-    return measurement.plan.num_rounds * len(measurement.pack.manifest.entries)
+class _Bench:
+    """The graphs that are measured and all that was found so far."""
+
+    def __init__(self, measurement: Measurement, clock: Clock, advance: Callable[[float], None]) -> None:
+        self.measurement, self.plan = measurement, measurement.plan
+        self.networks: list[list[GraphVisits]] = []
+        self._left = list(measurement.pack.manifest.networks())
+        self._clock, self._start, self._advance = clock, clock(), advance
+        self._round_s = 0.0  # of one round through what is measured
+        call = measurement.pack.manifest.call()
+        self.call = None if call is None else self._new(call)
+
+    def graphs(self) -> list[GraphVisits]:
+        """All of networks."""
+        return list(chain.from_iterable(self.networks))
+
+    def call_ms(self) -> float:
+        """Of an empty graph; 0 where the pack has none."""
+        return 0.0 if self.call is None else summarize(self.call.rounds).median_ms
+
+    def elapsed_s(self) -> float:
+        """Since the beginning."""
+        return self._clock() - self._start
+
+    def first_round(self) -> None:
+        """Visit networks, the least sure one next, until there is just time for the other rounds."""
+        known: dict[KernelKey, float] = {}
+        self._time_call()
+        while self._left and (not known or self._has_time_for_more()):
+            place = next_network([self._keys(network) for network in self._left], known)
+            network, began = [self._new(entry) for entry in self._left.pop(place)], self._clock()
+            for graph in network:
+                self._visit(graph)
+            self._round_s += self._clock() - began
+            self.networks.append(network)
+            known |= self._quick_look(network)
+            self._tell()
+
+    def other_rounds(self) -> None:
+        """Visit all of them again, in turns, while the budget lasts."""
+        for _ in range(1, self.plan.num_rounds):
+            self._time_call()
+            for graph in self.graphs():
+                if self.elapsed_s() > self.plan.budget_s:
+                    return
+                self._visit(graph)
+                self._tell()
+
+    def _has_time_for_more(self) -> bool:
+        return self.elapsed_s() + (self.plan.num_rounds - 1) * self._round_s < _RESERVE * self.plan.budget_s
+
+    def _tell(self) -> None:
+        measured = len(self.networks)
+        num_networks = measured + (len(self._left) if self._has_time_for_more() else 0)
+        expected_s = min(self.plan.num_rounds * self._round_s * num_networks / measured, self.plan.budget_s)
+        self._advance(min(self.elapsed_s() / max(expected_s, 1e-9), 1.0))
+
+    def _new(self, entry: PackEntry) -> GraphVisits:
+        pack = self.measurement.pack
+        kernels, graph = pack.manifest.kernels_of(entry), pack.graphs[entry.sha256]
+        return GraphVisits(GraphRun(graph, entry.direction, kernels, self.measurement.threads), entry.batch_size)
+
+    def _visit(self, graph: GraphVisits) -> None:
+        graph.rounds.append(time_graph(graph.run, self.plan.visit, self._clock))
+        graph.watched.append(watch_graph(graph.run, self.plan.visit, self._clock))
+
+    def _time_call(self) -> None:
+        if self.call is not None:
+            self.call.rounds.append(time_graph(self.call.run, self.plan.visit, self._clock))
+
+    def _keys(self, network: Sequence[PackEntry]) -> list[KernelKey]:
+        manifest = self.measurement.pack.manifest
+        return [
+            (kernel, entry.batch_size, entry.direction) for entry in network for kernel in manifest.kernels_of(entry)
+        ]
+
+    def _quick_look(self, network: list[GraphVisits]) -> Iterator[tuple[KernelKey, float]]:
+        """Times good enough to choose by."""
+        for graph, times in zip(network, corrected_times(network, self.call_ms()), strict=True):
+            yield from zip(graph.keys(), np.median(times, axis=0).clip(0).tolist(), strict=True)
 
 
-def visit(measurement: Measurement, entry: PackEntry, clock: Clock) -> list[float]:
-    """Open one graph, warm it up and time runs: milliseconds each."""
-    plan = measurement.plan
-    run = _open(measurement.pack.graphs[entry.sha256], measurement.threads)
-    for _ in range(plan.num_warm_up):
-        run()
-    samples: list[float] = []
-    while len(samples) < plan.min_samples or (sum(samples) < plan.visit_ms and len(samples) < plan.max_samples):
-        start = clock()
-        run()
-        samples.append((clock() - start) * 1e3)
-    return samples
-
-
-def _visit_again(measurement: Measurement, samples: list[Samples], clock: Clock) -> None:
-    for _ in range(measurement.plan.extra_rounds):
-        for entry, rounds in zip(measurement.pack.manifest.entries, samples, strict=True):
-            if summarize(rounds).spread > MAX_SPREAD:
-                rounds.append(visit(measurement, entry, clock))
-
-
-def _open(graph: bytes, threads: int) -> Callable[[], None]:
-    """A run of the graph over fixed inputs into outputs that stay where they are: nothing but the graph is timed."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    # One layer alone would be brought into the CPU's own layout and back, which a network does once.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    binding = session.io_binding()
-    inputs = {value.name: onnxruntime.OrtValue.ortvalue_from_numpy(_fill(value)) for value in session.get_inputs()}
-    for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, value)
-    for value in session.get_outputs():
-        binding.bind_output(value.name)
-    session.run_with_iobinding(binding)
-    outputs = binding.get_outputs()
-    for value, output in zip(session.get_outputs(), outputs, strict=True):
-        binding.bind_ortvalue_output(value.name, output)
-
-    def run(_alive: object = inputs) -> None:  # the binding keeps addresses, not the arrays behind them
-        session.run_with_iobinding(binding)
-
-    return run
-
-
-def _fill(value: onnxruntime.NodeArg) -> Array:
-    """Values for an input: normal ones, label 0."""
-    if value.type == "tensor(int64)":
-        return np.zeros(value.shape, np.int64)
-    normal: Array = np.random.default_rng(0).standard_normal(value.shape).astype(np.float32)
-    return normal
-
-
-def _profile(measurement: Measurement, samples: list[Samples], warnings: tuple[str, ...]) -> DeviceProfile:
-    host, pack = measurement.host, measurement.pack
-    times = tuple(
-        KernelTime(entry.kernel, entry.batch_size, entry.direction, **asdict(summarize(rounds)))
-        for entry, rounds in zip(pack.manifest.entries, samples, strict=True)
+def _session(bench: _Bench, before: Conditions, after: Conditions) -> Session:
+    measurement = bench.measurement
+    stability = judge([graph.rounds for graph in bench.graphs()])
+    return Session(
+        pack_id=measurement.pack.pack_id,
+        measured_on=measurement.measured_on,
+        threads=measurement.threads,
+        affinity=before.affinity,
+        governors=before.governors,
+        mhz_before=before.mhz,
+        mhz_after=after.mhz,
+        celsius_before=before.celsius,
+        celsius_after=after.celsius,
+        battery_before=before.battery,
+        battery_after=after.battery,
+        runtime_build=onnxruntime.get_build_info(),
+        warm_up=measurement.plan.visit.num_warm_up,
+        rounds=min(len(graph.rounds) for graph in bench.graphs()),
+        drift=stability.drift,
+        grade=stability.grade,
+        seconds=round(bench.elapsed_s(), 1),
     )
-    call_ms = min((time.median_ms for time in times if time.kernel.kind == CALL_KIND), default=0.0)
-    source = f"measured by Handheld on the device: measurement pack {pack.pack_id[:12]}"
+
+
+def _profile(bench: _Bench, session: Session) -> DeviceProfile:
+    measurement, host, graphs = bench.measurement, bench.measurement.host, bench.graphs()
+    kernels = kernel_table(graphs, bench.call_ms())
+    warnings = warnings_of(judge([graph.rounds for graph in graphs]))
     return DeviceProfile(
         name=measurement.name,
         device_class=measurement.device_class,
@@ -162,9 +227,20 @@ def _profile(measurement: Measurement, samples: list[Samples], warnings: tuple[s
         os=host.os,
         runtime=Runtime("onnxruntime", onnxruntime.__version__),
         threads=measurement.threads,
+        affinity=",".join(map(str, session.affinity)) or None,
         link=measurement.link,
-        throughput=fit_throughput(times, Figure(call_ms, "ms", "measured", source)),
-        kernels=times,
-        is_stable=not warnings,
+        throughput=fit_rates(kernels, bench.call_ms(), session),
+        kernels=kernels,
+        networks=network_times(graphs),
+        sessions=(session,),
+        is_stable=session.grade != "unstable",
         warnings=(*warnings, *host.warnings),
     )
+
+
+def fit_rates(kernels: Sequence[KernelTime], call_ms: float, session: Session) -> Throughput:
+    """Rates of kernels that were measured within networks, without the call that single kernels' times hold."""
+    source = f"measured by Handheld on the device: measurement pack {session.pack_id[:12]}"
+    call = Figure(call_ms, "ms", "measured", source)
+    rows = [time for time in kernels if time.median_ms > _LEAST_MS]
+    return replace(fit_throughput(rows, replace(call, value=0.0)), call_overhead_ms=call)

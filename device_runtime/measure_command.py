@@ -1,6 +1,8 @@
 """`handheld-device measure` and `handheld profile measure`: time a measurement pack here and write the profile."""
 
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,33 +31,34 @@ def measure(  # noqa: PLR0913  (the command's own options)
     link: Annotated[
         str | None, typer.Option(help="Its link as DOWN,UP,LATENCY in Mbit/s and ms; an emulated fleet needs one.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: seconds instead of half a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes at most instead of ten: fewer rounds.")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Another budget of time.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure what this device can do, kernel by kernel, and write its profile.
+    """Measure what this device can do, networks whole and kernel by kernel, and write its profile.
 
     Nothing else should run meanwhile: what disturbs the times is told in the profile's warnings.
     """
     # ONNX Runtime and numpy: help must not wait for them.
-    from device_runtime.measure import FULL, QUICK, Measurement, measure_device, num_visits  # noqa: PLC0415
+    from device_runtime.measure import FULL, QUICK, Measurement, measure_device  # noqa: PLC0415
     from device_runtime.measurement_pack import default_pack, read_pack  # noqa: PLC0415
     from device_runtime.probe import probe_host  # noqa: PLC0415
 
+    plan = QUICK if quick else FULL
     measurement = Measurement(
         pack=read_pack(pack) if pack else default_pack(),
         host=probe_host(),
         name=name or output.stem,
         device_class=device_class,
-        plan=QUICK if quick else FULL,
+        plan=plan if minutes is None else replace(plan, budget_s=60 * minutes),
         threads=threads,
         link=None if link is None else read_link(link),
+        measured_on=datetime.now(UTC).date().isoformat(),
     )
     output.parent.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is told at once
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(
-            f"measuring {len(measurement.pack.manifest.entries)} kernels", total=num_visits(measurement)
-        )
-        profile = measure_device(measurement, time.perf_counter, lambda: progress.advance(bar))
+        bar = progress.add_task("measuring networks", total=1.0)
+        profile = measure_device(measurement, time.perf_counter, lambda share: progress.update(bar, completed=share))
     output.write_bytes(encode_record(profile))
     print_result(profile, json, _view(profile, output))
 
@@ -80,10 +83,10 @@ def _view(profile: "DeviceProfile", output: Path) -> Table:
     table.add_row("memory", f"{profile.ram_mib.value:,.0f} MiB")
     table.add_row("system", profile.os)
     table.add_row("runtime", f"{profile.runtime.name} {profile.runtime.version}, {profile.threads} thread(s)")
-    table.add_row(
-        "kernels", f"{len(profile.kernels)}, an empty call takes {profile.throughput.call_overhead_ms.value:.4f} ms"
-    )
-    table.add_row("stable", "yes" if profile.is_stable else "no")
+    call_ms, (session,) = profile.throughput.call_overhead_ms.value, profile.sessions
+    table.add_row("kernels", f"{len(profile.kernels)} in {len(profile.networks)} graphs; a call takes {call_ms:.4f} ms")
+    table.add_row("stability", f"grade {session.grade}: rounds differ by {session.drift:.1%}")
+    table.add_row("took", f"{session.seconds:.0f} s, {session.rounds} rounds")
     for warning in profile.warnings:
         table.add_row("warning", warning)
     return table

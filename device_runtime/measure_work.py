@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Callable
 
-from device_runtime.measure import FULL, QUICK, Clock, Measurement, MeasurePlan, measure_device
+from device_runtime.graph_runs import Clock
+from device_runtime.measure import FULL, QUICK, Measurement, MeasurePlan, measure_device
 from device_runtime.measurement_pack import Pack, decode_manifest
 from device_runtime.probe import Host, probe_host
 from device_runtime.terms import MeasureTerms
@@ -29,6 +30,7 @@ def measure_assignment(  # noqa: PLR0913, PLR0917  (what measuring needs from ou
 
     Raises:
         PackError: The blobs are no measurement pack, or a graph of it refers to other files.
+        AttributionError: The runtime names nodes in a way that is not known.
         WorkRefusedError: The assignment is not to measure.
         Exception: What ONNX Runtime or `read_blob` raises.
     """
@@ -36,7 +38,7 @@ def measure_assignment(  # noqa: PLR0913, PLR0917  (what measuring needs from ou
         raise WorkRefusedError(f"this pack is to be measured, the assignment is to {assignment.kind}")
     pack, plan = load_pack(assignment.artifact_id, read_blob), plan_of(assignment.measure)
     measurement = Measurement(pack, probe(), f"device-{device_id[:12]}", device_class, plan)
-    return profile_result(assignment, measure_device(measurement, clock, lambda: None))
+    return profile_result(assignment, measure_device(measurement, clock, lambda _: None))
 
 
 def load_pack(pack_id: str, read_blob: ReadBlob) -> Pack:

@@ -1,6 +1,13 @@
-"""Measurement packs: a folder of small graphs, one a kernel, batch and direction, that any ONNX Runtime can time."""
+"""Measurement packs: a folder of whole networks' graphs, in three directions, that any ONNX Runtime can time.
 
+The nodes of a graph are named after the kernels they belong to, so that one run under the runtime's node profiler
+yields a time for each kernel: `k3/Conv_7` is of the graph's fourth kernel, `k3k9/Softmax_2` of two alike. What cuts the
+parameters' vector into parts and joins it again is called `parameters`, and what comes after the last layer `loss`.
+"""
+
+import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +16,7 @@ from profiles.records import RecordError, decode_record
 from profiles.schema import Direction, Kernel
 
 MANIFEST = "manifest.json"
+CALL_KIND = "call"
 DEFAULT_PACK = Path(__file__).parent / "default_pack"
 
 
@@ -21,24 +29,63 @@ class PackEntry:
     """One graph.
 
     Attributes:
-        sha256: Of the file `SHA256.onnx`, whose inputs may hold any values.
+        kernels: In order and with repeats, by their places in the manifest's list.
+        network: The graphs of a network share its number.
+        sha256: Of the graph, in the file `SHA256.onnx.gz`. Its inputs may hold any values.
     """
 
-    kernel: Kernel
+    kernels: tuple[int, ...]
     batch_size: int
     direction: Direction
+    network: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.kernels or min(self.kernels) < 0 or self.batch_size < 1:
+            raise ValueError(f"a graph must have kernels and batch_size >= 1, got {self.kernels}, {self.batch_size}")
 
 
 @dataclass(frozen=True)
 class PackManifest:
-    """`manifest.json`; its sha256 is the pack's id."""
+    """`manifest.json`; its sha256 is the pack's id.
 
+    Attributes:
+        kernels: Of all graphs, each once.
+        entries: The first network is an empty call, whose only kernel is of the kind `call`; then those that show most,
+            the most telling first.
+    """
+
+    kernels: tuple[Kernel, ...]
     entries: tuple[PackEntry, ...]
     opset: int
     minimum_runtime: str
     compiler: dict[str, str]
     schema: int = 1
+
+    def __post_init__(self) -> None:
+        places = [place for entry in self.entries for place in entry.kernels]
+        if max(places, default=0) >= len(self.kernels):
+            raise ValueError(f"entries name kernel {max(places)} of {len(self.kernels)}")
+
+    def kernels_of(self, entry: PackEntry) -> tuple[Kernel, ...]:
+        """A graph's kernels, in order and with repeats."""
+        return tuple(self.kernels[place] for place in entry.kernels)
+
+    def networks(self) -> tuple[tuple[PackEntry, ...], ...]:
+        """The graphs of each network but the empty call."""
+        found: dict[int, tuple[PackEntry, ...]] = {}
+        for entry in self.entries:
+            if not self.is_call(entry):
+                found[entry.network] = (*found.get(entry.network, ()), entry)
+        return tuple(found.values())
+
+    def call(self) -> PackEntry | None:
+        """The empty call."""
+        return next((entry for entry in self.entries if self.is_call(entry)), None)
+
+    def is_call(self, entry: PackEntry) -> bool:
+        """Whether a graph is nothing but a call."""
+        return all(kernel.kind == CALL_KIND for kernel in self.kernels_of(entry))
 
 
 @dataclass(frozen=True)
@@ -65,7 +112,12 @@ class Pack:
 
 def graph_file(sha256: str) -> str:
     """Name of a graph's file in the folder."""
-    return f"{sha256}.onnx"
+    return f"{sha256}.onnx.gz"
+
+
+def pack_graph(graph: bytes) -> bytes:
+    """A graph as its file holds it."""
+    return gzip.compress(graph, mtime=0)
 
 
 def read_pack(folder: Path) -> Pack:
@@ -77,12 +129,7 @@ def read_pack(folder: Path) -> Pack:
     data = _read(folder / MANIFEST)
     manifest = decode_manifest(data, str(folder / MANIFEST))
     names = {entry.sha256 for entry in manifest.entries}
-    graphs = {sha256: _read(folder / graph_file(sha256)) for sha256 in sorted(names)}
-    for sha256, graph in graphs.items():
-        if hashlib.sha256(graph).hexdigest() != sha256:
-            raise PackError(
-                f"{folder / graph_file(sha256)} was altered; compile the pack again (handheld profile pack)"
-            )
+    graphs = {sha256: _read_graph(folder / graph_file(sha256), sha256) for sha256 in sorted(names)}
     return Pack(hashlib.sha256(data).hexdigest(), manifest, graphs)
 
 
@@ -98,15 +145,26 @@ def decode_manifest(data: bytes, where: str) -> PackManifest:
     try:
         manifest = decode_record(PackManifest, data)
     except RecordError as error:
-        raise PackError(f"{where}: {error}") from error
+        cure = "a pack of another version must be compiled again (handheld profile pack)"
+        raise PackError(f"{where}: {error}; {cure}") from error
     if not manifest.entries:
         raise PackError(f"{where} lists no graph; compile the pack again (handheld profile pack)")
     return manifest
 
 
 def default_pack() -> Pack:
-    """The pack that comes with the package: kernels of small networks for images of 8 to 32 pixels."""
+    """The pack that comes with the package: small networks for images of 8 and 32 pixels."""
     return read_pack(DEFAULT_PACK)
+
+
+def _read_graph(path: Path, sha256: str) -> bytes:
+    try:
+        graph = gzip.decompress(_read(path))
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        graph = b""
+    if hashlib.sha256(graph).hexdigest() != sha256:
+        raise PackError(f"{path} was altered; compile the pack again (handheld profile pack)")
+    return graph
 
 
 def _read(path: Path) -> bytes:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_runtime.processors import CPU, Fields, read_abi, read_clusters, read_processors
+from device_runtime.conditions import read_governors
+from device_runtime.processors import Fields, read_abi, read_clusters, read_processors
 from device_runtime.system_files import SystemFiles, read_root
 from profiles.boards import find_soc
 from profiles.schema import Cluster, Figure
@@ -75,7 +76,7 @@ def describe_device(files: SystemFiles) -> DevicePart:
             "the files must tell of a CPU, got neither /proc/cpuinfo nor /sys/devices/system/cpu/possible; "
             "copy them with their folders, or give --dump"
         )
-    governors = _governors(files)
+    governors = read_governors(files)
     return DevicePart(
         soc=_soc(files, processors, sum(cluster.num_cores for cluster in clusters)) or "unknown",
         clusters=clusters,
@@ -106,7 +107,7 @@ def probe_host(root: Path = Path("/"), load: float | None = None) -> Host:
         abi=files.properties.get("ro.product.cpu.abi") or _ABIS.get(platform.machine(), platform.machine()),
         os=_os_name(),
         warnings=(
-            *_governor_warnings(_governors(files)),
+            *_governor_warnings(read_governors(files)),
             *_load_warnings(os.getloadavg()[0] if load is None else load, cores),
         ),
         battery_mah=_battery(files),
@@ -125,11 +126,6 @@ def _soc(files: SystemFiles, processors: list[Fields], num_cores: int) -> str:
 
 def _machine() -> str:
     return platform.processor() or platform.machine()
-
-
-def _governors(files: SystemFiles) -> tuple[str, ...]:
-    found = {text.strip() for path, text in files.texts.items() if re.fullmatch(rf"{CPU}/cpu\d+/.*_governor", path)}
-    return tuple(sorted(found - {""}))
 
 
 def _told_ram(files: SystemFiles) -> Figure | None:

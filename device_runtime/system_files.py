@@ -18,10 +18,13 @@ _PATTERNS = (
     "sys/devices/system/cpu/present",
     "sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq",
     "sys/devices/system/cpu/cpu[0-9]*/cpufreq/related_cpus",
+    "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq",
     "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor",
     "sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1",
     "sys/devices/system/cpu/cpu[0-9]*/topology/core_siblings_list",
+    "sys/class/power_supply/*/capacity",
     "sys/class/power_supply/*/charge_full_design",
+    "sys/class/thermal/thermal_zone[0-9]*/temp",
     "system/build.prop",
 )
 _PROPERTY = re.compile(r"\[([^\]]+)\]: \[(.*)\]$")  # a line of Android's `getprop`

@@ -16,7 +16,7 @@ from pipeline.searching.rounds import open_server_state
 from profiles.records import decode_record
 from profiles.schema import DeviceProfile
 
-LEASE_S = 300.0  # a slow phone takes some minutes for the default pack
+LEASE_S = 900.0  # a phone takes up to ten minutes
 ID_DIGITS = 12  # of a device's id, in the name of its file
 
 

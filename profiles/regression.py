@@ -126,6 +126,40 @@ def fit_times(features: ArrayLike, times_ms: ArrayLike) -> TimeModel:
         return _fit_times(*checked_rows(features, times_ms))
 
 
+@dataclass(frozen=True)
+class TableModel:
+    """What lies between the points of a table; `fit_table` makes it.
+
+    Attributes:
+        log_ms: Of the median; without intervals, which a sum of many rows has no use for.
+        bounds: f64[2, d], smallest and largest fitted features.
+        left_out_ms: f64[n], what each row is predicted to be without the rows of its group.
+    """
+
+    log_ms: Predictor = field(repr=False)
+    bounds: Floats
+    left_out_ms: Floats = field(repr=False)
+
+
+def fit_table(features: ArrayLike, times_ms: ArrayLike, groups: ArrayLike) -> TableModel:
+    """Fit few rows or many by work and the Gaussian process alone: ten times as fast to ask as with trees.
+
+    Args:
+        features: f64[n, d], positive, n >= 2.
+        times_ms: f64[n], positive.
+        groups: i64[n], rows that are left out together; one row of each group may stand alone.
+    """
+    rows, times = checked_rows(features, times_ms, min_rows=2)
+    with one_thread():
+        kernel = own_kernel(rows, times)
+
+        def fit(some: Floats, its_ms: Floats) -> Predictor:
+            return fit_smooth(some, its_ms, work_terms, [kernel])
+
+        left_out = predict_left_out(fit, rows, times, np.asarray(groups, np.int64))
+        return TableModel(fit(rows, times), np.stack([rows.min(0), rows.max(0)]), np.exp(left_out))
+
+
 def one_thread() -> AbstractContextManager[object]:
     """Fit and predict alike on any number of cores, and fast on busy ones, where trees' threads wait by spinning."""
     return threadpool_limits(1)  # type: ignore[no-any-return]
@@ -150,10 +184,15 @@ def calibrate(log_ms: Predictor, rows: Floats, errors: Floats, kernels: tuple[Sm
     return TimeModel(log_ms, log_scale, in_usual_errors, np.stack([rows.min(0), rows.max(0)]), kernels)
 
 
-def predict_left_out(fit: Fit, rows: Floats, times: Floats) -> Floats:
-    """Log times f64[n], each predicted without its row: by four fifths of the rows, of up to 200 by nine tenths."""
+def predict_left_out(fit: Fit, rows: Floats, times: Floats, groups: NDArray[np.int64] | None = None) -> Floats:
+    """Log times f64[n], each predicted without its row: by four fifths of the rows, of up to 200 by nine tenths.
+
+    Args:
+        groups: i64[n], rows that are left out together; None for each alone.
+    """
     num_folds = 10 if len(rows) <= 200 else 5
-    fold = np.random.default_rng(0).permutation(len(rows)) % num_folds
+    names, group = (None, np.arange(len(rows))) if groups is None else np.unique(groups, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(len(rows) if names is None else len(names)) % num_folds)[group]
     log_ms = np.empty(len(rows))
     for one in range(num_folds):
         log_ms[fold == one] = fit(rows[fold != one], times[fold != one])(rows[fold == one])
@@ -274,7 +313,7 @@ def _mean(share: float, log_ms: Sequence[Floats]) -> Floats:
     return share * log_ms[0] + (1 - share) * log_ms[1]
 
 
-def checked_rows(features: ArrayLike, times_ms: ArrayLike) -> tuple[Floats, Floats]:
+def checked_rows(features: ArrayLike, times_ms: ArrayLike, min_rows: int = MIN_ROWS) -> tuple[Floats, Floats]:
     """Features f64[n, d] and times f64[n], by the rules of `fit_times`."""
     rows, times = checked_features(features), np.asarray(times_ms, np.float64)
     if times.shape != (len(rows),):
@@ -283,8 +322,8 @@ def checked_rows(features: ArrayLike, times_ms: ArrayLike) -> tuple[Floats, Floa
         raise ValueError(
             f"times_ms must be positive, got {times[~(times > 0) | ~np.isfinite(times)][0]}; drop such rows"
         )
-    if len(rows) < MIN_ROWS:
-        raise ValueError(f"rows must be >= {MIN_ROWS} for a 95% interval, got {len(rows)}; measure more kernels")
+    if len(rows) < min_rows:
+        raise ValueError(f"rows must be >= {min_rows} for a 95% interval, got {len(rows)}; measure more kernels")
     if not 1 <= rows.shape[1] <= MAX_FEATURES:
         raise ValueError(f"features must be 1 to {MAX_FEATURES}, got {rows.shape[1]}; multiply sizes that go together")
     return rows, times

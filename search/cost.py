@@ -10,7 +10,7 @@ from search.architecture import Architecture
 from search.layers import INPUT, Layer, layers_of
 
 _VIEWS = frozenset({"flatten", "identity"})  # of the same values
-_WITHOUT_WORK = _VIEWS | {"choice"}  # whose softmax is part of the mixes that read it
+WITHOUT_WORK = _VIEWS | {"choice"}  # whose softmax is part of the mixes that read it
 _INPUT_KEPT = frozenset({"conv", "linear", "hard_swish", "mix"})  # a gradient reads what the layer read
 _OUTPUT_KEPT = frozenset({"relu"})  # ... or what it gave
 _INNER_KEPT = {"group_norm": 2, "hard_swish": 2}  # ... or values in between, in sizes of the input
@@ -77,7 +77,7 @@ def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_
 @lru_cache(maxsize=256)
 def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of one inference, in execution order, repeated as often as they run."""
-    return tuple(_kernel(layer) for layer in _layers(architecture) if layer.kind not in _WITHOUT_WORK)
+    return tuple(_kernel(layer) for layer in _layers(architecture) if layer.kind not in WITHOUT_WORK)
 
 
 @lru_cache(maxsize=256)

@@ -44,6 +44,7 @@ class PackSummary:
 
     folder: str
     pack_id: str
+    num_networks: int
     num_kernels: int
     size_bytes: int
 
@@ -82,10 +83,10 @@ def pack(  # noqa: PLR0913  (the command's own options)
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; a pack there is replaced.")],
     architecture: Annotated[
-        list[Path] | None, typer.Option(help="JSON of an Architecture whose kernels are to be measured; repeatable.")
+        list[Path] | None, typer.Option(help="JSON of an Architecture to be measured; repeatable.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Networks to draw from the search space.")] = 64,
+    draws: Annotated[int, typer.Option(min=1, help="Networks to take from the search space.")] = 48,
     batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:
@@ -94,18 +95,17 @@ def pack(  # noqa: PLR0913  (the command's own options)
     Carry the folder to a device and run `handheld-device measure --pack` there.
     """
     with Console(stderr=True).status("importing torch"):
-        from pipeline.packs import compile_pack, default_architectures, kernel_keys  # noqa: PLC0415
+        from pipeline.packs import compile_pack, default_architectures  # noqa: PLC0415
     networks = [read_record(Architecture, path) for path in architecture or ()]
     if run:
         networks += _networks_of(run, draws)
-    keys = kernel_keys(networks or default_architectures(), batch_size)
+    networks = networks or list(default_architectures())
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("compiling kernels", total=len(keys))
-        written = compile_pack(keys, output, lambda: progress.advance(bar))
+        bar = progress.add_task("compiling networks", total=len(networks))
+        written = compile_pack(networks, batch_size, output, lambda: progress.advance(bar))
     summary = _summarize(written, output)
-    line = (
-        f"{summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB, pack {summary.pack_id[:12]} in {output}"
-    )
+    counts = f"{summary.num_networks} networks of {summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB"
+    line = f"{counts}, pack {summary.pack_id[:12]} in {output}"
     print_result(summary, json, Group(line, f"next: handheld-device measure --pack {output} -o profile.json"))
 
 
@@ -146,4 +146,4 @@ def _cost_table(costs: list[PredictedCost]) -> Table:
 
 def _summarize(pack: "Pack", folder: Path) -> PackSummary:
     size = sum(path.stat().st_size for path in folder.iterdir())
-    return PackSummary(str(folder), pack.pack_id, len(pack.manifest.entries), size)
+    return PackSummary(str(folder), pack.pack_id, len(pack.manifest.networks()), len(pack.manifest.kernels), size)

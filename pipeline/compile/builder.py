@@ -1,5 +1,7 @@
 """Build a plain ONNX graph of standard operators, with every shape known and every constant folded as it is written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +41,13 @@ class Tensor:
 
 @dataclass
 class GraphBuilder:
-    """Nodes in the order they were asked for; the same node asked for twice is one node."""
+    """Nodes in the order they were asked for; the same node asked for twice is one node.
 
+    Attributes:
+        owner: Name of the layer that asks.
+    """
+
+    owner: str = ""
     inputs: list[Tensor] = field(default_factory=list)
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
     _constants: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
@@ -71,15 +78,29 @@ class GraphBuilder:
         key = (op_type, tuple(names), num_outputs, repr(sorted(attributes.items())))
         if key not in self._known:
             outputs = [f"v{len(self._nodes)}" + (f"_{i}" if num_outputs > 1 else "") for i in range(num_outputs)]
-            node = helper.make_node(op_type, names, outputs, **attributes)
+            node = helper.make_node(op_type, names, outputs, self.owner, **attributes)
             self._known[key] = self._fold(node, inputs) or self._append(node, inputs)
         return self._known[key]
 
-    def to_model(self, outputs: dict[str, Tensor], name: str) -> onnx.ModelProto:
-        """The graph that computes the named outputs and nothing else, values renamed in order of use."""
+    @contextmanager
+    def owned_by(self, layer: str) -> Iterator[None]:
+        """What is asked for meanwhile is the layer's, unless it is there already."""
+        before, self.owner = self.owner, layer
+        try:
+            yield
+        finally:
+            self.owner = before
+
+    def to_model(self, outputs: dict[str, Tensor], name: str, *, by_owner: bool = False) -> onnx.ModelProto:
+        """The graph that computes the named outputs and nothing else, values renamed in order of use.
+
+        Args:
+            by_owner: Put the owner in front of the names of nodes and values: `stages.0.0.depthwise/Conv_7`. Runtimes
+                keep these names in what they fuse.
+        """
         ends = [helper.make_node("Identity", [tensor.name], [output]) for output, tensor in outputs.items()]
         fixed = {*outputs, *(tensor.name for tensor in self.inputs)}
-        nodes, renamed = _renumber(_needed(self._nodes, ends), fixed)
+        nodes, renamed = _renumber(_needed(self._nodes, ends), fixed, by_owner)
         constants = [tensor for tensor in self._constants.values() if tensor.name in renamed]
         graph = helper.make_graph(
             nodes,
@@ -128,22 +149,28 @@ def _needed(nodes: list[onnx.NodeProto], ends: list[onnx.NodeProto]) -> list[onn
     return [*reversed(kept), *ends]
 
 
-def _renumber(nodes: list[onnx.NodeProto], fixed: set[str]) -> tuple[list[onnx.NodeProto], dict[str, str]]:
+def _renumber(
+    nodes: list[onnx.NodeProto], fixed: set[str], by_owner: bool
+) -> tuple[list[onnx.NodeProto], dict[str, str]]:
     """Copies of the nodes with values named in order of use, and the new names by the old; `fixed` names stay."""
     names = {name: name for name in fixed}
     for node in nodes:
         for name in (*node.input, *node.output):
             if name and name not in names:
-                names[name] = f"t{len(names) - len(fixed)}"
+                names[name] = f"{_owner_path(node, by_owner)}t{len(names) - len(fixed)}"
     renamed: list[onnx.NodeProto] = []
     for node in nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[:] = [names.get(name, "") for name in node.input]
         copy.output[:] = [names[name] for name in node.output]
-        copy.name = f"{node.op_type}_{len(renamed)}"
+        copy.name = f"{_owner_path(node, by_owner)}{node.op_type}_{len(renamed)}"
         renamed.append(copy)
     return renamed, names
+
+
+def _owner_path(node: onnx.NodeProto, by_owner: bool) -> str:
+    return f"{node.name}/" if by_owner and node.name else ""
 
 
 def _value_info(name: str, tensor: Tensor) -> onnx.ValueInfoProto:

@@ -26,6 +26,7 @@ from pipeline.compile.rules_elementwise import as_shares
 from pipeline.compile.values import CouplingError, ExampleSum, Plain, Value, reshape, summed
 
 LABELS = "y"
+PARAMETERS, LOSS = "parameters", "loss"  # who owns what is no layer's
 RULES: dict[str, Rule] = {
     **rules_elementwise.RULES,
     **rules_activations.RULES,
@@ -71,9 +72,13 @@ class GradientGraph:
     forms: dict[str, str]
 
 
-def gradient_model(forward: Forward, layout: Layout, loss: Loss) -> GradientGraph:
-    """`gradient.onnx`: the sum of clipped per-example gradients as DESIGN's interface has it."""
-    graph = GraphBuilder()
+def gradient_model(forward: Forward, layout: Layout, loss: Loss, *, by_layer: bool = False) -> GradientGraph:
+    """`gradient.onnx`: the sum of clipped per-example gradients as DESIGN's interface has it.
+
+    Args:
+        by_layer: Name nodes after their layers, for measuring; an artifact's do not depend on its layers' names.
+    """
+    graph = GraphBuilder(LOSS)
     known = _declare_inputs(graph, forward, layout)
     y = _declare_labels(graph, forward, loss)
     mask = graph.input("mask", (_batch_size(forward),))
@@ -94,27 +99,31 @@ def gradient_model(forward: Forward, layout: Layout, loss: Loss) -> GradientGrap
     parts = []
     for name, shape in layout.shapes.items():
         if name in shares:
-            parts.append(shares[name].weighted_sum(graph, factors[layout.segment_of[name]]))
+            with graph.owned_by(_layer_of(name)):
+                parts.append(shares[name].weighted_sum(graph, factors[layout.segment_of[name]]))
         else:
             parts.append(graph.op("ConstantOfShape", graph.constant(np.array([prod(shape)], np.int64))))
+    with graph.owned_by(PARAMETERS):
+        gradient_sum = graph.op("Concat", *parts, axis=0)
     outputs = {
-        "gradient_sum": graph.op("Concat", *parts, axis=0),
+        "gradient_sum": gradient_sum,
         "loss_sum": graph.op("ReduceSum", _where_unmasked(graph, mask, terms.losses), keepdims=0),
         "norms": _where_unmasked(graph, mask, norms),
     }
     forms = {name: shares[name].form if name in shares else "reaches no loss" for name in layout.shapes}
-    return GradientGraph(graph.to_model(outputs, "gradient"), forms)
+    return GradientGraph(graph.to_model(outputs, "gradient", by_owner=by_layer), forms)
 
 
-def evaluate_model(forward: Forward, layout: Layout, loss: Loss) -> onnx.ModelProto:
-    """`evaluate.onnx`: each example's loss and metrics."""
-    graph = GraphBuilder()
+def evaluate_model(forward: Forward, layout: Layout, loss: Loss, *, by_layer: bool = False) -> onnx.ModelProto:
+    """`evaluate.onnx`: each example's loss and metrics. `by_layer` as for `gradient_model`."""
+    graph = GraphBuilder(LOSS)
     known = _declare_inputs(graph, forward, layout)
     y = _declare_labels(graph, forward, loss)
     mask = graph.input("mask", (_batch_size(forward),))
     terms = loss.terms(graph, _logits(graph, forward.model, known), y)
     metrics = reshape(graph, _where_unmasked(graph, mask, terms.metric), (*mask.shape, 1))
-    return graph.to_model({"losses": _where_unmasked(graph, mask, terms.losses), "metrics": metrics}, "evaluate")
+    outputs = {"losses": _where_unmasked(graph, mask, terms.losses), "metrics": metrics}
+    return graph.to_model(outputs, "evaluate", by_owner=by_layer)
 
 
 def layers_model(forward: Forward, layout: Layout) -> onnx.ModelProto:
@@ -138,9 +147,11 @@ def _declare_inputs(graph: GraphBuilder, forward: Forward, layout: Layout) -> di
     for name, array in forward.frozen_inputs.items():
         known[name] = Plain(graph.input(f"frozen.{name}", array.shape), is_batched=False)
     sizes = np.array([prod(shape) for shape in layout.shapes.values()], np.int64)
-    parts = graph.ops("Split", parameters, graph.constant(sizes), num_outputs=len(sizes), axis=0)
+    with graph.owned_by(PARAMETERS):
+        parts = graph.ops("Split", parameters, graph.constant(sizes), num_outputs=len(sizes), axis=0)
     for part, (name, shape) in zip(parts, layout.shapes.items(), strict=True):
-        known[name] = Plain(reshape(graph, part, shape), is_batched=False)
+        with graph.owned_by(_layer_of(name)):
+            known[name] = Plain(reshape(graph, part, shape), is_batched=False)
     return known
 
 
@@ -172,7 +183,11 @@ def _shares(
     if not names:
         raise CompileError("no trained parameter reaches the logits; does forward use them?")
     gradients = lower(raw, RULES, graph, known, [f"{name}_grad" for name in names])
-    return {name: _as_sum(graph, name, gradient) for name, gradient in zip(names, gradients, strict=True)}
+    found = {}
+    for name, gradient in zip(names, gradients, strict=True):
+        with graph.owned_by(_layer_of(name)):
+            found[name] = _as_sum(graph, name, gradient)
+    return found
 
 
 def _segment_weights(graph: GraphBuilder, layout: Layout, segment_weight: Tensor) -> dict[str, Tensor]:
@@ -189,9 +204,14 @@ def _norms(graph: GraphBuilder, layout: Layout, shares: dict[str, ExampleSum], w
     for segment in layout.segments:
         used = [name for name in layout.shapes if layout.segment_of[name] == segment and name in shares]
         if used:  # a segment that reaches no loss adds nothing
-            total = summed(graph, [shares[name].squared_norms(graph) for name in used])
+            total = summed(graph, [_squared_norms(graph, name, shares[name]) for name in used])
             squares.append(graph.op("Mul", total, weights[segment]))
     return graph.op("Sqrt", summed(graph, squares))
+
+
+def _squared_norms(graph: GraphBuilder, name: str, share: ExampleSum) -> Tensor:
+    with graph.owned_by(_layer_of(name)):
+        return share.squared_norms(graph)
 
 
 def _clip_factors(graph: GraphBuilder, norms: Tensor, max_grad_norm: Tensor) -> Tensor:
@@ -202,6 +222,10 @@ def _clip_factors(graph: GraphBuilder, norms: Tensor, max_grad_norm: Tensor) -> 
 def _where_unmasked(graph: GraphBuilder, mask: Tensor, values: Tensor) -> Tensor:
     zero = graph.constant(0.0, np.float32)
     return graph.op("Where", graph.op("Greater", mask, zero), values, zero)
+
+
+def _layer_of(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 def _as_sum(graph: GraphBuilder, name: str, value: Value) -> ExampleSum:

@@ -93,7 +93,7 @@ def _apply(
 ) -> tuple[Value | None, ...]:
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
     node = Node(proto.op_type, layer_name(proto.name or proto.output[0]), tuple(proto.output), attributes)
-    with refusing(node):
+    with refusing(node), graph.owned_by(node.layer):
         return _lowered(graph, rules, proto, node, inputs)
 
 

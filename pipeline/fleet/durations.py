@@ -72,14 +72,16 @@ def chunk_runs(assignment: Assignment, num_examples: int, batch_size: int, num_v
 
 
 def measure_seconds(profile: DeviceProfile, manifest: PackManifest, plan: MeasurePlan) -> float:
-    """Seconds that a measurement pack takes, visits on top for unstable times left out."""
-    call_ms = profile.throughput.call_overhead_ms.value
+    """Seconds that a measurement pack takes: its runs alone, and its budget at most."""
+    call_ms, visit = profile.throughput.call_overhead_ms.value, plan.visit
     visits_ms = 0.0
     for entry in manifest.entries:
-        run_ms = call_ms + predict_kernel(profile, entry.kernel, entry.batch_size, entry.direction).ms
-        timed_ms = min(max(plan.visit_ms, plan.min_samples * run_ms), plan.max_samples * run_ms)
-        visits_ms += plan.num_warm_up * run_ms + timed_ms
-    return plan.num_rounds * visits_ms / 1e3
+        kernels = manifest.kernels_of(entry)
+        run_ms = call_ms + sum(predict_kernel(profile, one, entry.batch_size, entry.direction).ms for one in kernels)
+        for most in (visit.max_samples, visit.max_watched):  # as it is, then under the profiler
+            timed_ms = min(max(visit.visit_ms, visit.min_samples * run_ms), most * run_ms)
+            visits_ms += visit.num_warm_up * run_ms + timed_ms
+    return min(plan.num_rounds * visits_ms / 1e3, plan.budget_s)
 
 
 def transfer_seconds(num_bytes: int, mbit_s: float, latency_ms: float) -> float:

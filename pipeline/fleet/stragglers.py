@@ -1,10 +1,13 @@
 """Phones that compute more slowly than others of their profile: hot, old, or busy with something else."""
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from profiles.schema import DeviceProfile, Figure, KernelTime, Rates, Throughput
+from profiles.schema import DeviceProfile, Figure, KernelTime, NetworkTime, Rates, Throughput
+
+Timed = TypeVar("Timed", KernelTime, NetworkTime)
 
 _DRAW = 1  # beside the draws of the phone's spells
 
@@ -42,7 +45,12 @@ def slowed(profile: DeviceProfile, factor: float) -> DeviceProfile:
         gradient=_slowed_rates(given.gradient, factor),
         call_overhead_ms=_times(given.call_overhead_ms, factor),
     )
-    return replace(profile, throughput=throughput, kernels=tuple(_slowed_time(one, factor) for one in profile.kernels))
+    return replace(
+        profile,
+        throughput=throughput,
+        kernels=tuple(_slowed_time(one, factor) for one in profile.kernels),
+        networks=tuple(_slowed_time(one, factor) for one in profile.networks),
+    )
 
 
 def _slowed_rates(rates: Rates, factor: float) -> Rates:
@@ -53,7 +61,7 @@ def _slowed_rates(rates: Rates, factor: float) -> Rates:
     )
 
 
-def _slowed_time(time: KernelTime, factor: float) -> KernelTime:
+def _slowed_time(time: Timed, factor: float) -> Timed:
     return replace(time, median_ms=time.median_ms * factor, p90_ms=time.p90_ms * factor, min_ms=time.min_ms * factor)
 
 

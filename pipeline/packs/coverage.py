@@ -1,15 +1,20 @@
-"""Which kernels a measurement pack must hold for a set of architectures."""
+"""Which networks a measurement pack holds: those that show most kernels of a search space."""
 
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 
-from pipeline.packs.kernel_graphs import CALL
-from profiles.schema import KernelKey
-from search.architecture import Architecture, Stage, Stem
+from pipeline.packs.networks import CALL
+from profiles.schema import Kernel, KernelKey
+from search.architecture import Architecture
 from search.cell_space import CellSpace
 from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
-from search.space import Space
+from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.space import SearchSpace, Space
+
+_DRAWS = 8  # networks drawn for each that is taken
+_DEFAULT_NETWORKS = 24  # of each default space
 
 
 def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:
@@ -22,37 +27,54 @@ def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple
     return tuple(keys)
 
 
-def drawn_architectures(space: Space, num_draws: int) -> tuple[Architecture, ...]:
-    """Networks that show most kernels of a space: its smallest, its largest and some drawn (the same every time).
+def drawn_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
+    """Networks that show most kernels of a space, the most telling first; the same every time.
 
-    And of cells the supernet, which phones may train.
-
-    A kernel that none of them has is predicted from the most alike one.
+    Its smallest and its largest, of cells the supernet, which phones may train, then of many drawn ones that with the
+    most kernels that none before has, again and again. A kernel that none of them has is predicted from others.
     """
     rng = np.random.default_rng(0)
-    drawn = (space.sample(rng).architecture for _ in range(num_draws))
     supernet = (space.supernet(),) if isinstance(space, CellSpace) else ()
-    return tuple(dict.fromkeys((space.smallest(), space.largest(), *supernet, *drawn)))
+    ends = tuple(dict.fromkeys((space.smallest(), space.largest(), *supernet)))
+    drawn = dict.fromkeys(space.sample(rng).architecture for _ in range(_DRAWS * num_networks))
+    pool = {network: _own_kernels(network) for network in drawn if network not in ends}
+    shown = set().union(*map(_own_kernels, ends))
+    found = list(ends)
+    while pool and len(found) < num_networks:
+        best = max(pool, key=lambda network: len(pool[network] - shown))
+        shown |= pool.pop(best)
+        found.append(best)
+    return tuple(found)
 
 
-def default_architectures() -> tuple[Architecture, ...]:
-    """The networks behind the default pack: every layer of blocks, for images of 8x8 grey and 32x32 colour pixels.
+def default_spaces() -> tuple[SearchSpace, ...]:
+    """What the default pack is drawn from: blocks over images of 8x8 grey and 32x32 colour pixels, ten classes.
 
     What cells add (pooling, sums of more than two, mixes, all channels of several) is predicted from the throughput
     until a pack of a run file with [cells] measures it.
     """
-    grey, colour = (1, 8, 8), (3, 32, 32)
-    return (
-        Architecture(grey, 10, Stem(8), (Stage("depthwise", 16), Stage("inverted", 16, 1, 3, 1, 2))),
-        Architecture(grey, 10, Stem(16, 5, 2), (Stage("depthwise", 32, 1, 5),), normalization="group"),
-        Architecture(
-            colour,
-            10,
-            Stem(16),
-            (Stage("depthwise", 32, 1, 3, 2), Stage("inverted", 32, 1, 3, 1, 3), Stage("inverted", 64, 1, 5, 2, 3)),
-            head="global_average",
-            normalization="group",
-            activation="hard_swish",
-        ),
-        Architecture(colour, 10, Stem(32, 5, 2), (Stage("depthwise", 64, 1, 3, 2), Stage("depthwise", 128, 1, 3, 2))),
+    return tuple(
+        SearchSpace(
+            input_shape=shape,
+            num_classes=10,
+            stem=StemOptions((8, 16, 32), (3, 5), (1, 2)),
+            stages=StageOptions(("depthwise", "inverted"), (8, 16, 32), (1, 2), (3, 5), (1, 2), (2, 3)),
+            hyper_parameters=HyperParameterOptions((0.1,), local_steps=(1,)),
+            max_stages=3,
+            heads=("global_average", "flatten"),
+            normalizations=("none", "group"),
+            activations=("relu", "hard_swish"),
+        )
+        for shape in ((1, 8, 8), (3, 32, 32))
     )
+
+
+def default_architectures() -> tuple[Architecture, ...]:
+    """The networks of the default pack: of each of its spaces in turns."""
+    return tuple(
+        chain(*zip(*(drawn_architectures(space, _DEFAULT_NETWORKS) for space in default_spaces()), strict=True))
+    )
+
+
+def _own_kernels(network: Architecture) -> frozenset[Kernel]:
+    return frozenset(training_kernels_of(network))

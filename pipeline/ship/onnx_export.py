@@ -20,12 +20,17 @@ BATCH = "batch"
 
 def write_onnx(network: TrainedNetwork, folder: Path) -> None:
     """Write `model.onnx` for batches of any size (the dimension `batch`)."""
+    (folder / ONNX).write_bytes(model_of(network).SerializeToString(deterministic=True))
+
+
+def model_of(network: TrainedNetwork) -> onnx.ModelProto:
+    """What `model.onnx` holds."""
     model = _trace(network)
     _free_batch(model.graph)
     model.ir_version = IR_VERSION
     model.graph.name = "model"
     onnx.checker.check_model(model, full_check=True)
-    (folder / ONNX).write_bytes(model.SerializeToString(deterministic=True))
+    return model
 
 
 def write_ort(_network: TrainedNetwork, folder: Path) -> None:

@@ -1,0 +1,239 @@
+"""From the times of its kernels to that of a whole network, learnt from networks that were measured with them.
+
+A network takes not what its kernels add up to: what watches the kernels costs time at each, a runtime fuses layers,
+changes layouts between them and finds data in caches. So each kernel's part of a network is its own time, corrected by
+its family, what comes before and after it, its size and itself; how much, networks' times tell, which are sums of such
+parts: a Gaussian process of sums ("Gaussian Processes for Machine Learning", 2006, sections 2.2 and 9.8), whose
+variances are those that leave single networks out with the smallest errors (5.10 to 5.12).
+
+How far a prediction is to be trusted is what networks left out say, with the kernels that they alone have: those are
+then predicted from the others' kernels, as a new network's are. The intervals are quantiles of these errors
+("Cross-conformal predictors", arXiv:1208.0806).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.kernel_times import owners_of, predict_all, tables_of
+from profiles.network_parts import MOST, START, Item, Parts, items_of, parts_of, relations
+from profiles.schema import Calibration, DeviceProfile, Direction, Kernel, NetworkTime
+
+Floats = NDArray[np.float64]
+MIN_NETWORKS = 10
+_ROOM = 1.25  # how far beyond the ratios of the measured networks a prediction may go
+_NOISE, _MOST_NOISE = 0.015, 0.05  # of a network's measured time
+_STEPS = (1.2, 0.6)  # of the logarithms of deviations, in the search for the best
+_LEAST = -14.0  # a logarithm that stands for nothing
+_FREEDOM = 4.0  # of Student's t: few networks are far off
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkModel:
+    """Corrections of one direction's kernels; `model_of` fits them.
+
+    Attributes:
+        parts: Of the measured networks, distinct.
+        weights: f64[components, parts].
+        names: Numbers of the names in `parts`.
+        ratios: The least and the most that a network takes beside the plain sum.
+        calibration: What left-out networks say.
+        known_ms: Parts that were asked for before.
+    """
+
+    parts: Parts
+    weights: Floats
+    constant_ms: float
+    names: dict[object, int]
+    ratios: tuple[float, float]
+    calibration: Calibration
+    known_ms: dict[tuple[Item, float], float] = field(default_factory=dict)
+
+    def median_ms(self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float) -> list[float]:
+        """Of networks whose kernels alone take `ms`."""
+        items = [items_of(network) for network in networks]
+        keys = {item: (item, ms[item[0]]) for item in dict.fromkeys(chain.from_iterable(items))}
+        self._ask([key for key in keys.values() if key not in self.known_ms])
+        parts_ms = {item: self.known_ms[key] for item, key in keys.items()}
+        found = []
+        for network in items:
+            plain = call_ms + sum(ms[item[0]] for item in network)
+            corrected = call_ms + self.constant_ms + sum(parts_ms[item] for item in network)
+            found.append(min(max(corrected, self.ratios[0] * plain), self.ratios[1] * plain))
+        return found
+
+    def _ask(self, keys: Sequence[tuple[Item, float]]) -> None:
+        if not keys:
+            return
+        asked = parts_of([item for item, _ in keys], np.array([ms for _, ms in keys]), self.names)
+        corrections = np.zeros(len(keys))
+        for weights, relation in zip(self.weights, relations(asked, self.parts), strict=True):
+            corrections += (relation * weights).sum(1)
+        for key, alone, correction in zip(keys, asked.ms, corrections, strict=True):
+            # Six digits: how many were asked for at once must not show.
+            self.known_ms[key] = float(f"{alone + correction:.6g}")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Measured networks, and the same as they would look if each had not been measured.
+
+    Attributes:
+        measured_ms: f64[n].
+        plain_ms, blind_plain_ms: f64[n], calls and kernels added up.
+        covariances: f64[components + 1, n, n] at deviations of 1, in shares of the measured times; last the constant's.
+        blind: The same between what each network would look like and all.
+    """
+
+    measured_ms: Floats
+    plain_ms: Floats
+    blind_plain_ms: Floats
+    covariances: Floats
+    blind: Floats
+
+
+@lru_cache(maxsize=64)
+def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> NetworkModel | None:
+    """Learn from the profile's networks of the nearest batch size; None where there are too few."""
+    networks = _nearest_networks(profile, direction, batch_size)
+    if len(networks) < MIN_NETWORKS:
+        return None
+    its_batch, call_ms = networks[0].batch_size, profile.throughput.call_overhead_ms.value
+    kernels = chain.from_iterable(network.kernels for network in networks)
+    ms = {kernel: part.ms for kernel, part in predict_all(profile, kernels, its_batch, direction).items()}
+    blind_ms = ms | _left_out_ms(profile, direction, its_batch)
+    measured_ms = np.array([network.median_ms for network in networks])
+    items = [items_of(network.kernels) for network in networks]
+    names: dict[object, int] = {}
+    counts, parts = _count(items, [ms] * len(items), names)
+    owners = owners_of(networks)
+    seen = [
+        {kernel: (blind_ms if owners[kernel] == place else ms)[kernel] for kernel in network.kernels}
+        for place, network in enumerate(networks)
+    ]
+    blind_counts, blind_parts = _count(items, seen, names)
+    rows = _Rows(
+        measured_ms=measured_ms,
+        plain_ms=call_ms + counts @ parts.ms,
+        blind_plain_ms=call_ms + blind_counts @ blind_parts.ms,
+        covariances=_covariances(counts, parts, counts, parts, measured_ms),
+        blind=_covariances(blind_counts, blind_parts, counts, parts, measured_ms),
+    )
+    unit = float(np.median(measured_ms / counts.sum(1)))  # of corrections that do not hang on a kernel's time
+    deviations, errors = _fit_deviations(rows, unit)
+    solved = np.linalg.solve(_covariance(rows, deviations), 1 - rows.plain_ms / measured_ms)
+    shares = solved / measured_ms
+    variances = deviations[:-1] ** 2
+    ratios = measured_ms / rows.plain_ms
+    source = f"{len(networks)} networks measured with their kernels, each left out in turn"
+    return NetworkModel(
+        parts=parts,
+        weights=variances[:-1, None] * (shares @ counts),
+        constant_ms=float(variances[-1] * shares.sum()),
+        names=names,
+        ratios=(float(ratios.min() / _ROOM), float(ratios.max() * _ROOM)),
+        calibration=_calibration(direction, errors, networks, float(np.median(ratios)), source),
+    )
+
+
+def _nearest_networks(profile: DeviceProfile, direction: Direction, batch_size: int) -> list[NetworkTime]:
+    sizes = {network.batch_size for network in profile.networks if network.direction == direction}
+    nearest = min(sorted(sizes), key=lambda size: max(size / batch_size, batch_size / size), default=0)
+    return [one for one in profile.networks if (one.direction, one.batch_size) == (direction, nearest)]
+
+
+def _left_out_ms(profile: DeviceProfile, direction: Direction, batch_size: int) -> dict[Kernel, float]:
+    tables = tables_of(profile, direction, batch_size).values()
+    return {kernel: ms for table in tables for kernel, ms in table.left_out_ms.items()}
+
+
+def _count(
+    networks: Sequence[Sequence[Item]], ms: Sequence[Mapping[Kernel, float]], names: dict[object, int]
+) -> tuple[Floats, Parts]:
+    """How often each network has each distinct part, f64[n, parts], and the parts, whose kernels take `ms` in each."""
+    counted = [Counter((item, its_ms[item[0]]) for item in network) for network, its_ms in zip(networks, ms, strict=True)]
+    places = {key: i for i, key in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
+    counts = np.zeros((len(networks), len(places)))
+    for row, count in enumerate(counted):
+        for key, number in count.items():
+            counts[row, places[key]] = number
+    return counts, parts_of([item for item, _ in places], np.array([alone for _, alone in places]), names)
+
+
+def _covariances(counts: Floats, parts: Parts, others: Floats, other_parts: Parts, measured_ms: Floats) -> Floats:
+    """f64[components + 1, n, n] of shares of the measured times."""
+    each = [counts @ relation @ others.T for relation in relations(parts, other_parts)]
+    return np.stack([*each, np.ones((len(counts), len(others)))]) / np.outer(measured_ms, measured_ms)
+
+
+def _covariance(rows: _Rows, deviations: Floats) -> Floats:
+    network = np.tensordot(deviations[:-1] ** 2, rows.covariances, 1)
+    return np.asarray(network + deviations[-1] ** 2 * np.eye(len(network)))
+
+
+def _fit_deviations(rows: _Rows, unit: float) -> tuple[Floats, Floats]:
+    """Deviations of each component, the constant and the noise, and the errors of log times of networks left out."""
+    logs = np.log([*START.deviations(unit), _NOISE])
+    most = np.log([*MOST.deviations(unit), _MOST_NOISE])
+    best = _badness(rows, np.exp(logs))
+    for step in _STEPS:
+        for place in range(len(logs)):
+            for change in (step, -step):
+                while True:
+                    tried = logs.copy()
+                    tried[place] = min(max(tried[place] + change, _LEAST), most[place])
+                    badness = _badness(rows, np.exp(tried))
+                    if badness > best - 1e-4:
+                        break
+                    best, logs = badness, tried
+    missing, _ = _leave_out(rows, np.exp(logs))
+    predicted = np.maximum(1 - missing, 0.1)  # of the measured time
+    return np.exp(logs), -np.log(predicted)
+
+
+def _badness(rows: _Rows, deviations: Floats) -> float:
+    """How unlikely the left-out networks are, each by the others."""
+    missing, variances = _leave_out(rows, deviations)
+    squares = missing**2 / variances
+    return float(np.mean(np.log(variances) + (_FREEDOM + 1) * np.log1p(squares / _FREEDOM)))
+
+
+def _leave_out(rows: _Rows, deviations: Floats) -> tuple[Floats, Floats]:
+    """What is missing of each network's time, as a share, when the others predict what was known without it."""
+    inverse = np.linalg.inv(_covariance(rows, deviations))
+    own = np.diag(inverse)
+    solved = inverse @ (1 - rows.plain_ms / rows.measured_ms)
+    blind = np.tensordot(deviations[:-1] ** 2, rows.blind, 1)
+    # Without row i the solution is that of all rows less what row i brought (eq. 5.10 to 5.12).
+    found = blind @ solved - np.einsum("ij,ji->i", blind, inverse) * solved / own
+    return 1 - rows.blind_plain_ms / rows.measured_ms - found, 1 / own
+
+
+def _calibration(
+    direction: Direction, errors: Floats, networks: Sequence[NetworkTime], factor: float, source: str
+) -> Calibration:
+    (low80, high80), (low95, high95) = (_ends(np.sort(errors), share) for share in (0.8, 0.95))
+    tails = [max(network.p90_ms / network.median_ms, 1.0) for network in networks]
+    return Calibration(direction, factor, low80, high80, low95, high95, float(np.median(tails)), source)
+
+
+def _ends(errors: Floats, share: float) -> tuple[float, float]:
+    """Factors between which a further network lies with probability `share`.
+
+    Where the smallest and the largest of so few errors bound less, they are moved out as a normal distribution's.
+    """
+    n, outside = len(errors), (1 - share) / 2
+    place = (n + 1) * outside - 1
+    if place >= 0:
+        low, high = (float(end) for end in np.interp([place, n - 1 - place], np.arange(n), errors))
+    else:
+        wider = NormalDist().inv_cdf(1 - outside) / NormalDist().inv_cdf(n / (n + 1))
+        middle = float(np.median(errors))
+        low, high = (middle + wider * (float(end) - middle) for end in (errors[0], errors[-1]))
+    return float(np.exp(low)), float(np.exp(high))
