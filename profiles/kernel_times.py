@@ -94,7 +94,9 @@ def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, dire
         if (ms := table.known_ms[kernel]) is not None:
             if its_batch == batch_size:
                 return KernelPrediction(ms, "regression")
-            return KernelPrediction(ms * modelled / profile.throughput.kernel_ms(kernel, its_batch, direction), "scaled")
+            return KernelPrediction(
+                ms * modelled / profile.throughput.kernel_ms(kernel, its_batch, direction), "scaled"
+            )
     family = _rows_by_family(profile).get((kernel.family, direction))
     if not family:
         return KernelPrediction(modelled, "throughput")

@@ -55,7 +55,9 @@ class NetworkModel:
     calibration: Calibration
     known_ms: dict[tuple[Item, float], float] = field(default_factory=dict)
 
-    def median_ms(self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float) -> list[float]:
+    def median_ms(
+        self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float
+    ) -> list[float]:
         """Of networks whose kernels alone take `ms`."""
         items = [items_of(network) for network in networks]
         keys = {item: (item, ms[item[0]]) for item in dict.fromkeys(chain.from_iterable(items))}
@@ -157,7 +159,9 @@ def _count(
     networks: Sequence[Sequence[Item]], ms: Sequence[Mapping[Kernel, float]], names: dict[object, int]
 ) -> tuple[Floats, Parts]:
     """How often each network has each distinct part, f64[n, parts], and the parts, whose kernels take `ms` in each."""
-    counted = [Counter((item, its_ms[item[0]]) for item in network) for network, its_ms in zip(networks, ms, strict=True)]
+    counted = [
+        Counter((item, its_ms[item[0]]) for item in network) for network, its_ms in zip(networks, ms, strict=True)
+    ]
     places = {key: i for i, key in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
     counts = np.zeros((len(networks), len(places)))
     for row, count in enumerate(counted):

@@ -19,7 +19,15 @@ from profiles.network_times import model_of
 from profiles.schema import CONVOLUTIONS, JOINING, POOLINGS, Calibration, DeviceProfile, Direction, Kernel
 from profiles.sustained import TYPICAL_TAIL, tail_quantile
 
-__all__ = ["METHODS", "KernelPrediction", "Method", "Prediction", "predict_kernel", "predict_kernels", "predict_networks"]
+__all__ = [
+    "METHODS",
+    "KernelPrediction",
+    "Method",
+    "Prediction",
+    "predict_kernel",
+    "predict_kernels",
+    "predict_networks",
+]
 KNOWN_KINDS = CONVOLUTIONS | POOLINGS | JOINING | {"linear", "group_norm", "relu", "hard_swish", "global_average"}
 KNOWN_KINDS |= {"cross_entropy", "call"}
 _RULES: dict[Method, float] = {"measured": 1.4, "regression": 1.4, "scaled": 1.8, "throughput": 2.0}
@@ -70,9 +78,7 @@ def predict_networks(
         medians, given = model.median_ms(networks, ms, call_ms), model.calibration
     else:
         medians = plain_ms if given is None else [given.factor * ms for ms in plain_ms]
-    return [
-        _prediction(network, parts, median, given) for network, median in zip(networks, medians, strict=True)
-    ]
+    return [_prediction(network, parts, median, given) for network, median in zip(networks, medians, strict=True)]
 
 
 def _prediction(

@@ -7,7 +7,7 @@ from statistics import median
 from typing import get_args
 
 from profiles.known_models import KNOWN_MODELS
-from profiles.predict import METHODS, Method, predict_kernel, predict_kernels
+from profiles.predict import Method, predict_kernel, predict_kernels
 from profiles.schema import DeviceProfile, Direction, Figure, NetworkTime, Provenance, Rates
 
 _RATES = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
@@ -29,15 +29,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Pair:
-    """What a network takes beside what the profile predicts for it, milliseconds.
-
-    Attributes:
-        interval80_ms: None where no interval is known.
-    """
+    """What a network takes beside what the profile predicts for it, milliseconds."""
 
     network: NetworkTime
     predicted_ms: float
-    interval80_ms: tuple[float, float] | None
+    interval80_ms: tuple[float, float]
 
     @property
     def log_error(self) -> float:
@@ -52,14 +48,14 @@ class Agreement:
     Attributes:
         share_within: Of networks predicted within 10%.
         median_error: As a ratio less 1.
-        share_covered: Of networks within their 80% interval; None where there are none.
+        share_covered: Of networks within their 80% interval.
     """
 
     direction: Direction
     num_networks: int
     share_within: float
     median_error: float
-    share_covered: float | None
+    share_covered: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Example:
 
     model: str
     median_ms: float
-    interval80_ms: tuple[float, float] | None
+    interval80_ms: tuple[float, float]
     method: Method
     family_ms: tuple[tuple[str, float], ...]
 
@@ -128,19 +124,18 @@ def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
 
 def _pair(profile: DeviceProfile, network: NetworkTime) -> Pair:
     found = predict_kernels(profile, network.kernels, network.batch_size, network.direction)
-    return Pair(network, found.median_ms, _interval80(profile, network.direction, found.median_ms))
+    return Pair(network, found.median_ms, found.interval80_ms)
 
 
 def _agreement(pairs: Sequence[Pair]) -> Agreement:
     errors = [abs(pair.log_error) for pair in pairs]
-    spans = [(pair.interval80_ms, pair.network.median_ms) for pair in pairs]
-    covered = [span[0] <= ms <= span[1] for span, ms in spans if span is not None]
+    covered = [pair.interval80_ms[0] <= pair.network.median_ms <= pair.interval80_ms[1] for pair in pairs]
     return Agreement(
         direction=pairs[0].network.direction,
         num_networks=len(pairs),
         share_within=sum(abs(pair.predicted_ms / pair.network.median_ms - 1) <= WITHIN for pair in pairs) / len(pairs),
         median_error=median(errors),
-        share_covered=sum(covered) / len(covered) if covered else None,
+        share_covered=sum(covered) / len(covered),
     )
 
 
@@ -151,10 +146,4 @@ def _example(profile: DeviceProfile, model: str) -> Example:
     for kernel in kernels:
         families[kernel.family] = families.get(kernel.family, 0.0) + predict_kernel(profile, kernel, 1, "forward").ms
     ordered = sorted(families.items(), key=lambda item: -item[1])
-    interval = _interval80(profile, "forward", found.median_ms)
-    return Example(model, found.median_ms, interval, max([found.method], key=METHODS.index), tuple(ordered))
-
-
-def _interval80(profile: DeviceProfile, direction: Direction, median_ms: float) -> tuple[float, float] | None:
-    given = next((one for one in profile.calibrations if one.direction == direction), None)
-    return None if given is None else (median_ms * given.low80, median_ms * given.high80)
+    return Example(model, found.median_ms, found.interval80_ms, found.method, tuple(ordered))

@@ -1,57 +1,61 @@
 """Pictures of a profile: predictions beside measurements, kernels by family, how steady the runs were."""
 
 from collections.abc import Sequence
+from math import exp
 from statistics import median
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from device_runtime.timing import MAX_SPREAD
 from pipeline.report.formats import significant
 from pipeline.report.plots import INK, LEAF, LIMIT, MARK, MUTED, SERIES, VIOLET, Plot, draw_svg
-from pipeline.report.profile_facts import Example, Pair
+from pipeline.report.profile_facts import WITHIN, Example, Pair
 from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime
 
 COLOURS: dict[Direction, str] = {"forward": SERIES, "evaluate": LEAF, "gradient": MARK}
 _FAMILY_COLOURS = (SERIES, MARK, LEAF, VIOLET, LIMIT, MUTED)
+_MOST = 4.0  # ratio that is drawn
 _ROW_IN, _FRAME_IN = 0.28, 0.9  # height of a family's row, and of what is around the rows
 
 
 def draw_pairs(pairs: Sequence[Pair]) -> Plot | None:
-    """Measured against predicted, with 80% intervals where they are known; None without networks."""
+    """Predictions over measurements, with 80% intervals; None without networks."""
     if not pairs:
         return None
 
     def draw(axes: Axes) -> None:
-        ends = [ms for pair in pairs for ms in (pair.predicted_ms, pair.network.median_ms)]
-        low, high = min(ends) / 1.3, max(ends) * 1.3
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=1)
-        axes.fill_between(
-            [low, high], [low * 0.9, high * 0.9], [low * 1.1, high * 1.1], color=MUTED, alpha=0.15, linewidth=0
-        )
+        known = [pair.network.median_ms for pair in pairs]
+        _log_axis(axes, "x", min(known), max(known))
+        axes.axhspan(1 / (1 + WITHIN), 1 + WITHIN, color=MUTED, alpha=0.15, linewidth=0)
+        axes.axhline(1, color=MUTED, linewidth=1)
         for direction, colour in COLOURS.items():
             some = [pair for pair in pairs if pair.network.direction == direction]
             if some:
                 _draw_direction(axes, some, colour, direction)
-        for set_limits in (axes.set_xlim, axes.set_ylim):
-            set_limits(low, high)
-        _log_axis(axes, "x", low, high)
-        _log_axis(axes, "y", low, high)
+        farthest = max(abs(pair.log_error) for pair in pairs)
+        edge = min(max(exp(1.15 * farthest), 1.5), _MOST)
+        axes.set_ylim(1 / edge, edge)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator([1 / 4, 1 / 3, 1 / 2, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("measured, ms")
-        axes.set_ylabel("predicted, ms")
-        axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
+        axes.set_ylabel("predicted / measured")
+        axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
 
-    within = sum(abs(pair.predicted_ms / pair.network.median_ms - 1) <= 0.1 for pair in pairs)
-    alt = f"Predicted against measured time of {len(pairs)} networks; {within} of them lie within 10% of the diagonal."
-    return Plot(draw_svg("pairs", draw, 4.2), alt)
+    within = sum(abs(pair.predicted_ms / pair.network.median_ms - 1) <= WITHIN for pair in pairs)
+    alt = f"Predicted over measured time of {len(pairs)} networks; {within} of them lie within 10% of it."
+    return Plot(draw_svg("pairs", draw, 3.6), alt)
 
 
 def _draw_direction(axes: Axes, pairs: Sequence[Pair], colour: str, name: str) -> None:
-    x, y = [pair.network.median_ms for pair in pairs], [pair.predicted_ms for pair in pairs]
-    spans = [pair.interval80_ms or (pair.predicted_ms, pair.predicted_ms) for pair in pairs]
-    axes.vlines(x, [low for low, _ in spans], [high for _, high in spans], color=colour, alpha=0.35, linewidth=1)
-    axes.scatter(x, y, s=14, color=colour, alpha=0.8, linewidths=0, label=name)
+    x = [pair.network.median_ms for pair in pairs]
+    low, high = ([pair.interval80_ms[end] / pair.network.median_ms for pair in pairs] for end in (0, 1))
+    axes.vlines(x, low, high, color=colour, alpha=0.3, linewidth=1)
+    y = [pair.predicted_ms / pair.network.median_ms for pair in pairs]
+    axes.scatter(x, np.clip(y, 1 / _MOST, _MOST), s=14, color=colour, alpha=0.8, linewidths=0, label=name)
 
 
 def draw_families(times: Sequence[KernelTime]) -> Plot | None:
