@@ -28,7 +28,7 @@ def show(
     found = load_profile(profile)
     lines = []
     if html is not None:
-        with Console(stderr=True).status("drawing"):
+        with Console(stderr=True).status("predicting and drawing"):
             from pipeline.report.profile_page import write_profile_page  # noqa: PLC0415  (matplotlib)
 
             size_bytes = write_profile_page(found, html)

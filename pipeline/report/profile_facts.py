@@ -1,17 +1,18 @@
 """What a profile says, as a reader asks for it: figures with their sources, predictions beside measurements."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import log
 from statistics import median
 from typing import get_args
 
 from profiles.known_models import KNOWN_MODELS
 from profiles.predict import Method, predict_kernel, predict_kernels
-from profiles.schema import DeviceProfile, Direction, Figure, NetworkTime, Provenance, Rates
+from profiles.schema import DeviceProfile, Direction, Figure, KernelKey, KernelTime, NetworkTime, Provenance, Rates
 
 _RATES = {"gmac_s": "compute", "memory_gb_s": "memory", "layer_overhead_ms": "layer overhead"}
 WITHIN = 0.1
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,37 @@ def count_provenance(facts: Sequence[Fact]) -> dict[Provenance, int]:
 
 
 def pairs_of(profile: DeviceProfile) -> tuple[Pair, ...]:
-    """The networks that the device was measured with, beside what its profile predicts for them."""
-    return tuple(_pair(profile, network) for network in profile.networks)
+    """The networks that the device was measured with, each beside what the profile predicts without a fifth of them.
+
+    The fifth is missing that the network is in, with all kernels that only networks of the fifth have.
+    """
+    found: dict[int, Pair] = {}
+    for fold in range(_FOLDS):
+        rest = without_networks(profile, range(fold, len(profile.networks), _FOLDS))
+        for i in range(fold, len(profile.networks), _FOLDS):
+            network = profile.networks[i]
+            told = predict_kernels(rest, network.kernels, network.batch_size, network.direction)
+            found[i] = Pair(network, told.median_ms, told.interval80_ms)
+    return tuple(found[i] for i in sorted(found))
+
+
+def without_networks(profile: DeviceProfile, places: Iterable[int]) -> DeviceProfile:
+    """The profile as if some of its networks had not been measured."""
+    missing = set(places)
+    kept = [network for i, network in enumerate(profile.networks) if i not in missing]
+    seen, still = _keys_of(profile.networks), _keys_of(kept)
+    times = (time for time in profile.kernels if _key_of(time) in still or _key_of(time) not in seen)
+    # Predictors cache by a profile's name before all.
+    name = f"{profile.name} without {min(missing, default=None)}"
+    return replace(profile, name=name, networks=tuple(kept), kernels=tuple(times))
+
+
+def _keys_of(networks: Iterable[NetworkTime]) -> set[KernelKey]:
+    return {(kernel, one.batch_size, one.direction) for one in networks for kernel in one.kernels}
+
+
+def _key_of(time: KernelTime) -> KernelKey:
+    return time.kernel, time.batch_size, time.direction
 
 
 def agreements_of(pairs: Sequence[Pair]) -> tuple[Agreement, ...]:
@@ -120,11 +150,6 @@ def _figures(profile: DeviceProfile) -> list[tuple[str, Figure]]:
         rates: Rates = getattr(profile.throughput, direction)
         figures += [(f"{direction} {_RATES[name]}", figure) for name, figure in vars(rates).items()]
     return [*figures, ("call overhead", profile.throughput.call_overhead_ms)]
-
-
-def _pair(profile: DeviceProfile, network: NetworkTime) -> Pair:
-    found = predict_kernels(profile, network.kernels, network.batch_size, network.direction)
-    return Pair(network, found.median_ms, found.interval80_ms)
 
 
 def _agreement(pairs: Sequence[Pair]) -> Agreement:

@@ -39,7 +39,7 @@ def draw_pairs(pairs: Sequence[Pair]) -> Plot | None:
         axes.set_ylim(1 / edge, edge)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([1 / 4, 1 / 3, 1 / 2, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("measured, ms")
         axes.set_ylabel("predicted / measured")
