@@ -229,9 +229,10 @@ def _calibrate(
     anchors: Sequence[Anchor],
     direction: Direction,
 ) -> Calibration:
-    errors = left_out_errors(anchors, direction)
-    spread = sqrt((_ASSUMED_ANCHORS * _ASSUMED**2 + sum(e**2 for e in errors)) / (_ASSUMED_ANCHORS + len(errors)))
     num_own = sum(anchor.direction == direction for anchor in anchors)
+    relied_on = (direction,) if num_own else get_args(Direction)
+    errors = [error for one in relied_on for error in left_out_errors(anchors, one)]
+    spread = sqrt((_ASSUMED_ANCHORS * _ASSUMED**2 + sum(e**2 for e in errors)) / (_ASSUMED_ANCHORS + len(errors)))
     if not num_own:
         spread = hypot(spread, _OTHER_DIRECTION)
     networks = [one for one in few.networks if one.direction == direction]

@@ -89,6 +89,28 @@ def few_of(profile: DeviceProfile) -> FewTimes:
     return FewTimes(source, profile.kernels, profile.networks, (), profile.runtime, profile.threads)
 
 
+def join_few(all_times: Sequence[FewTimes]) -> FewTimes:
+    """Times of one phone from several files; runtime and threads are those of the first.
+
+    Raises:
+        ValueError: They are of other runtimes or numbers of threads.
+    """
+    first = all_times[0]
+    for one in all_times[1:]:
+        if (one.threads, one.runtime) != (first.threads, first.runtime):
+            raise ValueError(
+                f"times of one phone must be of one runtime and number of threads, got {first.source!r} with "
+                f"{first.threads} thread(s) and {one.source!r} with {one.threads}: measure them alike"
+            )
+    return replace(
+        first,
+        source="; ".join(dict.fromkeys(one.source for one in all_times)),
+        kernels=tuple(time for one in all_times for time in one.kernels),
+        networks=tuple(network for one in all_times for network in one.networks),
+        models=tuple(model for one in all_times for model in one.models),
+    )
+
+
 def with_networks(few: FewTimes) -> FewTimes:
     """The same times, models turned into networks.
 

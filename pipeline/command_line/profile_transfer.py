@@ -14,7 +14,7 @@ from device_runtime.probe import describe_device
 from device_runtime.system_files import read_dump
 from pipeline.command_line.compile import read_record
 from profiles.catalogue import load_profile
-from profiles.few import FewTimes, ModelLatency, few_of, read_few, with_networks
+from profiles.few import FewTimes, ModelLatency, few_of, join_few, read_few, with_networks
 from profiles.records import encode_record
 from profiles.schema import DeviceClass, DeviceProfile, Figure
 from search.architecture import Architecture
@@ -34,8 +34,10 @@ def transfer(  # noqa: PLR0913  (the command's own options)
         ),
     ],
     few: Annotated[
-        Path,
-        typer.Option("--with", help="What is known of the new phone: few.json, or a profile measured with --quick."),
+        list[Path],
+        typer.Option(
+            "--with", help="What is known of the new phone: few.json, or a profile measured with --quick; repeatable."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Of the new phone.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Profile to write, JSON.")],
@@ -61,24 +63,28 @@ def transfer(  # noqa: PLR0913  (the command's own options)
     with Console(stderr=True).status("importing scikit-learn"):
         from profiles.carrying import carry_over  # noqa: PLC0415  (help must not wait for it)
     others = [load_profile(one) for one in sources]
-    known = read_few(few.read_bytes(), str(few))
-    device = replace(_facts_of(known, others[0], dump), name=name)
+    known = [read_few(one.read_bytes(), str(one)) for one in few]
+    measured = next((one for one in known if isinstance(one, DeviceProfile)), None)
+    device = replace(_facts_of(measured, others[0], dump), name=name)
     if device_class:
         device = replace(device, device_class=device_class)
     if link:
         device = replace(device, link=read_link(link))
-    times = few_of(known) if isinstance(known, DeviceProfile) else _with_architectures(known, few.parent)
+    times = [
+        few_of(one) if isinstance(one, DeviceProfile) else with_networks(_with_architectures(one, path.parent))
+        for one, path in zip(known, few, strict=True)
+    ]
     with Console(stderr=True).status("carrying over"):
-        made = carry_over(others, with_networks(times), device)
+        made = carry_over(others, join_few(times), device)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(encode_record(made))
     print_result(made, json, _view(made, output))
 
 
-def _facts_of(known: FewTimes | DeviceProfile, other: DeviceProfile, dump: Path | None) -> DeviceProfile:
+def _facts_of(measured: DeviceProfile | None, other: DeviceProfile, dump: Path | None) -> DeviceProfile:
     """The device's facts: its own, those that its system tells, or the other phone's, marked as such."""
-    if isinstance(known, DeviceProfile):
-        return replace(known, link=known.link or other.link)
+    if measured is not None:
+        return replace(measured, link=measured.link or other.link)
     taken = f"{other.name}'s, taken over: nobody told the new phone's"
     assumed = replace(
         other,

@@ -115,6 +115,9 @@ def test_a_direction_that_nobody_timed_follows_the_others_and_is_less_sure(sourc
     assert ms_on(made, CONVS[0], "gradient") == pytest.approx(6.0 * true_ms(CONVS[0]), rel=1e-3)
     forward, _, gradient = made.calibrations
     assert log(gradient.high95) > 1.5 * log(forward.high95)
+    unlike = few_kernels(CONVS[:6], lambda kernel: 8.0 if kernel.output_shape[0] > 10 else 1.0)
+    forward, _, gradient = carry_over([source], unlike, source).calibrations
+    assert 2.5 < forward.high95 < gradient.high95
     assert any("no evaluate and no gradient time was measured" in warning for warning in made.warnings)
 
 
@@ -177,6 +180,7 @@ def test_without_a_phone_or_a_time_there_is_no_transfer(source):
 
 
 @NEEDS_SHARED
+@pytest.mark.slow
 def test_published_models_are_carried_over_to_socs_of_other_phones_within_their_intervals():
     with PADDLE.open(encoding="utf-8") as rows:
         dense = [row for row in csv.DictReader(rows) if "fp32" in row["section"] and "ARMV8" in row["section"]]

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -6,10 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from device_runtime.command_line import PROGRAM as DEVICE_PROGRAM
 from device_runtime.console import build_app, run_program
 from pipeline.command_line import PROGRAM
 from profiles.catalogue import load_profile
 from profiles.few import FewTimes, kernel_time
+from profiles.importing import FORMS
 from profiles.records import decode_record, encode_record
 from profiles.schema import Kernel
 
@@ -118,3 +121,39 @@ def test_an_import_tells_what_a_model_is_by_its_architecture():
     assert "model architecture" in told
     (model,) = decode_record(FewTimes, Path("few.json").read_bytes()).models
     assert (model.median_ms, model.repetitions, len(model.kernels) > 3) == (2.0, 3, True)
+
+
+PAGE = (EXAMPLES.parent / "profile-your-own-phone.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ (handheld\S*) (.*)$", PAGE, flags=re.MULTILINE)
+SHOWN = re.findall(r"^(?:\S*/)?(handheld-device \S+) (.*)$", PAGE, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_users_page_run_in_its_order():
+    assert {arguments.split()[1] for _, arguments in COMMANDS} >= {"import", "transfer", "show", "probe", "predict"}
+    for program, arguments in COMMANDS:
+        app = build_app({"handheld": PROGRAM, "handheld-device": DEVICE_PROGRAM}[program])
+        result = CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert load_profile("runs/my-phone.json").calibrations
+    assert Path("runs/this-machine.html").stat().st_size > 10_000
+
+
+def test_commands_that_the_users_page_shows_for_another_device_have_these_options():
+    assert [command for command, _ in SHOWN] == ["handheld-device measure"]
+    for command, arguments in SHOWN:
+        result = CliRunner().invoke(build_app(DEVICE_PROGRAM), [command.split()[1], "--help"], catch_exceptions=False)
+        assert all(option in result.stdout for option in arguments.split() if option.startswith("--"))
+
+
+def test_the_forms_of_the_users_page_are_those_that_are_known():
+    assert set(re.findall(r"^\| `([a-z][a-z-]+)` \|", PAGE, flags=re.MULTILINE)) == set(FORMS)
+
+
+def test_several_files_of_one_phone_make_one_profile():
+    few = "docs/examples/few.json"
+    run("import", "docs/examples/phone/onnxruntime_profile.json", "-o", "kernels.json")
+    told = run(
+        "transfer", "--from", "pixel-4", "--with", few, "--with", "kernels.json", "--name", "mine", "-o", "mine.json"
+    )
+    assert "carried over from pixel-4 by 5 kernels and 3 networks" in told

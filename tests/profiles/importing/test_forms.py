@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from profiles.few import FewTimes, few_of, read_few, with_networks
+from profiles.few import FewTimes, few_of, join_few, read_few, with_networks
 from profiles.importing import FORMS, ForeignTableError, import_times
 from profiles.known_models import KNOWN_MODELS, known_model_in
 from profiles.records import encode_record
@@ -83,6 +85,15 @@ def test_few_times_that_are_wrong_are_told_with_the_file(text, message):
     with pytest.raises(ValueError, match=r"few\.json") as told:
         read_few(text, "few.json")
     assert message in str(told.value)
+
+
+def test_several_files_of_one_phone_are_joined_unless_they_were_measured_unlike(forms):
+    slim, lite = (import_times(forms[name]).few for name in ("slim", "lite"))
+    both = join_few([slim, lite, slim])
+    assert both.kernels == (*slim.kernels, *lite.kernels, *slim.kernels)
+    assert both.source == f"{slim.source}; {lite.source}"
+    with pytest.raises(ValueError, match=r"got .* with 1 thread.* and .* with 4: measure them alike"):
+        join_few([slim, replace(lite, threads=4)])
 
 
 def test_a_model_without_kernels_or_known_name_is_refused_with_the_cure():
