@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import log
+from math import expm1, log
 from statistics import median
 from typing import get_args
 
@@ -48,7 +48,7 @@ class Agreement:
 
     Attributes:
         share_within: Of networks predicted within 10%.
-        median_error: As a ratio less 1.
+        median_error: Of the ratio, either way, less 1.
         share_covered: Of networks within their 80% interval.
     """
 
@@ -159,7 +159,7 @@ def _agreement(pairs: Sequence[Pair]) -> Agreement:
         direction=pairs[0].network.direction,
         num_networks=len(pairs),
         share_within=sum(abs(pair.predicted_ms / pair.network.median_ms - 1) <= WITHIN for pair in pairs) / len(pairs),
-        median_error=median(errors),
+        median_error=expm1(median(errors)),
         share_covered=sum(covered) / len(covered),
     )
 

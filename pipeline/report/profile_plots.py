@@ -16,7 +16,9 @@ from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime
 
 COLOURS: dict[Direction, str] = {"forward": SERIES, "evaluate": LEAF, "gradient": MARK}
 _FAMILY_COLOURS = (SERIES, MARK, LEAF, VIOLET, LIMIT, MUTED)
-_MOST = 4.0  # ratio that is drawn
+_MOST = 4.0  # ratio that is drawn; what is farther lies on the edge
+_COARSE, _FINE = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4), (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2)
+_MOST_SPREAD, _MOST_COURSE = 1.0, 2.0  # likewise
 _ROW_IN, _FRAME_IN = 0.28, 0.9  # height of a family's row, and of what is around the rows
 
 
@@ -38,7 +40,7 @@ def draw_pairs(pairs: Sequence[Pair]) -> Plot | None:
         edge = min(max(exp(1.15 * farthest), 1.5), _MOST)
         axes.set_ylim(1 / edge, edge)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator([1 / 4, 1 / 3, 1 / 2, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4]))
+        axes.yaxis.set_major_locator(FixedLocator(_COARSE if edge > 2 else _FINE))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("measured, ms")
@@ -116,17 +118,19 @@ def draw_spreads(times: Sequence[KernelTime]) -> Plot | None:
 
     def draw(axes: Axes) -> None:
         for direction, colour in COLOURS.items():
-            some = [time for time in timed if time.direction == direction]
-            x, y = [time.median_ms for time in some], [100 * time.spread for time in some]
-            axes.scatter(x, y, s=11, color=colour, alpha=0.6, linewidths=0, label=direction if some else None)
+            if not (some := [time for time in timed if time.direction == direction]):
+                continue
+            x = [time.median_ms for time in some]
+            y = [100 * min(time.spread, _MOST_SPREAD) for time in some]
+            axes.scatter(x, y, s=11, color=colour, alpha=0.6, linewidths=0, label=direction)
         axes.axhline(100 * MAX_SPREAD, color=LIMIT, linewidth=1, linestyle="--")
         known = [time.median_ms for time in timed]
         _log_axis(axes, "x", min(known), max(known))
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 100 * min(max(1.1 * max(time.spread for time in timed), 0.3), 1.02 * _MOST_SPREAD))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.set_xlabel("ms of one run")
         axes.set_ylabel("spread")
-        axes.legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
+        axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
 
     wide = sum(time.spread > MAX_SPREAD for time in timed)
     alt = f"Distance of the quartiles by the median of {len(timed)} kernels; {wide} of them exceed {MAX_SPREAD:.0%}."
@@ -151,6 +155,7 @@ def draw_courses(networks: Sequence[NetworkTime]) -> Plot | None:
         axes.plot(x, middle, color=SERIES, linewidth=1.5, label="median")
         axes.axhline(1, color=MUTED, linewidth=0.8)
         axes.set_xlim(0, 100)
+        axes.set_ylim(max(0.98 * low.min(), 1 / _MOST_COURSE), min(1.02 * high.max(), _MOST_COURSE))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.set_xlabel("of the session")
         axes.set_ylabel("run / its median")
