@@ -12,15 +12,25 @@ factor of two for a direction that has none.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import exp, hypot, log, sqrt
 from statistics import median
 from typing import get_args
 
 import numpy as np
 
+from profiles.anchors import (
+    CALL,
+    Anchor,
+    anchors_of,
+    call_of,
+    count_anchors,
+    left_out_errors,
+    log_ratio,
+    unlikeness,
+)
 from profiles.few import FewTimes
-from profiles.predict import predict_kernel, predict_kernels
+from profiles.predict import predict_kernel
 from profiles.regression import MIN_ROWS, Floats, TimeModel, fit_times
 from profiles.schema import (
     Calibration,
@@ -37,25 +47,9 @@ from profiles.schema import (
 from profiles.sustained import ROUGH_TAIL, tail_quantile
 from profiles.transfer import TransferError, fit_few
 
-CALL = "call"
-_PRIOR_ROWS = 1  # that all anchors of a direction count for, beside those of a family
 _ASSUMED, _ASSUMED_ANCHORS = log(1.5) / 1.96, 4
 _OTHER_DIRECTION = log(2.0) / 1.96
 _Z80, _Z95 = 1.2816, 1.9600
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """What the new phone takes beside the other one.
-
-    Attributes:
-        family: Of a kernel; empty for a network.
-        log_ratio: Of the new phone's time by the other's.
-    """
-
-    direction: Direction
-    family: str
-    log_ratio: float
 
 
 def carry_over(sources: Sequence[DeviceProfile], few: FewTimes, device: DeviceProfile) -> DeviceProfile:
@@ -71,7 +65,7 @@ def carry_over(sources: Sequence[DeviceProfile], few: FewTimes, device: DevicePr
     if not sources:
         raise TransferError("a transfer needs the profile of another phone, got none")
     found = {i: anchors_of(source, few) for i, source in enumerate(sources)}
-    nearest = min(found, key=lambda i: _rms(anchor.log_ratio for anchor in found[i]))
+    nearest = min(found, key=lambda i: unlikeness(found[i]))
     source, anchors = sources[nearest], found[nearest]
     if not anchors:
         raise TransferError(
@@ -91,57 +85,8 @@ def carry_over(sources: Sequence[DeviceProfile], few: FewTimes, device: DevicePr
     )
 
 
-def anchors_of(source: DeviceProfile, few: FewTimes) -> tuple[Anchor, ...]:
-    """What the new phone takes beside `source`, kernel by kernel and network by network."""
-    call_ms, found = call_of(few) or 0.0, []
-    for time in few.kernels:
-        its_ms = predict_kernel(source, time.kernel, time.batch_size, time.direction).ms
-        own_ms = time.median_ms - call_ms
-        if time.kernel.kind != CALL and min(own_ms, its_ms) > 0:
-            found.append(Anchor(time.direction, time.kernel.family, log(own_ms / its_ms)))
-    for network in few.networks:
-        its_ms = predict_kernels(source, network.kernels, network.batch_size, network.direction).median_ms
-        found.append(Anchor(network.direction, "", log(network.median_ms / its_ms)))
-    return tuple(found)
-
-
-def log_ratio(anchors: Sequence[Anchor], direction: Direction, family: str) -> float:
-    """How many times as long, as a logarithm, kernels of a family take on the new phone; empty: networks."""
-    own = [anchor for anchor in anchors if anchor.direction == direction] or anchors
-    by_family = {name: _ratios(own, name) for name in {anchor.family for anchor in own}}
-    # A network tells of all families at once; a family with many rows says no more of the others than one with few.
-    common = median(by_family.get("") or map(median, by_family.values()))
-    rows = by_family.get(family, [])
-    if not family or not rows:
-        return common
-    return (len(rows) * median(rows) + _PRIOR_ROWS * common) / (len(rows) + _PRIOR_ROWS)
-
-
-def _ratios(anchors: Sequence[Anchor], family: str) -> list[float]:
-    return [anchor.log_ratio for anchor in anchors if anchor.family == family]
-
-
-def call_of(few: FewTimes) -> float | None:
-    """What an empty call takes, where the times tell it."""
-    return next((time.median_ms for time in few.kernels if time.kernel.kind == CALL), None)
-
-
-def left_out_errors(anchors: Sequence[Anchor], direction: Direction) -> list[float]:
-    """Errors of log times of a direction's anchors, each predicted by the others; of networks where there are two."""
-    places = [i for i, anchor in enumerate(anchors) if anchor.direction == direction]
-    networks = [i for i in places if not anchors[i].family]
-    chosen = networks if len(networks) > 1 else [i for i in places if anchors[i].family]
-    if len(chosen) < 2:
-        return []
-    rest = [[*anchors[:i], *anchors[i + 1 :]] for i in chosen]
-    return [
-        anchors[i].log_ratio - log_ratio(others, direction, anchors[i].family)
-        for i, others in zip(chosen, rest, strict=True)
-    ]
-
-
 def _scaled_throughput(source: DeviceProfile, few: FewTimes, anchors: Sequence[Anchor]) -> Throughput:
-    told = f"{source.name}'s, carried over by {_count(anchors)}: {few.source}"
+    told = f"{source.name}'s, carried over by {count_anchors(anchors)}: {few.source}"
     by_direction = {direction: exp(log_ratio(anchors, direction, "")) for direction in get_args(Direction)}
     rates = {direction: _scaled_rates(source, direction, ratio, told) for direction, ratio in by_direction.items()}
     call_ms, given = call_of(few), source.throughput.call_overhead_ms
@@ -274,7 +219,7 @@ def _p90_over_p50(few: FewTimes, direction: Direction) -> float:
 
 
 def _warnings(source: DeviceProfile, few: FewTimes, anchors: Sequence[Anchor]) -> list[str]:
-    told = [f"carried over from {source.name} by {_count(anchors)} ({few.source}): little of it was measured"]
+    told = [f"carried over from {source.name} by {count_anchors(anchors)} ({few.source}): little of it was measured"]
     own = {anchor.direction for anchor in anchors}
     missing = [direction for direction in get_args(Direction) if direction not in own]
     if missing:
@@ -286,12 +231,6 @@ def _warnings(source: DeviceProfile, few: FewTimes, anchors: Sequence[Anchor]) -
     if few.threads != source.threads:
         told.append(f"measured with {few.threads} thread(s), {source.name} with {source.threads}")
     return told
-
-
-def _count(anchors: Sequence[Anchor]) -> str:
-    num_networks = sum(not anchor.family for anchor in anchors)
-    counts = (len(anchors) - num_networks, "kernel"), (num_networks, "network")
-    return " and ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in counts if count)
 
 
 def _longer(time: KernelTime, ms: float) -> KernelTime:
@@ -310,11 +249,6 @@ def _as_long(time: KernelTime, median_ms: float, repetitions: int = 0) -> Kernel
         repetitions=repetitions,
         samples_ms=(),
     )
-
-
-def _rms(values: Iterable[float]) -> float:
-    squares = [value**2 for value in values]
-    return sqrt(sum(squares) / len(squares)) if squares else 0.0
 
 
 def _round(value: float) -> float:

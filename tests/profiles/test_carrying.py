@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profiles.carrying import anchors_of, carry_over, left_out_errors, log_ratio
+from profiles.anchors import anchors_of, left_out_errors, log_ratio
+from profiles.carrying import carry_over
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.few import FewTimes, ModelLatency, with_networks
 from profiles.known_models import KNOWN_MODELS
