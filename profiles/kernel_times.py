@@ -1,4 +1,4 @@
-"""What single kernels take on a device: measured times first, between them a regression, then scaled ones, then rates."""
+"""What single kernels take on a device: measured times first, a regression between them, scaled ones, then rates."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,7 +94,9 @@ def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, dire
         if (ms := table.known_ms[kernel]) is not None:
             if its_batch == batch_size:
                 return KernelPrediction(ms, "regression")
-            return KernelPrediction(ms * modelled / profile.throughput.kernel_ms(kernel, its_batch, direction), "scaled")
+            return KernelPrediction(
+                ms * modelled / profile.throughput.kernel_ms(kernel, its_batch, direction), "scaled"
+            )
     family = _rows_by_family(profile).get((kernel.family, direction))
     if not family:
         return KernelPrediction(modelled, "throughput")

@@ -62,7 +62,10 @@ def items_of(kernels: Sequence[Kernel]) -> list[Item]:
 
 def parts_of(items: Sequence[Item], ms: Floats, names: dict[object, int]) -> Parts:
     """Describe items; `names` grows by those that it lacks."""
-    rows = [(kernel, kernel.family, (kernel.family, before, ""), (kernel.family, "", after)) for kernel, before, after in items]
+    rows = [
+        (kernel, kernel.family, (kernel.family, before, ""), (kernel.family, "", after))
+        for kernel, before, after in items
+    ]
     return Parts(
         ms=ms,
         is_product=np.array([kernel.kind in CONVOLUTIONS or kernel.kind == "linear" for kernel, _, _ in items]),
@@ -89,6 +92,4 @@ def relations(parts: Parts, others: Parts) -> Iterator[Floats]:
 
 def _squares(sizes: Floats, others: Floats) -> Floats:
     """Squared distances f64[n, m]."""
-    return np.asarray(
-        np.maximum((sizes**2).sum(1)[:, None] + (others**2).sum(1) - 2 * sizes @ others.T, 0), np.float64
-    )
+    return np.asarray(np.maximum((sizes**2).sum(1)[:, None] + (others**2).sum(1) - 2 * sizes @ others.T, 0), np.float64)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from profiles.predict import METHODS, Method, predict_kernels
+from profiles.predict import METHODS, Method, Prediction, predict_kernels
 from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
 from search.architecture import Architecture
 from search.layers import INPUT, Layer, layers_of
@@ -48,8 +48,8 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     """
     _check_batch_size(batch_size)
     layers = _layers(architecture)
-    latency = predict_kernels(profile, kernels_of(architecture), 1, "forward")
-    training = predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient")
+    latency = predict_latency(architecture, profile)
+    training = predict_training_step(architecture, profile, batch_size)
     parameters = sum(layer.num_parameters() for layer in layers)
     return Cost(
         latency_ms=latency.median_ms,
@@ -62,6 +62,17 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     )
 
 
+def predict_latency(architecture: Architecture, profile: DeviceProfile) -> Prediction:
+    """One inference of the shipped model, batch 1, with its intervals."""
+    return predict_kernels(profile, kernels_of(architecture), 1, "forward")
+
+
+def predict_training_step(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Prediction:
+    """One run of gradient.onnx over a chunk of `batch_size` examples, with its intervals."""
+    _check_batch_size(batch_size)
+    return predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient")
+
+
 def forward_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
     """Milliseconds of one run of evaluate.onnx over a chunk of `batch_size` examples."""
     _check_batch_size(batch_size)
@@ -70,8 +81,7 @@ def forward_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_s
 
 def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
     """Milliseconds of one run of gradient.onnx over a chunk of `batch_size` examples."""
-    _check_batch_size(batch_size)
-    return predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient").median_ms
+    return predict_training_step(architecture, profile, batch_size).median_ms
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ A new command is one file beside this one with one function, and one row in COMM
 
 from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
 from device_runtime.measure_command import measure
-from pipeline.command_line import fleet, privacy, profile, profile_probe
+from pipeline.command_line import fleet, privacy, profile, profile_predict, profile_probe
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
 from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
@@ -29,7 +29,7 @@ COMMANDS: dict[str, Command] = {
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
     "profile list": Command(profile.list_profiles, profile.EXAMPLES["list"]),
     "profile show": Command(profile.show_profile, profile.EXAMPLES["show"]),
-    "profile predict": Command(profile.predict, profile.EXAMPLES["predict"]),
+    "profile predict": Command(profile_predict.predict, profile_predict.EXAMPLE),
     "profile measure": Command(measure, profile.EXAMPLES["measure"]),
     "profile collect": Command(collect, COLLECT_EXAMPLE),
     "profile probe": Command(profile_probe.probe, profile_probe.EXAMPLE),
