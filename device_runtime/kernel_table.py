@@ -8,6 +8,10 @@ call: by 0.9 to 1.1. Scaling alone, without taking off, would have to be by 0.36
 network, since small nodes would be counted too long and large ones too short.
 
 Lower quartiles are compared, not medians: another program that takes the core away lengthens runs, not short nodes.
+
+A kernel takes longer in a large network, which leaves caches cold: the loss 15 microseconds behind five layers, 140
+behind sixty. So a network has as many samples in a kernel's time as the kernel has a share of that network's time:
+sums are right where they would be wrong by most.
 """
 
 from collections import defaultdict
@@ -18,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.graph_runs import GraphRun, Watched
-from profiles.samples import summarize
+from profiles.samples import keep_evenly, summarize
 from profiles.schema import Direction, Kernel, KernelKey, KernelTime, NetworkTime
 
 Array = NDArray[np.float64]
 _QUARTER = 25
+_LEAST_MS = 1e-9
 
 
 @dataclass
@@ -80,10 +85,13 @@ def kernel_table(graphs: Sequence[GraphVisits], call_ms: float) -> tuple[KernelT
         call_ms: Of an empty graph.
     """
     samples: dict[KernelKey, list[Array]] = defaultdict(list)
+    shares: dict[KernelKey, list[float]] = defaultdict(list)
     for graph, times in zip(graphs, corrected_times(graphs, call_ms), strict=True):
-        for key, column in zip(graph.keys(), times.T, strict=True):
-            samples[key].append(column)
-    return tuple(KernelTime(*key, **asdict(summarize(_in_turns(rounds)))) for key, rounds in samples.items())
+        medians = np.median(times, axis=0).clip(0)
+        for place, key in enumerate(graph.keys()):
+            samples[key].append(times[:, place])
+            shares[key].append(float(medians[place] / max(medians.sum(), _LEAST_MS)))
+    return tuple(KernelTime(*key, **asdict(summarize(_by_share(samples[key], shares[key])))) for key in samples)
 
 
 def corrected_times(graphs: Sequence[GraphVisits], call_ms: float) -> Iterator[Array]:
@@ -109,7 +117,8 @@ def _net_ms(graph: GraphVisits, call_ms: float) -> float:
     return max(graph.quartile_ms() - call_ms, 0.0)
 
 
-def _in_turns(columns: Sequence[Array]) -> list[list[float]]:
-    """Samples of a kernel's occurrences, one of each in turns, so that those that are kept are of all of them."""
-    longest = max(map(len, columns))
-    return [[float(column[i]) for column in columns if i < len(column)] for i in range(longest)]
+def _by_share(columns: Sequence[Array], shares: Sequence[float]) -> list[list[float]]:
+    """Samples of a kernel's occurrences, all of the one with the largest share, of the others by theirs."""
+    most = max(shares)
+    wanted = [len(column) * (share / most if most else 1.0) for column, share in zip(columns, shares, strict=True)]
+    return [list(keep_evenly(column.tolist(), round(number))) for column, number in zip(columns, wanted, strict=True)]

@@ -86,6 +86,9 @@ def predict(
     costs = [
         PredictedCost(one.name, one.device_class, batch_size, cost_of(network, one, batch_size)) for one in profiles
     ]
+    for one in profiles:
+        if not one.is_stable:
+            Console(stderr=True).print(f"warning: profile {one.name!r} is unstable, measure again: {one.warnings[0]}")
     print_result(costs, json, _cost_table(costs))
 
 
