@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from device_runtime.node_times import find_shares, read_nodes
 from pipeline.compile.export import export_forward
@@ -62,15 +63,14 @@ def test_every_kernel_and_nothing_else_has_the_graphs_time(network, direction, t
     owned = {place for share in shares.values() for place in share}
     assert owned <= set(range(len(kernels)))
     missing = {kernels[place].kind for place in set(range(len(kernels))) - owned}
-    assert missing <= {"fused_relu"}
+    # Both inputs of a first cell are the stem: what two of its edges compute of it alike is computed once.
+    assert missing <= ({"max_pool", "mix", "add"} if architecture.is_supernet else {"fused_relu"})
 
 
 @pytest.mark.parametrize("direction", ["evaluate", "gradient"])
 def test_graphs_are_those_of_an_artifact_but_for_names(network, direction, tmp_path):
     architecture, graphs = network
     module = build_module(layers_of(architecture))
-    import torch  # noqa: PLC0415
-
     forward = export_forward(module, {"x": torch.zeros(BATCH, *architecture.input_shape)})
     layout = layout_of(forward, {})
     artifacts = {"evaluate": evaluate_model, "gradient": gradient_model}[direction](forward, layout, Loss())
