@@ -3,8 +3,8 @@
 The runtime fuses nodes, splits them and changes layouts when it opens a graph. What it writes about a run names the
 nodes of that optimised graph, so their owners are found there: by the node's own name, which the runtime mostly keeps;
 by the names of the values that it gives (a convolution in the CPU's own layout); else it is work for whoever reads its
-values (a change of layout before a convolution); else of whoever made what it reads. A node into which a convolution was
-fused has the name of what came after it, an activation or a sum: its time is the convolution's, which cannot take none.
+values (a change of layout before a convolution); else of whoever made what it reads. A node into which a convolution
+was fused has the name of what came after it, an activation or a sum: its time is the convolution's.
 """
 
 import json

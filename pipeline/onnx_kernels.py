@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, shape_inference
 
 from profiles.schema import Kernel
 

@@ -87,7 +87,15 @@ def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_
 @lru_cache(maxsize=256)
 def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of one inference, in execution order, repeated as often as they run."""
-    return tuple(_kernel(layer) for layer in _layers(architecture) if layer.kind not in WITHOUT_WORK)
+    layers = _layers(architecture)
+    convolutions = {layer.name for layer in layers if layer.kind == "conv"}
+    return tuple(
+        replace(_kernel(layer), kind="fused_relu")
+        if layer.kind == "relu" and layer.inputs[0] in convolutions
+        else _kernel(layer)
+        for layer in layers
+        if layer.kind not in WITHOUT_WORK
+    )
 
 
 @lru_cache(maxsize=256)
@@ -133,7 +141,7 @@ def _kernel(layer: Layer) -> Kernel:
     shapes, window = (layer.input_shape, layer.output_shape), (layer.kernel, layer.stride, layer.groups, layer.dilation)
     if layer.kind in JOINING:
         return Kernel(layer.kind, *shapes, num_inputs=len(layer.values_read()))
-    return Kernel(layer.kind, *shapes, *window)
+    return Kernel(layer.kind, *shapes, *window, has_bias=layer.has_bias or layer.kind != "conv")
 
 
 def _kept_values(layers: tuple[Layer, ...]) -> int:

@@ -133,8 +133,10 @@ def predict_cost(network: Network, profile: DeviceProfile, batch_size: int, num_
     """One network on one device; a local round has `num_steps` gradient steps of `batch_size` examples."""
     latency = predict_kernels(profile, network.inference, 1, "forward")
     step = predict_kernels(profile, network.training, batch_size, "gradient")
+    unstable = (
+        () if profile.is_stable else (f"profile {profile.name!r} is unstable, measure again: {profile.warnings[0]}",)
+    )
     cost = cost_of(network.architecture, profile, batch_size) if network.architecture else None
-    round_ = _work(step, profile, num_steps)
     return PredictedCost(
         profile=profile.name,
         device_class=profile.device_class,
@@ -142,10 +144,10 @@ def predict_cost(network: Network, profile: DeviceProfile, batch_size: int, num_
         latency=_work(latency, profile),
         training_step=_work(step, profile),
         num_steps=num_steps,
-        local_round=round_,
+        local_round=_work(step, profile, num_steps),
         peak_memory_mib=cost.peak_memory_mib if cost else None,
         cost=cost,
-        warnings=tuple(dict.fromkeys((*network.warnings, *latency.warnings, *step.warnings))),
+        warnings=tuple(dict.fromkeys((*unstable, *network.warnings, *latency.warnings, *step.warnings))),
     )
 
 
@@ -165,7 +167,7 @@ def _network_of_artifact(artifact: "Artifact") -> Network:
 def _network_of_graph(data: bytes, name: str) -> Network:
     # ONNX: help must not wait for it.
     import onnx  # noqa: PLC0415
-    from google.protobuf.message import DecodeError  # noqa: PLC0415
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
 
     from pipeline.onnx_kernels import kernels_of_onnx  # noqa: PLC0415
 
@@ -199,32 +201,27 @@ def _view(costs: list[PredictedCost]) -> Group:
     if first.cost:
         macs, parameters = f"{first.cost.macs:,} multiply-accumulates", f"{first.cost.parameters:,} parameters"
         title = f"{macs}, {parameters}, {first.cost.size_kib:.1f} KiB; {title}"
-    table = Table(title=title, title_justify="left", caption="in grey: the interval of 80%", caption_justify="left")
-    for column in ("profile", "class", "latency ms", "p90", "step ms", "round s", "mJ", "memory MiB", "known by"):
-        table.add_column(column, justify="left" if column in ("profile", "class", "known by") else "right")
+    table = Table(title=title, title_justify="left", caption="below: the interval of 80%", caption_justify="left")
+    for column in ("profile", "latency ms", "step ms", "round s", "MiB", "known by"):
+        table.add_column(column, justify="left" if column in ("profile", "known by") else "right", no_wrap=True)
     for one in costs:
         table.add_row(*_cells(one))
-    warnings = dict.fromkeys(warning for one in costs for warning in one.warnings)
-    return Group(table, *(f"warning: {warning}" for warning in warnings))
+    warnings = dict.fromkeys(f"warning: {warning}" for one in costs for warning in one.warnings)
+    return Group(table, *warnings)
 
 
 def _cells(one: PredictedCost) -> tuple[str, ...]:
     low, high = (end / 1e3 for end in one.local_round.interval80_ms)
-    energy, memory = one.local_round.energy_mj, one.peak_memory_mib
+    methods = dict.fromkeys((one.latency.method, one.training_step.method))
     return (
-        one.profile,
-        one.device_class,
+        f"{one.profile}\n[dim]{one.device_class}[/dim]",
         _with_ends(one.latency.median_ms, one.latency.interval80_ms),
-        f"{one.latency.p90_ms:.3g}",
         _with_ends(one.training_step.median_ms, one.training_step.interval80_ms),
         _with_ends(one.local_round.median_ms / 1e3, (low, high)),
-        "" if energy is None else f"{energy:.3g}",
-        "" if memory is None else f"{memory:.2f}",
-        one.training_step.method
-        if one.latency.method == one.training_step.method
-        else f"{one.latency.method}, {one.training_step.method}",
+        "" if one.peak_memory_mib is None else f"{one.peak_memory_mib:.2f}",
+        "\n".join(methods),
     )
 
 
 def _with_ends(value: float, ends: Interval) -> str:
-    return f"{value:.3g} [dim]{ends[0]:.3g}-{ends[1]:.3g}[/dim]"
+    return f"{value:.3g}\n[dim]{ends[0]:.3g} - {ends[1]:.3g}[/dim]"

@@ -4,9 +4,9 @@ A new command is one file beside this one with one function, and one row in COMM
 (torch, ONNX, matplotlib) inside the function: `handheld --help` answers at once, and a test watches it.
 """
 
-from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
+from device_runtime.console import EXIT_CODES, WORK_FAILED, WRONG_USAGE, Command, ExitCodes, Program, run_program
 from device_runtime.measure_command import measure
-from pipeline.command_line import fleet, privacy, profile, profile_predict, profile_probe
+from pipeline.command_line import fleet, privacy, profile, profile_predict, profile_probe, profile_sessions
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
 from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "profile measure": Command(measure, profile.EXAMPLES["measure"]),
     "profile collect": Command(collect, COLLECT_EXAMPLE),
     "profile probe": Command(profile_probe.probe, profile_probe.EXAMPLE),
+    "profile merge": Command(profile_sessions.merge, profile_sessions.EXAMPLES["merge"]),
+    "profile compare": Command(profile_sessions.compare, profile_sessions.EXAMPLES["compare"]),
+    "profile check": Command(profile_sessions.check, profile_sessions.EXAMPLES["check"]),
     "profile pack": Command(profile.pack, profile.EXAMPLES["pack"]),
     "report": Command(report, REPORT_EXAMPLE),
     "search": Command(search, SEARCH_EXAMPLE),
@@ -46,7 +49,11 @@ GROUPS: dict[str, str] = {
     "profile": "What devices can do.",
 }
 
-PIPELINE_EXIT_CODES: ExitCodes = {**EXIT_CODES, RunFileError: WRONG_USAGE}
+PIPELINE_EXIT_CODES: ExitCodes = {
+    **EXIT_CODES,
+    RunFileError: WRONG_USAGE,
+    profile_sessions.FaultyProfileError: WORK_FAILED,
+}
 
 PROGRAM = Program(
     name="handheld",
