@@ -5,7 +5,7 @@ those visit the same networks in turns. So heat and other programs show as a slo
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -18,22 +18,19 @@ from device_runtime.measurement_pack import Pack, PackEntry
 from device_runtime.next_network import next_network
 from device_runtime.probe import Host
 from device_runtime.timing import judge, warnings_of
-from profiles.rates import fit_throughput
+from profiles.rates import fit_within_networks
 from profiles.samples import summarize
 from profiles.schema import (
     DeviceClass,
     DeviceProfile,
     Figure,
     KernelKey,
-    KernelTime,
     Link,
     Runtime,
-    Throughput,
 )
 from profiles.sessions import Session
 
 _RESERVE = 0.95  # of the budget is planned with: a visit that has begun is not broken off
-_LEAST_MS = 1e-4  # a kernel of less was fused into another, and no rate follows from it
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,10 @@ class _Bench:
                 self._tell()
 
     def _has_time_for_more(self) -> bool:
-        return self.elapsed_s() + (self.plan.num_rounds - 1) * self._round_s < _RESERVE * self.plan.budget_s
+        """Whether one more network, of average time, leaves time for all rounds."""
+        num = len(self.networks)
+        needed_s = (self.plan.num_rounds * (num + 1) / num - 1) * self._round_s
+        return self.elapsed_s() + needed_s < _RESERVE * self.plan.budget_s
 
     def _tell(self) -> None:
         measured = len(self.networks)
@@ -215,6 +215,7 @@ def _session(bench: _Bench, before: Conditions, after: Conditions) -> Session:
 def _profile(bench: _Bench, session: Session) -> DeviceProfile:
     measurement, host, graphs = bench.measurement, bench.measurement.host, bench.graphs()
     kernels = kernel_table(graphs, bench.call_ms())
+    source = f"measured by Handheld on the device: measurement pack {session.pack_id[:12]}"
     warnings = warnings_of(judge([graph.rounds for graph in graphs]))
     return DeviceProfile(
         name=measurement.name,
@@ -229,18 +230,10 @@ def _profile(bench: _Bench, session: Session) -> DeviceProfile:
         threads=measurement.threads,
         affinity=",".join(map(str, session.affinity)) or None,
         link=measurement.link,
-        throughput=fit_rates(kernels, bench.call_ms(), session),
+        throughput=fit_within_networks(kernels, Figure(bench.call_ms(), "ms", "measured", source)),
         kernels=kernels,
         networks=network_times(graphs),
         sessions=(session,),
         is_stable=session.grade != "unstable",
         warnings=(*warnings, *host.warnings),
     )
-
-
-def fit_rates(kernels: Sequence[KernelTime], call_ms: float, session: Session) -> Throughput:
-    """Rates of kernels that were measured within networks, without the call that single kernels' times hold."""
-    source = f"measured by Handheld on the device: measurement pack {session.pack_id[:12]}"
-    call = Figure(call_ms, "ms", "measured", source)
-    rows = [time for time in kernels if time.median_ms > _LEAST_MS]
-    return replace(fit_throughput(rows, replace(call, value=0.0)), call_overhead_ms=call)

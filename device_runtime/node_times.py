@@ -3,7 +3,8 @@
 The runtime fuses nodes, splits them and changes layouts when it opens a graph. What it writes about a run names the
 nodes of that optimised graph, so their owners are found there: by the node's own name, which the runtime mostly keeps;
 by the names of the values that it gives (a convolution in the CPU's own layout); else it is work for whoever reads its
-values (a change of layout before a convolution); else of whoever made what it reads.
+values (a change of layout before a convolution); else of whoever made what it reads. A node into which a convolution
+was fused has the name of what came after it, an activation or a sum: its time is the convolution's.
 """
 
 import json
@@ -16,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.external_data import read_fields
-from profiles.schema import Kernel
+from profiles.schema import CONVOLUTIONS, Kernel
 
 Array = NDArray[np.float64]
 Shares = Mapping[int, float]  # of a node's time, by place among the graph's kernels; they add up to 1
 PARAMETERS, LOSS = "parameters", "loss"
+_PRODUCTS = CONVOLUTIONS | {"linear"}
 _KERNELS = re.compile(r"(?<!\w)((?:k\d+)+)(?:_\d+)?/")
 _OTHERS = re.compile(rf"(?<!\w)({PARAMETERS}|{LOSS})/")
 _MODEL_GRAPH, _GRAPH_NODE, _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME = 7, 1, 1, 2, 3  # onnx.proto
@@ -67,7 +69,21 @@ def find_shares(nodes: Sequence[GraphNode], kernels: Sequence[Kernel]) -> dict[s
             f"node {missing[0]!r} is of no kernel; compile the pack again (handheld profile pack), and if that does "
             "not help this runtime renames nodes in a way that is not known: please report its version"
         )
-    return {name: _shares_of(owner, kernels) for name, owner in owners.items()}
+    fused_into = _find_fused(set(owners.values()), kernels)
+    return {name: _shares_of(fused_into.get(owner, owner), kernels) for name, owner in owners.items()}
+
+
+def _find_fused(owners: set[str], kernels: Sequence[Kernel]) -> dict[str, str]:
+    """The product without a node of its own that was fused into the nodes of another kernel, by that kernel."""
+    found: dict[str, str] = {}
+    last = None
+    for place, kernel in enumerate(kernels):
+        name = f"k{place}"
+        if kernel.kind in _PRODUCTS:
+            last = None if name in owners else name
+        elif last and name in owners:
+            found[name], last = last, None
+    return found
 
 
 def read_runs(profile: str) -> list[dict[str, int]]:

@@ -1,4 +1,4 @@
-"""What single kernels take on a device: measured times first, between them a regression, then scaled ones, then rates."""
+"""What single kernels take on a device: measured times first, a regression between them, scaled ones, then rates."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.schema import CONVOLUTIONS, DeviceProfile, Direction, Kernel, KernelTime, NetworkTime
+from profiles.schema import CONVOLUTIONS, JOINING, DeviceProfile, Direction, Kernel, KernelTime, NetworkTime
 
 if TYPE_CHECKING:
     from profiles.regression import TableModel
@@ -124,11 +124,9 @@ def features_of(kernel: Kernel) -> tuple[float, ...]:
     is_product = kernel.kind in CONVOLUTIONS or kernel.kind == "linear"
     inputs, outputs = kernel.input_shape[0], kernel.output_shape[0]
     pixels = prod((kernel.output_shape if len(kernel.output_shape) > 1 else kernel.input_shape)[1:])
-    per_group = inputs // kernel.groups if is_product else 1
-    channels = outputs if is_product else max(inputs, outputs)
-    return tuple(
-        map(float, (per_group, channels, pixels, kernel.kernel, kernel.stride, kernel.dilation, kernel.num_inputs))
-    )
+    read = inputs // kernel.groups if is_product else kernel.num_inputs if kernel.kind in JOINING else 1
+    made = outputs if is_product else max(inputs, outputs)
+    return tuple(map(float, (read, made, pixels, kernel.kernel * kernel.dilation, kernel.stride, 1 + kernel.has_bias)))
 
 
 def owners_of(networks: Sequence[NetworkTime]) -> dict[Kernel, int | None]:

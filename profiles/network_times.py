@@ -56,15 +56,22 @@ class NetworkModel:
     known_ms: dict[tuple[Item, float], float] = field(default_factory=dict)
 
     def median_ms(
-        self, networks: Sequence[Sequence[Kernel]], ms: Mapping[Kernel, float], call_ms: float
+        self, networks: Sequence[Sequence[int]], kernels: Sequence[Kernel], ms: Sequence[float], call_ms: float
     ) -> list[float]:
-        """Of networks whose kernels alone take `ms`."""
-        items = [items_of(network) for network in networks]
-        keys = {item: (item, ms[item[0]]) for item in dict.fromkeys(chain.from_iterable(items))}
+        """Of networks by the places of their kernels among all, which alone take `ms`."""
+        families = [*(kernel.family for kernel in kernels), ""]
+        placed = [
+            [
+                (here, families[before], families[after])
+                for before, here, after in zip((-1, *network), network, (*network[1:], -1), strict=False)
+            ]
+            for network in networks
+        ]
+        keys = {item: ((kernels[item[0]], *item[1:]), ms[item[0]]) for item in set(chain.from_iterable(placed))}
         self._ask([key for key in keys.values() if key not in self.known_ms])
         parts_ms = {item: self.known_ms[key] for item, key in keys.items()}
         found = []
-        for network in items:
+        for network in placed:
             plain = call_ms + sum(ms[item[0]] for item in network)
             corrected = call_ms + self.constant_ms + sum(parts_ms[item] for item in network)
             found.append(min(max(corrected, self.ratios[0] * plain), self.ratios[1] * plain))

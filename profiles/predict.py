@@ -10,8 +10,9 @@ distribution of logs would have them. Where a calibrated network has kernels far
 of its time is as unsure as a rule says, beside what the calibration says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, hypot, log
 
 from profiles.kernel_times import METHODS, KernelPrediction, Method, predict_all, predict_kernel
@@ -30,9 +31,9 @@ __all__ = [
 ]
 KNOWN_KINDS = CONVOLUTIONS | POOLINGS | JOINING | {"linear", "group_norm", "relu", "hard_swish", "global_average"}
 KNOWN_KINDS |= {"cross_entropy", "call"}
-_RULES: dict[Method, float] = {"measured": 1.4, "regression": 1.4, "scaled": 1.8, "throughput": 2.0}
-_CALIBRATED_RULES: dict[Method, float] = {"measured": 1.0, "regression": 1.0, "scaled": 1.5, "throughput": 2.0}
-_UNKNOWN_KIND = 10.0  # its work is not known, so that its time is a guess from what it reads and writes
+_RULES: dict[Method, float] = {"measured": log(1.4), "regression": log(1.4), "scaled": log(1.8), "throughput": log(2)}
+_CALIBRATED_RULES: dict[Method, float] = {"measured": 0.0, "regression": 0.0, "scaled": log(1.5), "throughput": log(2)}
+_UNKNOWN_KIND = log(10)  # its work is not known, so that its time is a guess from what it reads and writes
 _SHARE_80 = 1.2816 / 1.9600  # of a normal distribution's 95% interval
 _TYPICAL_P90 = float(tail_quantile(TYPICAL_TAIL, [0.9])[0])
 
@@ -69,29 +70,41 @@ def predict_networks(
     profile: DeviceProfile, networks: Sequence[Sequence[Kernel]], batch_size: int, direction: Direction
 ) -> list[Prediction]:
     """Predict many networks at once, which is faster; each as `predict_kernels` does, to the last bit."""
-    parts = predict_all(profile, (kernel for network in networks for kernel in network), batch_size, direction)
-    call_ms = profile.throughput.call_overhead_ms.value
-    plain_ms = [call_ms + sum(parts[kernel].ms for kernel in network) for network in networks]
+    parts = predict_all(profile, chain.from_iterable(networks), batch_size, direction)
+    places = {kernel: place for place, kernel in enumerate(parts)}  # found once: kernels are slow to look up
+    placed = [[places[kernel] for kernel in network] for network in networks]
+    known = _Known(tuple(parts), tuple(parts.values()))
+    ms, call_ms = [part.ms for part in known.parts], profile.throughput.call_overhead_ms.value
     given = next((one for one in profile.calibrations if one.direction == direction), None)
     if model := model_of(profile, direction, batch_size):
-        ms = {kernel: part.ms for kernel, part in parts.items()}
-        medians, given = model.median_ms(networks, ms, call_ms), model.calibration
+        medians, given = model.median_ms(placed, known.kernels, ms, call_ms), model.calibration
     else:
-        medians = plain_ms if given is None else [given.factor * ms for ms in plain_ms]
-    return [_prediction(network, parts, median, given) for network, median in zip(networks, medians, strict=True)]
+        medians = [call_ms + sum(ms[place] for place in network) for network in placed]
+        medians = medians if given is None else [given.factor * plain for plain in medians]
+    return [_prediction(network, known, median, given) for network, median in zip(placed, medians, strict=True)]
 
 
-def _prediction(
-    network: Sequence[Kernel], parts: Mapping[Kernel, KernelPrediction], median: float, given: Calibration | None
-) -> Prediction:
+@dataclass(frozen=True)
+class _Known:
+    """Distinct kernels and what each takes alone."""
+
+    kernels: tuple[Kernel, ...]
+    parts: tuple[KernelPrediction, ...]
+
+    def is_guessed(self, place: int) -> bool:
+        """Whether nothing is known of its kind."""
+        return self.parts[place].method == "throughput" and self.kernels[place].kind not in KNOWN_KINDS
+
+
+def _prediction(network: Sequence[int], known: _Known, median: float, given: Calibration | None) -> Prediction:
     distinct = dict.fromkeys(network)
-    doubt = _doubt(network, parts, _RULES if given is None else _CALIBRATED_RULES)
-    interval80, interval95 = _intervals(median, doubt, given)
-    guessed = sorted({kernel.kind for kernel in distinct if _is_guessed(kernel, parts[kernel])})
+    unsure = [place for place in distinct if known.parts[place].method != "measured"]
+    interval80, interval95 = _intervals(median, _doubt(network, known, given), given)
+    guessed = sorted({known.kernels[place].kind for place in unsure if known.is_guessed(place)})
     return Prediction(
         median_ms=median,
-        method=max((parts[kernel].method for kernel in distinct), key=METHODS.index, default="measured"),
-        unknown=tuple(kernel for kernel in distinct if parts[kernel].method != "measured"),
+        method=max((known.parts[place].method for place in unsure), key=METHODS.index, default="measured"),
+        unknown=tuple(known.kernels[place] for place in unsure),
         p90_ms=median * (_TYPICAL_P90 if given is None else given.p90_over_p50),
         interval80_ms=interval80,
         interval95_ms=interval95,
@@ -120,17 +133,14 @@ def _beyond(end: float, doubt: float) -> float:
     return hypot(end, doubt) - abs(end)
 
 
-def _doubt(network: Sequence[Kernel], parts: Mapping[Kernel, KernelPrediction], rules: Mapping[Method, float]) -> float:
+def _doubt(network: Sequence[int], known: _Known, given: Calibration | None) -> float:
     """The log factor of a rule, by the kernels' shares of the time."""
-    total = sum(parts[kernel].ms for kernel in network)
+    rules = _RULES if given is None else _CALIBRATED_RULES
+    total = sum(known.parts[place].ms for place in network)
     if total <= 0:
-        return log(rules["measured"])
+        return rules["measured"]
     doubts = (
-        parts[kernel].ms * log(_UNKNOWN_KIND if _is_guessed(kernel, parts[kernel]) else rules[parts[kernel].method])
-        for kernel in network
+        known.parts[place].ms * (_UNKNOWN_KIND if known.is_guessed(place) else rules[known.parts[place].method])
+        for place in network
     )
     return sum(doubts) / total
-
-
-def _is_guessed(kernel: Kernel, part: KernelPrediction) -> bool:
-    return part.method == "throughput" and kernel.kind not in KNOWN_KINDS

@@ -1,6 +1,7 @@
 """Fit rates to kernel times: what kernels that nobody measured are predicted from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import get_args
 
@@ -12,6 +13,7 @@ from profiles.schema import Direction, Figure, KernelTime, Rates, Throughput
 Array = NDArray[np.float64]
 _SMALLEST = 1e-7  # milliseconds of 1e6 multiply-accumulates or bytes: rates stay finite where a term explains nothing
 _NUM_ITERATIONS = 20
+_FUSED_MS = 1e-4  # a kernel of less was fused into another, and no rate follows from it
 
 
 def fit_throughput(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Throughput:
@@ -22,6 +24,18 @@ def fit_throughput(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Thr
     """
     rates = {direction: _fit_rates(times, direction, call_overhead_ms) for direction in get_args(Direction)}
     return Throughput(**rates, call_overhead_ms=call_overhead_ms)
+
+
+def fit_within_networks(times: Sequence[KernelTime], call_overhead_ms: Figure) -> Throughput:
+    """Likewise for kernels that were measured within networks: their times do not hold the call.
+
+    Raises:
+        ValueError: When a direction has no kernel with work in it.
+    """
+    told = {time.direction for time in times if time.median_ms > _FUSED_MS}
+    rows = [time for time in times if time.median_ms > _FUSED_MS or time.direction not in told]
+    found = fit_throughput(rows, replace(call_overhead_ms, value=0.0))
+    return replace(found, call_overhead_ms=call_overhead_ms)
 
 
 def _fit_rates(times: Sequence[KernelTime], direction: Direction, call: Figure) -> Rates:

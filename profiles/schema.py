@@ -77,12 +77,14 @@ class Kernel:
 
     Attributes:
         kind: A layer's kind; or `first_conv`, a convolution of the examples themselves, whose gradient ends there;
-            `cross_entropy`, what a step does after the last layer: loss, norms and clip; `call`, an empty graph.
+            `fused_relu`, a relu straight behind a convolution, with which runtimes fuse it; `cross_entropy`, what a
+            step does after the last layer: loss, norms and clip; `call`, an empty graph.
         kernel, stride, groups: Of a convolution; 1 elsewhere but for the window of a pooling and the groups of a
             normalisation.
         dilation: Of a convolution.
         num_inputs: Values of the input shape that an `add`, a `concat` or a `mix` reads, the shares of a mix apart,
             whose softmax is part of it; without meaning elsewhere.
+        has_bias: Of a convolution: without one a normalisation follows, and runtimes and our compiler take other ways.
     """
 
     kind: str
@@ -93,6 +95,7 @@ class Kernel:
     groups: int = 1
     dilation: int = later(1)
     num_inputs: int = later(2)
+    has_bias: bool = later(True)
 
     @property
     def family(self) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from profiles.predict import METHODS, Method, predict_kernels
+from profiles.predict import METHODS, Method, Prediction, predict_kernels
 from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
 from search.architecture import Architecture
 from search.layers import INPUT, Layer, layers_of
@@ -48,8 +48,8 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     """
     _check_batch_size(batch_size)
     layers = _layers(architecture)
-    latency = predict_kernels(profile, kernels_of(architecture), 1, "forward")
-    training = predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient")
+    latency = predict_latency(architecture, profile)
+    training = predict_training_step(architecture, profile, batch_size)
     parameters = sum(layer.num_parameters() for layer in layers)
     return Cost(
         latency_ms=latency.median_ms,
@@ -62,6 +62,17 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     )
 
 
+def predict_latency(architecture: Architecture, profile: DeviceProfile) -> Prediction:
+    """One inference of the shipped model, batch 1, with its intervals."""
+    return predict_kernels(profile, kernels_of(architecture), 1, "forward")
+
+
+def predict_training_step(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Prediction:
+    """One run of gradient.onnx over a chunk of `batch_size` examples, with its intervals."""
+    _check_batch_size(batch_size)
+    return predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient")
+
+
 def forward_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
     """Milliseconds of one run of evaluate.onnx over a chunk of `batch_size` examples."""
     _check_batch_size(batch_size)
@@ -70,14 +81,21 @@ def forward_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_s
 
 def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> float:
     """Milliseconds of one run of gradient.onnx over a chunk of `batch_size` examples."""
-    _check_batch_size(batch_size)
-    return predict_kernels(profile, training_kernels_of(architecture), batch_size, "gradient").median_ms
+    return predict_training_step(architecture, profile, batch_size).median_ms
 
 
 @lru_cache(maxsize=256)
 def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of one inference, in execution order, repeated as often as they run."""
-    return tuple(_kernel(layer) for layer in _layers(architecture) if layer.kind not in WITHOUT_WORK)
+    layers = _layers(architecture)
+    convolutions = {layer.name for layer in layers if layer.kind == "conv"}
+    return tuple(
+        replace(_kernel(layer), kind="fused_relu")
+        if layer.kind == "relu" and layer.inputs[0] in convolutions
+        else _kernel(layer)
+        for layer in layers
+        if layer.kind not in WITHOUT_WORK
+    )
 
 
 @lru_cache(maxsize=256)
@@ -123,7 +141,7 @@ def _kernel(layer: Layer) -> Kernel:
     shapes, window = (layer.input_shape, layer.output_shape), (layer.kernel, layer.stride, layer.groups, layer.dilation)
     if layer.kind in JOINING:
         return Kernel(layer.kind, *shapes, num_inputs=len(layer.values_read()))
-    return Kernel(layer.kind, *shapes, *window)
+    return Kernel(layer.kind, *shapes, *window, has_bias=layer.has_bias or layer.kind != "conv")
 
 
 def _kept_values(layers: tuple[Layer, ...]) -> int:

@@ -1,4 +1,4 @@
-"""`handheld profile`: the catalogue of phones, what a network costs on them, and packs to measure devices with."""
+"""`handheld profile`: the catalogue of phones, and packs to measure devices with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from pipeline.command_line.compile import read_record
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.schema import DeviceProfile
 from search.architecture import Architecture
-from search.cost import Cost, cost_of
 
 if TYPE_CHECKING:
     from device_runtime.measurement_pack import Pack
@@ -22,20 +21,9 @@ if TYPE_CHECKING:
 PACK_BATCH_SIZE = 16  # of the pack that ships with the client
 EXAMPLES = {
     "list": "handheld profile list",
-    "predict": "handheld profile predict docs/examples/architecture.json --profile pixel-4",
     "pack": "handheld profile pack --architecture docs/examples/architecture.json -o runs/pack",
     "measure": "handheld profile measure --quick -o runs/this-machine.json",
 }
-
-
-@dataclass(frozen=True)
-class PredictedCost:
-    """What an architecture costs on one device, as `handheld profile predict` gives it."""
-
-    profile: str
-    device_class: str
-    batch_size: int
-    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -59,24 +47,6 @@ def list_profiles(json: JsonOption = False) -> None:
     for profile in sorted(profiles, key=lambda one: -one.throughput.forward.gmac_s.value):
         table.add_row(*_list_cells(profile))
     print_result(profiles, json, table)
-
-
-def predict(
-    architecture: Annotated[Path, typer.Argument(help="JSON of an Architecture, as docs/examples/architecture.json.")],
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(help="Name in the catalogue, or a profile's file; left out, all of the catalogue."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
-    json: JsonOption = False,
-) -> None:
-    """Predict latency, training-step time, peak memory and size of an architecture on phones."""
-    network = read_record(Architecture, architecture)
-    profiles = [load_profile(name) for name in profile or catalogue_names()]
-    costs = [
-        PredictedCost(one.name, one.device_class, batch_size, cost_of(network, one, batch_size)) for one in profiles
-    ]
-    print_result(costs, json, _cost_table(costs))
 
 
 def pack(  # noqa: PLR0913  (the command's own options)
@@ -128,20 +98,6 @@ def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:
     forward, memory = profile.throughput.forward, f"{profile.ram_mib.value:,.0f}"
     rates = (f"{forward.gmac_s.value:.1f}", f"{forward.memory_gb_s.value:.1f}")
     return (profile.name, profile.device_class, profile.soc, cores, memory, *rates)
-
-
-def _cost_table(costs: list[PredictedCost]) -> Table:
-    first = costs[0]
-    macs, parameters = f"{first.cost.macs:,} multiply-accumulates", f"{first.cost.parameters:,} parameters"
-    size = f"{first.cost.size_kib:.1f} KiB"
-    table = Table(title=f"{macs}, {parameters}, {size}; training in chunks of {first.batch_size}", title_justify="left")
-    for column in ("profile", "class", "latency ms", "training step ms", "peak memory MiB", "known by"):
-        table.add_column(column, justify="right" if column.endswith(("ms", "MiB")) else "left")
-    for one in costs:
-        cost = one.cost
-        numbers = (f"{cost.latency_ms:.3f}", f"{cost.training_step_ms:.2f}", f"{cost.peak_memory_mib:.2f}")
-        table.add_row(one.profile, one.device_class, *numbers, cost.method)
-    return table
 
 
 def _summarize(pack: "Pack", folder: Path) -> PackSummary:

@@ -4,9 +4,19 @@ A new command is one file beside this one with one function, and one row in COMM
 (torch, ONNX, matplotlib) inside the function: `handheld --help` answers at once, and a test watches it.
 """
 
-from device_runtime.console import EXIT_CODES, WRONG_USAGE, Command, ExitCodes, Program, run_program
+from device_runtime.console import EXIT_CODES, WORK_FAILED, WRONG_USAGE, Command, ExitCodes, Program, run_program
 from device_runtime.measure_command import measure
-from pipeline.command_line import fleet, privacy, profile, profile_import, profile_probe, profile_show, profile_transfer
+from pipeline.command_line import (
+    fleet,
+    privacy,
+    profile,
+    profile_import,
+    profile_predict,
+    profile_probe,
+    profile_sessions,
+    profile_show,
+    profile_transfer,
+)
 from pipeline.command_line.collect import EXAMPLE as COLLECT_EXAMPLE
 from pipeline.command_line.collect import collect
 from pipeline.command_line.compile import EXAMPLE as COMPILE_EXAMPLE
@@ -29,10 +39,13 @@ COMMANDS: dict[str, Command] = {
     "privacy plan": Command(privacy.plan, privacy.EXAMPLE),
     "profile list": Command(profile.list_profiles, profile.EXAMPLES["list"]),
     "profile show": Command(profile_show.show, profile_show.EXAMPLE),
-    "profile predict": Command(profile.predict, profile.EXAMPLES["predict"]),
+    "profile predict": Command(profile_predict.predict, profile_predict.EXAMPLE),
     "profile measure": Command(measure, profile.EXAMPLES["measure"]),
     "profile collect": Command(collect, COLLECT_EXAMPLE),
     "profile probe": Command(profile_probe.probe, profile_probe.EXAMPLE),
+    "profile merge": Command(profile_sessions.merge, profile_sessions.EXAMPLES["merge"]),
+    "profile compare": Command(profile_sessions.compare, profile_sessions.EXAMPLES["compare"]),
+    "profile check": Command(profile_sessions.check, profile_sessions.EXAMPLES["check"]),
     "profile import": Command(profile_import.import_table, profile_import.EXAMPLE),
     "profile transfer": Command(profile_transfer.transfer, profile_transfer.EXAMPLE),
     "profile pack": Command(profile.pack, profile.EXAMPLES["pack"]),
@@ -48,7 +61,11 @@ GROUPS: dict[str, str] = {
     "profile": "What devices can do.",
 }
 
-PIPELINE_EXIT_CODES: ExitCodes = {**EXIT_CODES, RunFileError: WRONG_USAGE}
+PIPELINE_EXIT_CODES: ExitCodes = {
+    **EXIT_CODES,
+    RunFileError: WRONG_USAGE,
+    profile_sessions.FaultyProfileError: WORK_FAILED,
+}
 
 PROGRAM = Program(
     name="handheld",

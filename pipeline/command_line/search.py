@@ -32,6 +32,9 @@ def search(  # noqa: PLR0913, PLR0917  (an option each)
         Literal["process", "ray"] | None,
         typer.Option(help="Where emulated phones are computed, in place of the file's engine."),
     ] = None,
+    allow_unstable: Annotated[
+        bool, typer.Option("--allow-unstable", help="Take profiles that were measured on a busy or hot device.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Search a network and its hyper-parameters, train the winner, test it once.
@@ -47,7 +50,7 @@ def search(  # noqa: PLR0913, PLR0917  (an option each)
     from pipeline.searching.session import SearchRequest, run_search  # noqa: PLC0415  (help must not wait for torch)
 
     with SearchView() as view:
-        result = run_search(SearchRequest(run_file, output, resume, attach, engine), view)
+        result = run_search(SearchRequest(run_file, output, resume, attach, engine, allow_unstable), view)
     print_result(result, json, result_view(result, output))
 
 

@@ -46,6 +46,7 @@ def network_graphs(architecture: Architecture, batch_size: int) -> dict[Directio
         shipped = model_of(TrainedNetwork(module, architecture.input_shape).eval())
     _empty(shipped)
     _write_out_hard_swish(shipped.graph)
+    _name_fused_values(shipped.graph)
     return {
         "forward": shipped,
         "evaluate": evaluate_model(forward, layout, Loss(), by_layer=True),
@@ -107,6 +108,16 @@ def _write_out_hard_swish(graph: onnx.GraphProto) -> None:
         nodes.append(helper.make_node("Mul", [x, gate], [y], f"{node.name}/Mul"))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _name_fused_values(graph: onnx.GraphProto) -> None:
+    """Name a relu's output after the convolution before it: the runtime names what it fuses after what it gives."""
+    convolutions = {node.output[0] for node in graph.node if node.op_type == "Conv"}
+    pairs = [(node.output[0], node.input[0]) for node in graph.node if node.op_type == "Relu"]
+    renamed = {y: f"{x}_relu" for y, x in pairs if x in convolutions}
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:

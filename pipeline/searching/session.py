@@ -35,6 +35,7 @@ from pipeline.searching.schedule import budget_of
 from pipeline.searching.trial_results import trial_result
 from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trainer
 from profiles.catalogue import load_profile
+from profiles.checking import check_stable
 from profiles.records import from_plain, record_id
 from profiles.schema import DeviceProfile
 from search.algorithm import TunedAlgorithm, TuningHistory
@@ -81,6 +82,7 @@ class SearchRequest:
         output: Folder of the run.
         attach: State folder of a running server, for a real run.
         engine: Where emulated phones compute, in place of the run file's; no result depends on it. None for the file's.
+        allows_unstable: Takes profiles of devices that were measured while they were busy or hot.
     """
 
     run_file: Path
@@ -88,6 +90,7 @@ class SearchRequest:
     is_resumed: bool = False
     attach: Path | None = None
     engine: Engine | None = None
+    allows_unstable: bool = False
 
 
 def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
@@ -97,7 +100,7 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     same bytes).
 
     Raises:
-        RunFileError, RunFolderError, ScheduleError, InfeasibleError: Before anything is trained.
+        RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError: Before anything is trained.
         RoundFailedError, FleetError: When a round cannot be held.
     """
     folder = RunFolder(request.output)
@@ -105,6 +108,8 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     is_begun = request.is_resumed
     try:
         with open_scene(run_file, request) as scene:
+            if not request.allows_unstable:
+                check_stable(scene.profiles)
             search = _search_of(run_file, folder, scene, watcher)
             if isinstance(scene.rounds, AttachedRounds):
                 scene.rounds.keep_clients(scene.clients)

@@ -21,6 +21,7 @@ from search.cost import kernels_of
 CARD = "MODEL_CARD.md"
 _METHODS = {
     "measured": "sum of layers, each measured on the phone",
+    "regression": "layers between those measured on the phone",
     "scaled": "sum of layers, some scaled from the nearest one measured",
     "throughput": "sum of layers, from the phone's throughput",
 }

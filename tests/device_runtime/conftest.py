@@ -14,7 +14,7 @@ from torch import nn
 
 from device_runtime.artifact import FILES, FROZEN, Artifact, check_artifact
 from device_runtime.ledger_storage import LedgerFile, LedgerMemory, LedgerStorage
-from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file
+from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file, pack_graph
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec, FrozenTensors, InputSpec, LayoutEntry, Manifest
 from device_runtime.terms import ARCHITECTURE
@@ -148,33 +148,33 @@ def supernet_session(tmp_path_factory) -> StepSession:
 
 @pytest.fixture(scope="session")
 def tiny_pack() -> Callable[[Path], Path]:
-    """Write a measurement pack into a folder by hand: an empty call, relu for 1 and 4 examples, its gradient."""
+    """Write a measurement pack into a folder by hand: an empty call, and a network of two kernels in all directions."""
     shape = (2, 8, 8)
-    kernel = Kernel("relu", shape, shape)
+    kernels = (Kernel("call", (1,), (1,)), Kernel("relu", shape, shape), Kernel("linear", (2,), (2,)))
     node = helper.make_node
-    relu = node("Relu", ["x"], ["y"])
-    backward = [node("Sign", ["y"], ["is_positive"]), node("Mul", ["dy", "is_positive"], ["dx"])]
-    graphs = {
-        (Kernel("call", (1,), (1,)), 1, "forward"): ([node("Identity", ["x"], ["y"])], ["x"], ["y"], [1, 1]),
-        (kernel, 1, "forward"): ([relu], ["x"], ["y"], [1, *shape]),
-        (kernel, 4, "evaluate"): ([relu], ["x"], ["y"], [4, *shape]),
-        (kernel, 4, "gradient"): ([relu, *backward], ["x", "dy"], ["y", "dx"], [4, *shape]),
-    }
+    forward = [node("Relu", ["x"], ["a"], "k0/Relu"), node("Exp", ["a"], ["y"], "k1/Exp")]
+    backward = [node("Sign", ["y"], ["is_positive"], "k1/Sign"), node("Mul", ["dy", "is_positive"], ["dx"], "k0/Mul")]
+    graphs = [
+        ("forward", 0, (0,), [node("Identity", ["x"], ["y"], "k0/Identity")], ["x"], ["y"], [1, 1]),
+        ("forward", 1, (1, 2), forward, ["x"], ["y"], [1, *shape]),
+        ("evaluate", 1, (1, 2), forward, ["x"], ["y"], [4, *shape]),
+        ("gradient", 1, (1, 2), [*forward, *backward], ["x", "dy"], ["y", "dx"], [4, *shape]),
+    ]
 
     def write(folder: Path) -> Path:
         folder.mkdir(parents=True)
         entries = []
-        for key, (nodes, inputs, outputs, sizes) in graphs.items():
+        for direction, network, places, nodes, inputs, outputs, sizes in graphs:
             values = (
                 [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in names]
                 for names in (inputs, outputs)
             )
-            graph = helper.make_graph(nodes, "kernel", *values)
+            graph = helper.make_graph(nodes, "network", *values)
             model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
             data = model.SerializeToString(deterministic=True)
-            entries.append(PackEntry(*key, hashlib.sha256(data).hexdigest()))
-            (folder / graph_file(entries[-1].sha256)).write_bytes(data)
-        (folder / "manifest.json").write_bytes(encode_record(PackManifest(tuple(entries), 17, "1.12.0", {})))
+            entries.append(PackEntry(places, sizes[0], direction, network, hashlib.sha256(data).hexdigest()))
+            (folder / graph_file(entries[-1].sha256)).write_bytes(pack_graph(data))
+        (folder / "manifest.json").write_bytes(encode_record(PackManifest(kernels, tuple(entries), 17, "1.12.0", {})))
         return folder
 
     return write

@@ -1,15 +1,18 @@
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import onnx
 import pytest
 from typer.testing import CliRunner
 
+from device_runtime import measure as measuring
 from device_runtime.command_line import PROGRAM
 from device_runtime.console import build_app, run_program
+from device_runtime.measure import FULL, QUICK
 from device_runtime.measure_command import read_link
-from device_runtime.measurement_pack import MANIFEST, PackManifest, graph_file
+from device_runtime.measurement_pack import MANIFEST, PackManifest, graph_file, pack_graph, read_pack
 from profiles.catalogue import load_profile
 from profiles.records import decode_record, encode_record
 
@@ -24,8 +27,11 @@ def test_a_measurement_is_written_as_a_profile_of_the_outputs_name(tmp_path, tin
     path = tmp_path / "made" / "my-desktop.json"
     out = measure("-o", path, "--pack", tiny_pack(tmp_path / "pack"), "--quick")
     profile = load_profile(path)
-    assert (profile.name, profile.device_class, len(profile.kernels)) == ("my-desktop", "desktop", 4)
-    for word in ("my-desktop", profile.soc, profile.runtime.version, "stable"):
+    assert (profile.name, profile.device_class, len(profile.kernels)) == ("my-desktop", "desktop", 6)
+    (session,) = profile.sessions
+    assert (session.rounds, session.threads) == (3, 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", session.measured_on)
+    for word in ("my-desktop", profile.soc, profile.runtime.version, f"grade {session.grade}", "3 rounds"):
         assert word in out
 
 
@@ -35,6 +41,16 @@ def test_json_is_the_profile_and_the_options_are_in_it(tmp_path, tiny_pack):
     told = json.loads(measure("-o", path, "--pack", pack, "--quick", "--json", *options))
     assert told == json.loads(path.read_bytes())
     assert (told["name"], told["device_class"], told["threads"]) == ("tablet", "mid", 2)
+
+
+def test_minutes_are_the_budget(tmp_path, tiny_pack, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring, "measure_device", lambda measurement, *_: asked.append(measurement.plan) or 1 / 0)
+    for options in (("--minutes", 0.5), ("--quick", "--minutes", 1), ("--quick",), ()):
+        with pytest.raises(ZeroDivisionError):
+            measure("-o", tmp_path / "p.json", "--pack", tiny_pack(tmp_path / str(len(asked))), *options)
+    assert [plan.budget_s for plan in asked] == [30, 60, QUICK.budget_s, FULL.budget_s]
+    assert [plan.num_rounds for plan in asked] == [plan.num_rounds for plan in (FULL, QUICK, QUICK, FULL)]
 
 
 def test_a_folder_that_is_no_pack_is_wrong_usage(tmp_path, capsys):
@@ -48,12 +64,12 @@ def test_a_folder_that_is_no_pack_is_wrong_usage(tmp_path, capsys):
 def test_a_pack_with_a_graph_that_reads_files_is_wrong_usage(tmp_path, tiny_pack, capsys):
     folder = tiny_pack(tmp_path / "pack")
     manifest = decode_record(PackManifest, (folder / MANIFEST).read_bytes())
-    model = onnx.load(folder / graph_file(manifest.entries[0].sha256))
+    model = onnx.load_from_string(read_pack(folder).graphs[manifest.entries[0].sha256])
     tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
     tensor.data_location = onnx.TensorProto.EXTERNAL
     graph = model.SerializeToString()
     entry = replace(manifest.entries[0], sha256=hashlib.sha256(graph).hexdigest())
-    (folder / graph_file(entry.sha256)).write_bytes(graph)
+    (folder / graph_file(entry.sha256)).write_bytes(pack_graph(graph))
     (folder / MANIFEST).write_bytes(encode_record(replace(manifest, entries=(entry, *manifest.entries[1:]))))
     with pytest.raises(SystemExit) as left:
         run_program(PROGRAM, ["measure", "-o", str(tmp_path / "p.json"), "--pack", str(folder)])

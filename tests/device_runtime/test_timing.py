@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from device_runtime.timing import find_instability, summarize
+from device_runtime.timing import Stability, judge, warnings_of
 
 
 def rounds_of(median: float, sigma: float, num_rounds: int = 6, seed: int = 0) -> list[list[float]]:
@@ -11,18 +11,8 @@ def rounds_of(median: float, sigma: float, num_rounds: int = 6, seed: int = 0) -
     return [list(median * np.exp(sigma * rng.standard_normal(40))) for _ in range(num_rounds)]
 
 
-def test_a_summary_takes_the_samples_of_all_rounds_together():
-    found = summarize([[1.0, 2.0, 3.0], [4.0, 5.0]])
-    assert (found.median_ms, found.min_ms, found.repetitions) == (3.0, 1.0, 5)
-    assert found.p90_ms == pytest.approx(4.6)
-    assert found.spread == pytest.approx((4.0 - 2.0) / 3.0, abs=1e-4)
-
-
-def test_one_outlier_moves_neither_median_nor_spread():
-    quiet = rounds_of(1.0, 0.01)
-    loud = [*quiet[:-1], [*quiet[-1], 1000.0]]
-    assert summarize(loud).median_ms == pytest.approx(summarize(quiet).median_ms, rel=0.01)
-    assert summarize(loud).spread == pytest.approx(summarize(quiet).spread, rel=0.1)
+def find_instability(graphs):
+    return warnings_of(judge(graphs))
 
 
 def test_steady_samples_are_stable():
@@ -33,7 +23,7 @@ def test_many_kernels_that_spread_are_told_with_the_cure():
     noisy = [rounds_of(1.0, 0.5, seed=seed) for seed in range(5)]
     steady = [rounds_of(1.0, 0.01, seed=seed) for seed in range(5)]
     (warning,) = find_instability(noisy + steady)
-    assert warning.startswith("unstable: 50% of the kernels spread by more than 25% of their median; close other")
+    assert warning.startswith("unstable: 50% of the graphs spread by more than 25% of their median; close other")
 
 
 def test_one_kernel_that_spreads_among_many_is_its_own_affair():
@@ -54,3 +44,27 @@ def test_one_kernel_that_drifts_alone_is_no_drift_of_the_device():
     alone = [[sample * (1 + 0.1 * i) for sample in samples] for i, samples in enumerate(rounds_of(1.0, 0.01))]
     steady = [rounds_of(1.0, 0.01, seed=seed) for seed in range(9)]
     assert find_instability([alone, *steady]) == ()
+
+
+def test_a_last_round_that_was_broken_off_says_nothing_of_drift():
+    graphs = [rounds_of(1.0, 0.01, seed=seed) for seed in range(4)]
+    broken_off = [[*graphs[0], [9.0] * 40], *graphs[1:]]
+    assert judge(broken_off).drift == judge(graphs).drift
+
+
+@pytest.mark.parametrize(
+    ("drift", "noisy", "grade"),
+    [
+        (0.0, 0.0, "A"),
+        (0.02, 0.05, "A"),
+        (0.021, 0.0, "B"),
+        (0.0, 0.06, "B"),
+        (0.1, 0.2, "C"),
+        (0.11, 0.0, "unstable"),
+        (0.0, 0.21, "unstable"),
+    ],
+)
+def test_a_grade_is_the_best_whose_limits_both_keep(drift, noisy, grade):
+    stability = Stability(drift, noisy)
+    assert stability.grade == grade
+    assert bool(warnings_of(stability)) == (grade == "unstable")

@@ -72,7 +72,7 @@ def test_a_pack_whose_graphs_have_other_names_is_refused_before_they_are_fetched
     assert measuring.seen.count("blob") == 1
 
 
-@pytest.mark.parametrize(("data", "note"), [(b"{}", "lacks entries"), (b'{"schema":2}', "reads up to 1")])
+@pytest.mark.parametrize(("data", "note"), [(b"{}", "lacks kernels, entries"), (b'{"schema":2}', "reads up to 1")])
 def test_what_is_no_pack_is_refused(phone, measuring, data, note):
     measuring.files[measuring.assignments[0].artifact_id] = data
     phone.run()

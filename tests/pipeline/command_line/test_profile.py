@@ -11,9 +11,8 @@ from device_runtime.console import build_app, run_program
 from device_runtime.measurement_pack import read_pack
 from pipeline.command_line import PROGRAM
 from profiles.catalogue import catalogue_names, load_profile
-from profiles.records import encode_record, to_plain
+from profiles.records import encode_record
 from search.architecture import Architecture, Stem
-from search.cost import cost_of
 
 ROOT = Path(__file__).parents[3]
 NETWORK = Architecture((1, 8, 8), 10, Stem(4))
@@ -80,33 +79,8 @@ def test_the_list_has_every_phone_of_the_catalogue():
     assert [one["name"] for one in json.loads(run("list", "--json"))] == list(catalogue_names())
 
 
-def test_predict_gives_what_the_search_reckons_with(network):
-    (told,) = json.loads(run("predict", network, "--profile", "pixel-4", "--batch-size", 8, "--json"))
-    assert told["cost"] == to_plain(cost_of(NETWORK, load_profile("pixel-4"), 8))
-    assert (told["profile"], told["device_class"], told["batch_size"]) == ("pixel-4", "high", 8)
-
-
-def test_predict_without_a_profile_takes_the_whole_catalogue(network):
-    assert [one["profile"] for one in json.loads(run("predict", network, "--json"))] == list(catalogue_names())
-    assert all(name in run("predict", network) for name in ("pixel-4", "redmi-8"))
-
-
-def test_predict_takes_a_profile_of_ones_own(tmp_path, network):
-    path = tmp_path / "mine.json"
-    path.write_bytes(encode_record(load_profile("galaxy-s9")))
-    (told,) = json.loads(run("predict", network, "--profile", path, "--json"))
-    assert told["profile"] == "galaxy-s9"
-
-
 def test_an_unknown_profile_names_the_nearest(network, capsys):
-    assert "did you mean 'pixel-4'" in fail(capsys, "predict", network, "--profile", "pixel4")
     assert "did you mean 'redmi-8'" in fail(capsys, "show", "redmi8")
-
-
-def test_a_file_that_is_no_architecture_is_told_by_name(tmp_path, capsys):
-    path = tmp_path / "network.json"
-    path.write_text("{}", encoding="utf-8")
-    assert "network.json: Architecture lacks input_shape" in fail(capsys, "predict", path)
 
 
 def test_a_pack_of_architectures_holds_their_kernels(tmp_path, network):

@@ -6,50 +6,63 @@ from device_runtime.measurement_pack import default_pack, read_pack
 from pipeline.command_line.profile import PACK_BATCH_SIZE
 from pipeline.compile.builder import CompileError
 from pipeline.compile.versions import compiler_versions
-from pipeline.packs import compile_pack, default_architectures, kernel_keys
-from profiles.schema import Kernel
+from pipeline.packs import compile_pack, default_architectures
+from search.architecture import Architecture, Stage, Stem
+from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
 
-RELU = Kernel("relu", (2, 4, 4), (2, 4, 4))
-KEYS = ((Kernel("call", (1,), (1,)), 1, "forward"), (RELU, 1, "forward"), (RELU, 4, "gradient"))
+NETWORKS = (Architecture((1, 4, 4), 2, Stem(2)), Architecture((1, 4, 4), 2, Stem(2), (Stage("depthwise", 4),)))
 
 
-def test_a_pack_holds_every_key_in_order_and_the_hash_of_its_graph(tmp_path):
-    pack = compile_pack(KEYS, tmp_path / "pack")
-    assert tuple((entry.kernel, entry.batch_size, entry.direction) for entry in pack.manifest.entries) == KEYS
-    for entry in pack.manifest.entries:
+def test_a_pack_holds_an_empty_call_and_every_network_in_three_directions(tmp_path):
+    pack = compile_pack(NETWORKS, 4, tmp_path / "pack")
+    manifest = pack.manifest
+    assert manifest.call() == manifest.entries[0]
+    assert len(manifest.kernels) == len(set(manifest.kernels))
+    for network, entries in zip(NETWORKS, manifest.networks(), strict=True):
+        assert [(entry.direction, entry.batch_size) for entry in entries] == [
+            ("forward", 1),
+            ("evaluate", 4),
+            ("gradient", 4),
+        ]
+        wanted = [list_of(network) for list_of in (kernels_of, evaluation_kernels_of, training_kernels_of)]
+        assert [manifest.kernels_of(entry) for entry in entries] == wanted
+    for entry in manifest.entries:
         assert hashlib.sha256(pack.graphs[entry.sha256]).hexdigest() == entry.sha256
 
 
-def test_the_same_keys_give_the_same_pack_and_other_keys_another(tmp_path):
-    first, again = (compile_pack(KEYS, tmp_path / name) for name in ("first", "again"))
+def test_the_same_networks_give_the_same_pack_and_other_networks_another(tmp_path):
+    first, again = (compile_pack(NETWORKS[:1], 4, tmp_path / name) for name in ("first", "again"))
     assert first == again
-    assert compile_pack(KEYS[:2], tmp_path / "other").pack_id != first.pack_id
+    assert compile_pack(NETWORKS[:1], 2, tmp_path / "other").pack_id != first.pack_id
 
 
 def test_a_pack_is_replaced_whole(tmp_path):
-    compile_pack(KEYS, tmp_path / "pack")
-    smaller = compile_pack(KEYS[:2], tmp_path / "pack")
+    compile_pack(NETWORKS, 4, tmp_path / "pack")
+    smaller = compile_pack(NETWORKS[:1], 4, tmp_path / "pack")
     assert read_pack(tmp_path / "pack") == smaller
-    assert len(list((tmp_path / "pack").iterdir())) == 3
+    assert len(list((tmp_path / "pack").iterdir())) == 1 + 1 + 3
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(CompileError, match="holds something that is no measurement pack"):
-        compile_pack(KEYS, tmp_path)
+        compile_pack(NETWORKS, 4, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_progress_advances_once_a_graph(tmp_path):
+def test_progress_advances_once_a_network(tmp_path):
     written = []
-    compile_pack(KEYS, tmp_path / "pack", lambda: written.append(1))
-    assert len(written) == len(KEYS)
+    compile_pack(NETWORKS, 4, tmp_path / "pack", lambda: written.append(1))
+    assert len(written) == len(NETWORKS)
 
 
 def test_the_default_pack_is_what_the_command_makes(tmp_path):
     shipped = default_pack().manifest
-    keys = kernel_keys(default_architectures(), PACK_BATCH_SIZE)
-    assert [(entry.kernel, entry.batch_size, entry.direction) for entry in shipped.entries] == list(keys)
+    networks = default_architectures()
+    assert [shipped.kernels_of(entries[2]) for entries in shipped.networks()] == list(
+        map(training_kernels_of, networks)
+    )
     assert shipped.compiler == compiler_versions()  # a changed compiler wants a new pack: `handheld profile pack`
-    some = slice(0, None, 10)  # all of them would take seconds
-    assert compile_pack(keys[some], tmp_path / "pack").manifest.entries == shipped.entries[some]
+    # All of them would take a minute.
+    made = compile_pack(networks[:2], PACK_BATCH_SIZE, tmp_path / "pack").manifest
+    assert made.entries == shipped.entries[: len(made.entries)]

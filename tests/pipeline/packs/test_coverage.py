@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,14 +46,26 @@ def test_a_pack_of_a_network_leaves_nothing_of_it_unknown(architectures, cell_ne
 def test_the_default_pack_shows_every_kind_of_layer_of_blocks():
     kinds = {layer.kind for network in default_architectures() for layer in layers_of(network)}
     assert kinds == {"conv", "group_norm", "relu", "hard_swish", "add", "global_average", "flatten", "linear"}
+    assert {network.input_shape for network in default_architectures()} == {(1, 8, 8), (3, 32, 32)}
 
 
 def test_drawn_networks_are_of_the_space_always_the_same_and_reach_its_ends():
     drawn = drawn_architectures(SPACE, 10)
     assert drawn == drawn_architectures(SPACE, 10)
     assert {SPACE.smallest(), SPACE.largest()} <= set(drawn)
-    assert 4 <= len(drawn) <= 12
+    assert len(drawn) == len(set(drawn)) == 10
     assert all(network.input_shape == (1, 8, 8) for network in drawn)
+
+
+def test_drawn_networks_show_more_kernels_than_as_many_by_chance():
+    rng = np.random.default_rng(0)
+    by_chance = [SPACE.sample(rng).architecture for _ in range(8)]
+    assert len(kernel_keys(drawn_architectures(SPACE, 8), 4)) > 1.1 * len(kernel_keys(by_chance, 4))
+
+
+def test_a_space_with_fewer_networks_gives_them_all():
+    small = replace(SPACE, max_stages=0)
+    assert len(drawn_architectures(small, 10)) == 2
 
 
 def test_of_a_space_of_cells_the_supernet_is_measured_too():

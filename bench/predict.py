@@ -1,0 +1,207 @@
+"""Do predictions hold on this machine? Networks that nobody measured before, beside what they then take.
+
+    python -m bench.predict [--quick] [--work runs/predict] [--profile FILE] [--data ../shared/data]
+
+First the project's own command measures this machine (`handheld-device measure`, the default pack). Then networks are
+drawn from the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it is shipped,
+and its gradient step. A prediction cannot agree with a measurement better than a second measurement does, so the bars
+are shares of that; a session whose own second measurement is within 10% for less than 85% of the networks does not
+count, and has that bar alone. Then published measurements (`bench.predict_published`), and how long predicting takes.
+
+With `--work` a bench that was broken off goes on: what is there is not made again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import predict_published
+from bench.measuring import Bar, Result, new_result, print_result
+from device_runtime.graph_runs import GraphRun, VisitPlan, time_graph
+from device_runtime.measurement_pack import Pack, PackEntry, read_pack
+from pipeline.packs import compile_pack, default_architectures, default_spaces
+from profiles.catalogue import load_profile
+from profiles.predict import Prediction, predict_networks
+from profiles.schema import DeviceProfile, Direction, Kernel
+from search.architecture import Architecture
+from search.cost import kernels_of
+
+NETWORKS, QUICK_NETWORKS, BATCH_SIZE, ROUNDS = 250, 24, 16, 3
+SHARES: dict[Direction, float] = {"forward": 0.95, "gradient": 0.90}  # of the second measurement's
+LEAST_SHARE, LEAST_RANK, MANY, SECONDS = 0.85, 0.97, 10_000, 2.0
+SEED = 7
+VISIT = VisitPlan(visit_ms=10, max_samples=60)
+PACKAGES = ("numpy", "scikit-learn", "onnxruntime-training-cpu")
+COLUMNS = ("task", "device", "kind", "within_10", "simple_within_10", "median_error", "covered_80", "covered_95")
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+Times = list[tuple[float, float]]  # medians of the first and the second measurement
+
+
+def main() -> None:
+    """Run the bench; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few networks, a measurement of two minutes, one draw")
+    parser.add_argument("--work", type=Path, help="folder to keep profile, graphs and times in, and to go on from")
+    parser.add_argument("--profile", type=Path, help="profile of this machine; left out, it is measured")
+    parser.add_argument("--data", type=Path, default=predict_published.DATA, help="folder with phones/ in it")
+    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="handheld-predict-") as temporary:
+        work = arguments.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        print_result(run(arguments, work), COLUMNS, arguments.output)
+
+
+def run(arguments: argparse.Namespace, work: Path) -> Result:
+    """All rows and bars."""
+    result = new_result("predict", PACKAGES)
+    profile = load_profile(str(arguments.profile or measured_profile(work, quick=arguments.quick)))
+    networks = held_out(QUICK_NETWORKS if arguments.quick else NETWORKS)
+    pack = _kept_pack(networks, work / "held-out")
+    for direction, share in SHARES.items():
+        entries = entries_of(pack, direction)
+        times = _kept_times(pack, entries, work / f"{direction}.json")
+        row = predicted_row(profile, [pack.manifest.kernels_of(one) for one in entries], entries[0], times)
+        result.rows.append(row)
+        result.bars.extend(bars_of(row, share))
+    result.bars.append(speed_bar(profile))
+    if (arguments.data / predict_published.LAYERS).exists():
+        published = predict_published.measure(arguments.data, 1 if arguments.quick else predict_published.DRAWS)
+        result.rows.extend(published.rows)
+        result.bars.extend(published.bars)
+    return result
+
+
+def measured_profile(work: Path, *, quick: bool) -> Path:
+    """Measure this machine as a user does, unless it is done."""
+    path = work / "profile.json"
+    if not path.exists():
+        command = [sys.executable, "-c", "from device_runtime.command_line import main; main()", "measure"]
+        subprocess.run([*command, "-o", str(path), *(["--quick"] if quick else [])], check=True, stdout=sys.stderr)
+    return path
+
+
+def held_out(num: int) -> list[Architecture]:
+    """Different networks of the default spaces in turns, none of the default pack's."""
+    rng, known = np.random.default_rng(SEED), set(default_architectures())
+
+    def new() -> Iterator[Architecture]:
+        for space in cycle(default_spaces()):
+            network = space.sample(rng).architecture
+            if network not in known:
+                known.add(network)
+                yield network
+
+    return list(islice(new(), num))
+
+
+def entries_of(pack: Pack, direction: Direction) -> list[PackEntry]:
+    """The networks' graphs of one direction, without the empty call."""
+    entries = [one for one in pack.manifest.entries if one.direction == direction]
+    return [one for one in entries if pack.manifest.kernels_of(one)[0].kind != "call"]
+
+
+def _kept_pack(networks: Sequence[Architecture], folder: Path) -> Pack:
+    return read_pack(folder) if folder.exists() else compile_pack(networks, BATCH_SIZE, folder)
+
+
+def _kept_times(pack: Pack, entries: Sequence[PackEntry], path: Path) -> Times:
+    if not path.exists():
+        path.write_text(json.dumps(measure_twice(pack, entries)), encoding="utf-8")
+    return [(first, second) for first, second in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def measure_twice(pack: Pack, entries: Sequence[PackEntry]) -> Times:
+    """Medians of each graph's two measurements, whose rounds take turns."""
+    samples: list[tuple[list[float], list[float]]] = [([], []) for _ in entries]
+    for _ in range(ROUNDS):
+        for half in (0, 1):
+            for entry, own in zip(entries, samples, strict=True):
+                graph = GraphRun(pack.graphs[entry.sha256], entry.direction, pack.manifest.kernels_of(entry), 1)
+                own[half].extend(time_graph(graph, VISIT, time.perf_counter))
+    return [(float(np.median(first)), float(np.median(second))) for first, second in samples]
+
+
+def predicted_row(profile: DeviceProfile, networks: Sequence[Sequence[Kernel]], entry: PackEntry, times: Times) -> Row:
+    """Predictions beside measurements, and what they come to; `simple` is the second measurement."""
+    found = predict_networks(profile, networks, entry.batch_size, entry.direction)
+    first, second = np.array(times).T
+    medians = np.array([one.median_ms for one in found])
+    return {
+        "task": "this machine",
+        "device": profile.soc,
+        "kind": entry.direction,
+        "within_10": _within_10(medians, first),
+        "simple_within_10": _within_10(second, first),
+        "median_error": float(np.median(np.abs(medians / first - 1))),
+        "spearman": spearman(medians, first),
+        "covered_80": _covered([one.interval80_ms for one in found], first),
+        "covered_95": _covered([one.interval95_ms for one in found], first),
+        "sessions": [{"grade": one.grade, "drift": one.drift, "seconds": one.seconds} for one in profile.sessions],
+        "num_kernels": len(profile.kernels),
+        "num_networks": sum(one.direction == entry.direction for one in profile.networks),
+        "columns": ["first_ms", "second_ms", "median_ms", "low80", "high80", "low95", "high95", "method"],
+        "tested": [[*_rounded(time_), *_numbers(one), one.method] for time_, one in zip(times, found, strict=True)],
+    }
+
+
+def _numbers(found: Prediction) -> list[float]:
+    return _rounded([found.median_ms, *found.interval80_ms, *found.interval95_ms])
+
+
+def bars_of(row: Mapping[str, Any], share: float) -> Iterator[Bar]:
+    """What a direction must show, where its session counts."""
+    kind, again = row["kind"], row["simple_within_10"]
+    yield Bar(f"{kind}: second measurement within 10% of the first", again, LEAST_SHARE, again >= LEAST_SHARE)
+    if again < LEAST_SHARE:
+        return
+    within, rank, covered = row["within_10"] / again, row["spearman"], row["covered_80"]
+    yield Bar(f"{kind}: within 10%, as a share of the second measurement's", within, share, within >= share)
+    yield Bar(f"{kind}: Spearman", rank, LEAST_RANK, rank >= LEAST_RANK)
+    yield Bar(f"{kind}: 80% intervals cover at least", covered, 0.75, covered >= 0.75)
+    yield Bar(f"{kind}: 80% intervals cover at most", covered, 0.85, covered <= 0.85)
+
+
+def speed_bar(profile: DeviceProfile) -> Bar:
+    """Processor seconds of many predictions of networks that were not asked for before; the machine may be busy."""
+    rng, spaces = np.random.default_rng(SEED), default_spaces()
+    networks = [kernels_of(spaces[i % len(spaces)].sample(rng).architecture) for i in range(MANY)]
+    predict_networks(profile, networks[:1], 1, "forward")  # fits the profile's tables
+    start = time.process_time()
+    predict_networks(profile, networks, 1, "forward")
+    seconds = time.process_time() - start
+    return Bar(f"seconds of {MANY:,} predictions", seconds, SECONDS, seconds < SECONDS)
+
+
+def spearman(one: Floats, other: Floats) -> float:
+    """Correlation of ranks; without ties, which medians of times do not have."""
+    ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, other)])
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _within_10(predicted: Floats, measured: Floats) -> float:
+    return float(np.mean(np.abs(predicted / measured - 1) <= 0.1))
+
+
+def _covered(intervals: Sequence[tuple[float, float]], measured: Floats) -> float:
+    low, high = np.array(intervals).T
+    return float(np.mean((low <= measured) & (measured <= high)))
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The kernels of any ONNX graph: what `profiles.predict` needs of a network that is none of our own spaces'."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import onnx
+from onnx import helper, shape_inference
+
+from profiles.schema import Kernel
+
+Shape = tuple[int, ...]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_VIEWS = _names(
+    "Cast Constant ConstantOfShape Dropout Expand Flatten Identity Range Reshape Shape Size Squeeze Unsqueeze"
+)
+_CHEAP = _names("Relu Clip LeakyRelu PRelu Abs Neg Not Sqrt Sign Reciprocal Floor Ceil Round ThresholdedRelu")
+_CURVES = _names(
+    "HardSwish HardSigmoid Sigmoid Tanh Exp Log Erf Gelu Elu Selu Celu Softplus Softsign Mish Pow Softmax LogSoftmax "
+    "Hardmax Sin Cos"
+)
+_PAIRS = _names("Add Sub Mul Div Sum Max Min Mean Where Equal Greater Less GreaterOrEqual LessOrEqual And Or")
+_NORMS = _names("GroupNormalization InstanceNormalization LayerNormalization BatchNormalization LpNormalization")
+_MOVES = _names("Concat Slice Split Transpose Pad Gather GatherND Tile DepthToSpace SpaceToDepth Resize")
+_MEANS = _names(
+    "GlobalAveragePool GlobalMaxPool ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax ArgMin"
+)
+_POOLS = {"MaxPool": "max_pool", "AveragePool": "average_pool"}
+
+
+@dataclass(frozen=True)
+class GraphKernels:
+    """What a graph is made of.
+
+    Attributes:
+        kernels: In order, for one example.
+        unknown_operators: Whose kernels have the operator's name as their kind, which no profile knows.
+    """
+
+    kernels: tuple[Kernel, ...]
+    unknown_operators: tuple[str, ...]
+
+
+def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
+    """Read the kernels off a graph, for a batch of one where its size is free.
+
+    Views of the same values are left out. Activations count as the one of ours that does about as much, data that
+    moves as a `concat` of one, a product of matrices with more than one row an example as a 1x1 convolution.
+
+    Raises:
+        ValueError: The file is no valid graph, or a size other than the first is not known.
+    """
+    graph = _with_shapes(model).graph
+    constants = {one.name: tuple(one.dims) for one in graph.initializer}
+    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)} | constants
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            shapes[node.output[0]] = tuple(node.attribute[0].t.dims)
+    varying = {value.name for value in graph.input} - constants.keys()
+    kernels: list[Kernel] = []
+    unknown: dict[str, None] = {}
+    for node in graph.node:
+        if not varying.intersection(node.input):
+            continue  # folded when the graph is opened
+        varying.update(node.output)
+        if node.op_type in _VIEWS:
+            continue
+        read = [name for name in node.input if name in varying]
+        if (kernel := _kernel(node, shapes, read)) is None:
+            unknown[node.op_type] = None
+            kernel = Kernel(node.op_type, _one(shapes.get(read[0])), _one(shapes.get(node.output[0])))
+        kernels.append(kernel)
+    return GraphKernels(tuple(kernels), tuple(unknown))
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    given = {one.name for one in fixed.graph.initializer}
+    for value in fixed.graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        if value.name not in given and sizes and not sizes[0].dim_value:
+            sizes[0].dim_value = 1
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    try:
+        return shape_inference.infer_shapes(fixed, strict_mode=False, data_prop=True)
+    except shape_inference.InferenceError as error:
+        raise ValueError(f"the graph's shapes cannot be followed: {error}; check it with onnx.checker") from error
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape:
+    sizes = tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+    if 0 in sizes[1:]:
+        raise ValueError(f"all sizes but the first must be known, {value.name!r} has {sizes}; fix them in the file")
+    return sizes
+
+
+def _kernel(node: onnx.NodeProto, shapes: dict[str, Shape], read: list[str]) -> Kernel | None:
+    """None for an operator that is not known."""
+    given, made = _one(shapes.get(read[0])), _one(shapes.get(node.output[0]))
+    if node.op_type == "Conv":
+        return _convolution(node, shapes, given, made)
+    if node.op_type in ("Gemm", "MatMul"):
+        return _product(shapes.get(node.input[0], ()), shapes.get(node.output[0], ()))
+    if node.op_type in _POOLS:
+        window = _window(node)
+        return Kernel(_POOLS[node.op_type], given, made, kernel=window[0], stride=window[1])
+    rules: list[tuple[frozenset[str], Callable[[], Kernel]]] = [
+        (_PAIRS, lambda: Kernel("add" if len(read) > 1 else "relu", made, made, **_joined(read))),
+        (_CHEAP, lambda: Kernel("relu", made, made)),
+        (_CURVES, lambda: Kernel("hard_swish", made, made)),
+        (_NORMS, lambda: Kernel("group_norm", made, made, groups=1)),
+        (_MEANS, lambda: Kernel("global_average", given, made)),
+        (_MOVES, lambda: Kernel("concat", given, made, num_inputs=max(len(read), 1))),
+    ]
+    return next((make() for names, make in rules if node.op_type in names), None)
+
+
+def _joined(read: list[str]) -> dict[str, int]:
+    return {"num_inputs": len(read)} if len(read) > 2 else {}
+
+
+def _convolution(node: onnx.NodeProto, shapes: dict[str, Shape], given: Shape, made: Shape) -> Kernel:
+    """Of one or of two dimensions; a window that is no square counts as the square of as many values."""
+    side, stride, dilation = _window(node, len(shapes[node.input[1]][2:]), shapes[node.input[1]][2:])
+    groups = _attribute(node, "group", 1)
+    return Kernel("conv", given, made, side, stride, groups, dilation)
+
+
+def _window(node: onnx.NodeProto, num_sides: int = 2, default: Shape = ()) -> tuple[int, int, int]:
+    sides = _attribute(node, "kernel_shape", list(default) or [1])
+    side = max(round(prod(sides) ** 0.5), 1)
+    return side, max(_attribute(node, "strides", [1] * num_sides)), max(_attribute(node, "dilations", [1] * num_sides))
+
+
+def _product(left: Shape, made: Shape) -> Kernel:
+    inner, outer = left[-1] if left else 1, made[-1] if made else 1
+    rows = prod(made[1:-1])
+    return Kernel("linear", (inner,), (outer,)) if rows == 1 else Kernel("conv", (inner, rows, 1), (outer, rows, 1))
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int | list[int]):  # type: ignore[no-untyped-def]
+    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+
+
+def _one(shape: Shape | None) -> Shape:
+    """Of one example, at least one number."""
+    return (shape or ())[1:] or (1,)
