@@ -121,7 +121,7 @@ def _carried_kernels(
         key = (time.kernel, time.batch_size, time.direction)
         its_ms = predict_kernel(source, *key).ms
         ms = fitted.get(key, its_ms * exp(log_ratio(anchors, time.direction, time.kernel.family)))
-        if key not in own and its_ms > 0:
+        if key not in own:
             own[key] = _as_long(time, ms + call_ms)
     return tuple(own.values())
 
@@ -240,7 +240,7 @@ def _longer(time: KernelTime, ms: float) -> KernelTime:
 
 def _as_long(time: KernelTime, median_ms: float, repetitions: int = 0) -> KernelTime:
     """The same spread about another median; 0 repetitions where nobody timed it."""
-    ratio = median_ms / time.median_ms
+    ratio = median_ms / time.median_ms if time.median_ms else 1.0  # what was fused away takes no time, and no less
     return replace(
         time,
         median_ms=_round(median_ms),

@@ -10,7 +10,7 @@ global_average; what is left out or empty is 1.
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
@@ -111,7 +111,8 @@ def _read_slim(line: str) -> Row:
     name, *values = found["operation"].split(",")
     ms = _milliseconds(found["ms"])
     if name in {"conv2d", "depthwise_conv2d"} and len(values) == 12:
-        return _row("conv", _sizes((*_SHAPE, "out_channels", "groups", *_WINDOW, "dilation"), values[2:]), ms)
+        sizes = _sizes((*_SHAPE, "out_channels", "groups", *_WINDOW, "dilation"), values[2:])
+        return _row("conv", replace(sizes, has_bias=int(values[0] != "0")), ms)
     if name in {"pooling", "pool2d"} and len(values) == 10:
         kind = "global_average" if values[0] == "1" else "max_pool" if values[9] == "1" else "average_pool"
         return _row(kind, _sizes((*_SHAPE, *_WINDOW), values[1:8]), ms)
@@ -136,7 +137,8 @@ def _read_lite(line: str) -> Row:
     sizes = dict(zip(_SHAPE, x, strict=False))
     if name == "conv":
         groups, padding = _whole({"groups": given.get("group", "1"), "padding": given.get("pad", "0")}).values()
-        return _row("conv", _Sizes(**sizes, **window, out_channels=y[1], groups=groups, padding=padding), ms)
+        whole = _Sizes(**sizes, **window, out_channels=y[1], groups=groups, padding=padding)
+        return _row("conv", replace(whole, has_bias=int(given.get("flag_bias") != "0")), ms)
     if name == "pooling":
         kind = "global_average" if given.get("flag_global") == "1" else f"{given.get('pooling_type', 'max')[:3]}_pool"
         return _row(kind.replace("avg_", "average_"), _Sizes(**sizes, **window), ms)
@@ -147,7 +149,7 @@ def _read_lite(line: str) -> Row:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What a line tells of an operation; padding None is as much as keeps the size."""
+    """What a line tells of an operation; padding None is as much as keeps the size, has_bias 0 or 1."""
 
     channels: int
     batch_size: int = 1
@@ -159,13 +161,15 @@ class _Sizes:
     groups: int = 1
     dilation: int = 1
     padding: int | None = None
+    has_bias: int = 1
 
 
 def _row(kind: str, sizes: _Sizes, ms: float) -> Row:
     x, window = (sizes.channels, sizes.height, sizes.width), (sizes.kernel, sizes.stride)
     y = tuple(_side(size, sizes) for size in x[1:])
     if kind == "conv":
-        kernel = Kernel("conv", x, (sizes.out_channels, *y), *window, sizes.groups, sizes.dilation)
+        y = (sizes.out_channels, *y)
+        kernel = Kernel("conv", x, y, *window, sizes.groups, sizes.dilation, has_bias=bool(sizes.has_bias))
     elif kind == "linear":
         kernel = Kernel("linear", (sizes.channels,), (sizes.out_channels,))
     elif kind in {"relu", "hard_swish", "add"}:

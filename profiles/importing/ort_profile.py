@@ -120,7 +120,7 @@ def _kernel_of(operator: str, arguments: dict[str, Any]) -> tuple[Kernel, int]:
     if len(x) < 2 or x[0] < 1:
         raise _NoKernelError(f"has no batch of values: its input is {list(x)}")
     if operator in {"Conv", "FusedConv"}:
-        return _convolution(x, shapes[1:2], y), x[0]
+        return _convolution(x, shapes[1:], y), x[0]
     if operator in {"Gemm", "FusedGemm", "MatMul"} and len(x) == len(y) == 2:
         return Kernel("linear", x[1:], y[1:]), x[0]
     if operator in _SAME_SHAPE:
@@ -142,7 +142,8 @@ def _convolution(x: Shape, weights: list[Shape], y: Shape) -> Kernel:
     (_, per_group, kernel, width), stride = weights[0], ceil(x[2] / y[2])
     if kernel != width or x[1] % per_group:
         raise _NoKernelError(f"has no square window, or channels that are no groups: {list(x)} and {list(weights[0])}")
-    return Kernel("conv", x[1:], y[1:], kernel, stride, x[1] // per_group)
+    has_bias = len(weights) > 1
+    return Kernel("conv", x[1:], y[1:], kernel, stride, x[1] // per_group, has_bias=has_bias)
 
 
 def _shape(typed: dict[str, list[int]]) -> Shape:

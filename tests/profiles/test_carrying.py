@@ -150,6 +150,13 @@ def test_of_several_phones_the_one_that_is_most_alike_is_taken(source):
     assert carry_over([other, source], few, source).warnings[0].startswith("carried over from known by 8 kernels")
 
 
+def test_what_a_runtime_fuses_away_stays_without_time(source):
+    fused = Kernel("fused_relu", (8, 4, 4), (8, 4, 4))
+    known = replace(source, kernels=(*source.kernels, time(fused, 0.0)))
+    made = carry_over([known], few_kernels(CONVS[:5], lambda _: 2.0), known)
+    assert ms_on(made, fused) == 0
+
+
 @pytest.mark.slow
 def test_families_with_many_rows_are_fitted_and_take_other_shapes(source):
     def slower_when_wide(kernel):

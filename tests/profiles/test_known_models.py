@@ -19,7 +19,7 @@ def test_mobilenet_v2_is_the_network_of_its_paper_up_to_its_last_convolution():
     assert KNOWN_MODELS["mobilenet_v2"][: len(ours)] == tuple(ours)
     assert [kernel.kind for kernel in KNOWN_MODELS["mobilenet_v2"][len(ours) :]] == [
         "conv",
-        "relu",
+        "fused_relu",
         "global_average",
         "linear",
     ]

@@ -55,8 +55,8 @@ def test_onnx_runtimes_profiler_tells_kernels_by_their_shapes(profiled):
     found = import_times(profiled)
     assert found.form == "ort-profile"
     stem, depthwise = (
-        Kernel("conv", (3, 64, 64), (8, 32, 32), 3, 2),
-        Kernel("conv", (8, 32, 32), (8, 32, 32), 5, 1, 8),
+        Kernel("conv", (3, 64, 64), (8, 32, 32), 3, 2, has_bias=False),
+        Kernel("conv", (8, 32, 32), (8, 32, 32), 5, 1, 8, has_bias=False),
     )
     times = {time.kernel: time for time in found.few.kernels}
     assert {stem, depthwise} <= set(times)
@@ -183,7 +183,7 @@ def test_paddleslims_table_tells_kernels_and_which_lines_are_none(forms):
 def test_paddle_lites_table_tells_kernels_of_float32(forms):
     found = import_times(forms["lite"])
     assert {time.kernel: time.median_ms for time in found.few.kernels} == {
-        Kernel("conv", (96, 112, 112), (48, 112, 112)): 3.52088,
+        Kernel("conv", (96, 112, 112), (48, 112, 112), has_bias=False): 3.52088,
         Kernel("linear", (64,), (1000,)): 0.13779,
         Kernel("average_pool", (8, 64, 64), (8, 32, 32), 2, 2): 0.00983,
         Kernel("relu", (8, 64, 64), (8, 64, 64)): 0.01103,
