@@ -4,8 +4,9 @@ The profiler's own work counts into the time of each node, much the same for all
 microseconds in shipped models and up to 1 in gradient.onnx, where an average node takes less. So it is estimated as
 what the sum of a graph's nodes is longer than a run that nothing watched, by node, in the median over the graphs of a
 direction, and taken off every node. What is left is scaled so that a graph's kernels add up to its own time without the
-call: by 0.9 to 1.1. Scaling alone, without taking off, would have to be by 0.36 to 0.99, and by another factor in each
-network, since small nodes would be counted too long and large ones too short.
+call: gradients by 0.97 to 1.1 where they take a millisecond, by 0.6 to 0.8 where 800 nodes take less. Scaling alone,
+without taking off, has to be by 0.4 to 1, by another factor in each network, since small nodes are counted too long:
+kernels of other networks then tell a network's time with a median error of 7.5% and not 3.7 (evaluation: 4.2 and 1.0).
 
 The profiler tells whole microseconds, in which a kernel of two nodes takes 0, 1 or 2. So a sample of a kernel is the
 mean of the middle two of four runs, one after the other; of a network it is a run.
