@@ -190,11 +190,12 @@ def main() -> None:
 def measure(work: Path, divisor: int = 1) -> Result:
     """All rows and bars."""
     result = new_result("predict_memory", PACKAGES)
-    apart = [judged(row) for row in rows_of(work, [(1, index) for index in range(CALIBRATING // divisor)])]
-    rows = [judged(row) for row in rows_of(work, [(2, index) for index in range(JUDGING // divisor)])]
-    large, small = (
-        [row for row in rows if (row["arena_mib"] >= LEAST_ARENA_MIB) == is_large] for is_large in (True, False)
+    apart, rows = (
+        [*rows_of(work, [(group, index) for index in range(count // divisor)])]
+        for group, count in ((1, CALIBRATING), (2, JUDGING))
     )
+    large = [row for row in rows if row["arena_mib"] >= LEAST_ARENA_MIB]
+    small = [row for row in rows if row["arena_mib"] < LEAST_ARENA_MIB]
     result.rows.extend([*rows, *apart, calibration(apart)])
     result.rows.extend(summary(name, own) for name, own in (("50 MiB and more", large), ("smaller", small)) if own)
     return replace(result, bars=[*bars_of(rows)])

@@ -27,7 +27,8 @@ class Step:
         is_view: The first value written is the first one read, under another shape.
         in_place: Which value read the first one written may take the memory of; None for none.
         workspace: Bytes that the operator takes for itself, and how many of them it writes to.
-        temporaries: Bytes of values that it makes before those it writes, and drops when it ends.
+        temporaries: Bytes of values that it makes before those it writes.
+        num_kept: How many of them are there at a time, besides the one that is made.
     """
 
     reads: tuple[str, ...]
@@ -36,6 +37,7 @@ class Step:
     in_place: int | None = None
     workspace: tuple[int, int] = (0, 0)
     temporaries: tuple[int, ...] = ()
+    num_kept: int = 1
 
 
 @dataclass(frozen=True)
@@ -174,14 +176,18 @@ class _Simulation:
 
     def _take(self, step: Step) -> None:
         arena = self._arena
-        passing = [arena.allocate(size) for size in step.temporaries if size]
+        passing: list[int] = []
+        for size in step.temporaries:
+            passing.append(arena.allocate(size))
+            if len(passing) > step.num_kept:
+                arena.free(passing.pop(0))
         for name in step.writes:
             if name in self._sizes:
                 self._addresses[name] = arena.allocate(self._sizes[name])
                 self._live += self._sizes[name]
         if step.workspace[0]:
             passing.append(arena.allocate(*step.workspace))
-        self._most = max(self._most, self._live + sum(step.temporaries) + step.workspace[1])
+        self._most = max(self._most, self._live + sum(step.temporaries[: step.num_kept + 1]) + step.workspace[1])
         for address in passing:
             arena.free(address)
 

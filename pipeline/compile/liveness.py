@@ -89,7 +89,7 @@ def read_program(graph: bytes) -> Program:
         shapes={name: kinds[name][0] for name in written},
         outputs=frozenset(value.name for value in model.graph.output),
         item_bytes={name: kinds[name][1] for name in written if kinds[name][1] != FLOAT_BYTES},
-        constants=tuple(numpy_helper.to_array(constant).nbytes for constant in model.graph.initializer),
+        constants=sorted(numpy_helper.to_array(constant).nbytes for constant in model.graph.initializer),
     )
 
 
@@ -159,6 +159,7 @@ def _step(node: onnx.NodeProto, kinds: Mapping[str, _Kind]) -> Step:
         in_place=_in_place(node),
         workspace=_workspace(node, kinds),
         temporaries=(item * prod(shape),) * _num_temporaries(node),
+        num_kept=2 if node.op_type == "Where" else 1,
     )
 
 
@@ -169,10 +170,10 @@ def _in_place(node: onnx.NodeProto) -> int | None:
 
 
 def _num_temporaries(node: onnx.NodeProto) -> int:
-    """`where_op.cc`: what is taken of either side, before both are merged; `element_wise_ops.cc`: sums so far."""
+    """`where_op.cc`: what is taken of either side, before both are merged; `element_wise_ops.cc`: each sum so far."""
     if node.op_type == "Where":
         return 2
-    return min(2, len(node.input) - 2) if node.op_type in _MANY and len(node.input) > 2 else 0
+    return max(0, len(node.input) - 2) if node.op_type in _MANY else 0
 
 
 def _workspace(node: onnx.NodeProto, kinds: Mapping[str, _Kind]) -> tuple[int, int]:
