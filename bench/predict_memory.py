@@ -95,7 +95,8 @@ def measure_net(group: int, index: int, work: Path) -> Row:
     """A net and what was measured, plain; its graph stays in `work`."""
     architecture, batch_size = draw_net(group, index)
     path = graph_file(work, group, index)
-    path.write_bytes(gradient_graph(architecture, batch_size))
+    if not path.exists():
+        path.write_bytes(gradient_graph(architecture, batch_size))
     drawn = {"architecture": to_plain(architecture), "batch_size": batch_size}
     return {"group": group, "index": index, **drawn, **measure_resident_mib(path)}
 

@@ -1,4 +1,4 @@
-"""Peak memory of a graph's runs from the lives of its values, by the rules of ONNX Runtime's allocation planner.
+"""Peak memory of a graph's run from the lives of its values, by the rules of ONNX Runtime's allocation planner.
 
 `onnxruntime/core/framework/allocation_planner.cc`, one stream, without memory patterns: a value is a view of an input
 where its operator says so; takes the memory of an input that nobody reads any more where its operator may work in
@@ -14,7 +14,6 @@ from search.arena import Arena
 
 FLOAT_BYTES = 4
 _SEGMENT = 128 * 128  # values of unfolded input that a convolution makes at a time
-RUNS = 3  # what a run leaves behind moves the next one's values; more runs change little
 Shape = tuple[int, ...]
 
 
@@ -47,7 +46,7 @@ class Program:
     Attributes:
         shapes: Of the values that steps write.
         item_bytes: Bytes of an item, of values that are not float32.
-        outputs: Values that the caller gets, and holds until the next run ends.
+        outputs: Values that the caller gets when the run ends.
         constants: Bytes of each constant.
     """
 
@@ -64,7 +63,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Peak:
-    """What runs of a program need, bytes.
+    """What a run of a program needs, bytes.
 
     Attributes:
         live: Constants, values and what operators write for themselves, where most of them are there at once.
@@ -77,9 +76,9 @@ class Peak:
     reserved: int
 
 
-def peak_of(program: Program, num_runs: int = RUNS) -> Peak:
-    """Simulate runs one after the other, which share an arena."""
-    return _Simulation(program).run(num_runs)
+def peak_of(program: Program) -> Peak:
+    """Simulate a run; the next ones take the same, if nobody holds its outputs any more when they begin."""
+    return _Simulation(program).run()
 
 
 def plan_memory(program: Program) -> dict[str, str]:
@@ -162,16 +161,13 @@ class _Simulation:
             self._arena.allocate(size)
         self._live = self._most = sum(program.constants)
 
-    def run(self, num_runs: int) -> Peak:
-        held: dict[str, int] = {}  # outputs of the run before
-        for _ in range(num_runs):
-            for step, dead in zip(self._program.steps, self._releases, strict=True):
-                self._take(step)
-                self._release(dead)
-            self._release(self._addresses.keys() - self._program.outputs)
-            outputs, self._addresses = self._addresses, held
-            self._release(held.keys())
-            held, self._addresses = outputs, {}
+    def run(self) -> Peak:
+        for step, dead in zip(self._program.steps, self._releases, strict=True):
+            self._take(step)
+            for name in dead:
+                if name in self._addresses:
+                    self._arena.free(self._addresses.pop(name))
+                    self._live -= self._sizes[name]
         return Peak(self._most, self._arena.written_bytes, self._arena.reserved_bytes)
 
     def _take(self, step: Step) -> None:
@@ -190,12 +186,6 @@ class _Simulation:
         self._most = max(self._most, self._live + sum(step.temporaries[: step.num_kept + 1]) + step.workspace[1])
         for address in passing:
             arena.free(address)
-
-    def _release(self, names: Iterable[str]) -> None:
-        for name in tuple(names):
-            if name in self._addresses:
-                self._arena.free(self._addresses.pop(name))
-                self._live -= self._sizes[name]
 
     def _find_releases(self, memory: Mapping[str, str]) -> list[list[str]]:
         """Which memory goes back after each step; what nobody reads stays until the run ends."""

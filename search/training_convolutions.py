@@ -23,7 +23,13 @@ class Convolutions:
     def __init__(self, tape: "Tape", batch_size: int) -> None:
         self._tape, self._batch = tape, batch_size
         self._columns: dict[tuple[str, int, int], str] = {}
+        self._stacks: dict[tuple[str, bool, int, int, int], str] = {}
         self._bands: dict[str, str] = {}
+        self.squares: list[str] = []
+
+    def square(self, shape: Shape, share: str) -> None:
+        """Squared norms of shares, which wait for those of the other parameters."""
+        self.squares.append(self._tape.op((self._batch,), self._tape.op(shape, share, share)))
 
     def forward(self, layer: Layer, value: str, weight: str, *added: str) -> str:
         """The layer's output, plus what is added in the same operator."""
@@ -54,10 +60,13 @@ class Convolutions:
         unfolded = FLOAT_BYTES * inputs * prod(kernel) * prod(layer.output_shape[1:])
         return self._tape.op(shape, gradient, weight, workspace=(unfolded, unfolded))
 
-    def share(self, layer: Layer, gradient: str, value: str) -> str:
-        """Each example's dW; its square is taken at once, and it waits for the norms."""
+    def shares(self, layer: Layer, gradient: str, value: str) -> list[tuple[str, int]]:
+        """Each example's dW and bias gradient, which wait for the norms, and their numbers of parameters."""
+        bias: list[tuple[str, int]] = []
         if layer.has_bias:
-            self._tape.op((self._batch, layer.output_shape[0]), gradient)
+            shape = self._batch, layer.output_shape[0]
+            bias.append((self._tape.op(shape, gradient), shape[1]))
+            self.square(shape, bias[0][0])
         is_depthwise = _weight_shape(layer)[1] == 1
         if layer.groups == 1 and (_is_pointwise(layer) or _has_few_positions(layer)):
             share = self._outer(layer, gradient, value)
@@ -68,8 +77,8 @@ class Convolutions:
         else:
             share = self._dense(layer, gradient, value)
         count = prod(_weight_shape(layer))
-        self._tape.op((self._batch,), self._tape.op((self._batch, count), share, share))
-        return share
+        self.square((self._batch, count), share)
+        return [(share, count), *bias]
 
     def _outer(self, layer: Layer, gradient: str, value: str) -> str:
         outputs, *others = _weight_shape(layer)
@@ -99,8 +108,11 @@ class Convolutions:
             seen = self._unfolded(layer, value)
             return self._tape.op((self._batch, layer.groups, inputs * height * width, outputs), seen, gradient)
         positions = prod(layer.output_shape[1:])
-        columns = [self._column(layer, value, column) for column in range(width)]
-        right = self._tape.op((self._batch, layer.input_shape[0], width, positions), *columns)
+        key = value, False, width, 1, layer.dilation
+        if key not in self._stacks:
+            columns = [self._column(layer, value, column) for column in range(width)]
+            self._stacks[key] = self._tape.op((self._batch, layer.input_shape[0], width, positions), *columns)
+        right = self._stacks[key]
         padded = self._padded_rows(layer, gradient)
         shape = (self._batch, layer.output_shape[0], positions)
         rows = [self._tape.op(shape, padded) for _ in range(height)]
@@ -109,6 +121,12 @@ class Convolutions:
 
     def _unfolded(self, layer: Layer, value: str) -> str:
         """The values that each kernel position multiplies."""
+        key = value, True, layer.kernel, layer.stride, layer.dilation
+        if key not in self._stacks:
+            self._stacks[key] = self._unfold(layer, value)
+        return self._stacks[key]
+
+    def _unfold(self, layer: Layer, value: str) -> str:
         channels, *size = layer.input_shape
         if begin := _padding(layer):
             value = self._tape.op((self._batch, channels, *(side + 2 * begin for side in size)), value)

@@ -83,6 +83,7 @@ class _TrainingGraph:
         for layer in reversed(self._layers):
             self._share(layer)
         tape, total = self._tape, []
+        tape.op((self._batch,), *self._convolutions.squares)
         for layer in self._layers:
             total += [tape.op((count,), share) for share, count in self._shares[layer.name]]
         output = tape.op((sum(layer.num_parameters() for layer in self._layers),), *total)
@@ -192,14 +193,18 @@ class _TrainingGraph:
         elif layer.kind == "linear":
             self._gradient(layer.name)
             value = self._value(layer.inputs[0])
-            self._tape.op((self._batch, 1), self._tape.op((self._batch, 1, layer.input_shape[0]), value, value))
+            self._square((self._batch, 1, layer.input_shape[0]), value)
             shares.append((value, count))
         elif layer.kind == "group_norm":
-            shares += [(sums, count // 2) for sums in self._norm_sums(layer)]
+            for sums in self._norm_sums(layer):
+                shares.append((sums, count // 2))
+                self._square((self._batch, layer.output_shape[0]), sums)
         elif layer.kind == "conv":
             gradient = self._gradient(layer.name)
-            share = self._convolutions.share(layer, gradient, self._value(layer.inputs[0]))
-            shares.append((share, count))
+            shares += self._convolutions.shares(layer, gradient, self._value(layer.inputs[0]))
+
+    def _square(self, shape: Shape, share: str) -> None:
+        self._convolutions.square(shape, share)
 
     def _choice_share(self, choice: Layer) -> None:
         for layer in self._layers:
