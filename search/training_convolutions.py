@@ -3,6 +3,7 @@
 The forms, and where each is chosen: `convolution_gradient.py`, `convolution_shares.py` and `banded.py` there.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -31,16 +32,17 @@ class Convolutions:
         """Squared norms of shares, which wait for those of the other parameters."""
         self.squares.append(self._tape.op((self._batch,), self._tape.op(shape, share, share)))
 
-    def forward(self, layer: Layer, value: str, weight: str, *added: str) -> str:
+    def forward(self, layer: Layer, value: str, parameters: Sequence[str], *added: str) -> str:
         """The layer's output, plus what is added in the same operator."""
         shape = (self._batch, *layer.output_shape)
         if _is_banded(layer) and not layer.has_bias:
-            return self._by_channel(layer, value, self._band(layer, weight), layer.output_shape)
+            return self._by_channel(layer, value, self._band(layer, parameters[0]), layer.output_shape)
         workspace = (0, 0)
         if layer.kernel > 1 or layer.stride > 1:
             positions = prod(layer.output_shape[1:])
             workspace = convolution_workspace(self._batch, _weight_shape(layer), positions, layer.groups)
-        return self._tape.op(shape, value, weight, *added, workspace=workspace, in_place=2 if added else None)
+        place = 1 + len(parameters) if added else None
+        return self._tape.op(shape, value, *parameters, *added, workspace=workspace, in_place=place)
 
     def input_gradient(self, layer: Layer, gradient: str, weight: str) -> str:
         """DX."""
@@ -56,7 +58,7 @@ class Convolutions:
         if layer.stride == 1 and (is_depthwise or outputs // layer.groups * _FEW_POSITIONS <= inputs * positions):
             mirrored = (inputs * layer.groups, outputs // layer.groups, *kernel)
             workspace = convolution_workspace(self._batch, mirrored, positions, layer.groups)
-            return self._tape.op(shape, gradient, weight, workspace=workspace)
+            return self._tape.op(shape, gradient, self._tape.op(mirrored, weight), workspace=workspace)
         unfolded = FLOAT_BYTES * inputs * prod(kernel) * prod(layer.output_shape[1:])
         return self._tape.op(shape, gradient, weight, workspace=(unfolded, unfolded))
 

@@ -71,9 +71,13 @@ class _TrainingGraph:
         self._inner: dict[str, tuple[str, ...]] = {}  # of a layer, what its gradient reads besides
         self._gradients: dict[str, str] = {}
         self._shares: dict[str, list[tuple[str, int]]] = defaultdict(list)  # of a layer, with numbers of parameters
-        trained = [layer for layer in self._layers if layer.num_parameters()]
-        parts = self._tape.split([(layer.num_parameters(),) for layer in trained], "parameters")
-        self._weights = {layer.name: part for layer, part in zip(trained, parts, strict=True)}
+        sizes = {name: prod(shape) for layer in self._layers for name, shape in layer.parameter_shapes().items()}
+        parts = self._tape.split([(size,) for size in sizes.values()], "parameters")
+        self._weights = dict(zip(sizes, parts, strict=True))
+        for layer in reversed(self._layers):
+            if layer.kind == "group_norm":
+                shift = self._tape.op((batch_size, layer.output_shape[0]), self._weights[f"{layer.name}.bias"])
+                self._inner[f"{layer.name} shift"] = (shift,)
         self._convolutions = Convolutions(self._tape, batch_size)
 
     def program(self) -> Program:
@@ -99,6 +103,9 @@ class _TrainingGraph:
     def _only_reader(self, layer: Layer, kind: str) -> Layer | None:
         readers = self._readers[layer.name]
         return readers[0][0] if len(readers) == 1 and readers[0][0].kind == kind else None
+
+    def _parameters(self, layer: Layer) -> list[str]:
+        return [self._weights[name] for name in layer.parameter_shapes()]
 
     def _waits_for_sum(self, layer: Layer) -> bool:
         """Whether ONNX Runtime computes a sum in the convolution that comes first into it."""
@@ -128,19 +135,23 @@ class _TrainingGraph:
         self._values[layer.name] = made
 
     def _forward_conv(self, layer: Layer) -> str:
-        made = self._convolutions.forward(layer, self._value(layer.inputs[0]), self._weights[layer.name])
+        made = self._convolutions.forward(layer, self._value(layer.inputs[0]), self._parameters(layer))
         activation = self._only_reader(layer, "relu")
         if activation is not None:  # computed in one
             self._values[activation.name] = made
         return made
 
     def _forward_norm(self, layer: Layer) -> str:
-        by_group = (self._batch, layer.groups, prod(layer.output_shape) // layer.groups)
-        centred = self._tape.op(by_group, self._value(layer.inputs[0]))
-        self._tape.op((self._batch, layer.groups), self._tape.op(by_group, centred, centred))
-        self._inner[layer.name] = (centred,)
         channels, *positions = layer.output_shape
-        normal = self._tape.op((1, self._batch * channels, prod(positions)), centred)
+        groups, value = layer.groups, self._value(layer.inputs[0])
+        by_group, number = (self._batch, groups, prod(layer.output_shape) // groups), (self._batch, groups, 1)
+        centred = self._tape.op(by_group, value, self._tape.op(number, value))
+        variance = self._tape.op(number, self._tape.op(by_group, centred, centred))
+        inverse = self._tape.op(number, self._tape.op(number, self._tape.op(number, variance)))
+        weight, (shift,) = self._weights[f"{layer.name}.weight"], self._inner[f"{layer.name} shift"]
+        scale = self._tape.op((self._batch, groups, channels // groups), inverse, weight)
+        self._inner[layer.name] = (centred, inverse, scale)
+        normal = self._tape.op((1, self._batch * channels, prod(positions)), centred, scale, shift)
         return self._tape.op(self._shape(layer), normal, is_view=True)
 
     def _forward_hard_swish(self, layer: Layer) -> str:
@@ -176,8 +187,8 @@ class _TrainingGraph:
         if not waiting:
             return self._sum_up(layer, others)
         convolution = self._by_name[self._shown[waiting[0]]]
-        value, weight = self._value(convolution.inputs[0]), self._weights[convolution.name]
-        return self._convolutions.forward(convolution, value, weight, *others)
+        value = self._value(convolution.inputs[0])
+        return self._convolutions.forward(convolution, value, self._parameters(convolution), *others)
 
     def _sum_up(self, layer: Layer, parts: Sequence[str]) -> str:
         total = parts[0]
@@ -193,18 +204,13 @@ class _TrainingGraph:
         elif layer.kind == "linear":
             self._gradient(layer.name)
             value = self._value(layer.inputs[0])
-            self._square((self._batch, 1, layer.input_shape[0]), value)
+            self._convolutions.square((self._batch, 1, layer.input_shape[0]), value)
             shares.append((value, count))
         elif layer.kind == "group_norm":
-            for sums in self._norm_sums(layer):
-                shares.append((sums, count // 2))
-                self._square((self._batch, layer.output_shape[0]), sums)
+            shares += [(sums, count // 2) for sums in self._norm_sums(layer)]
         elif layer.kind == "conv":
             gradient = self._gradient(layer.name)
             shares += self._convolutions.shares(layer, gradient, self._value(layer.inputs[0]))
-
-    def _square(self, shape: Shape, share: str) -> None:
-        self._convolutions.square(shape, share)
 
     def _choice_share(self, choice: Layer) -> None:
         for layer in self._layers:
@@ -214,14 +220,18 @@ class _TrainingGraph:
                     self._tape.op((self._batch, 1), product)
 
     def _norm_sums(self, layer: Layer) -> tuple[str, ...]:
-        """Sums over positions, once: both gradients of the parameters, and what the input's gradient needs."""
+        """Gradients of both parameters, from which the input's is computed too."""
         key = f"{layer.name} sums"
         if key not in self._inner:
             channels, *positions = layer.output_shape
-            gradient, (centred,) = self._gradient(layer.name), self._inner[layer.name]
-            shift = self._tape.op((self._batch, channels), gradient)
-            product = self._tape.op((self._batch, channels, prod(positions)), gradient, centred)
-            self._inner[key] = (self._tape.op((self._batch, channels), product), shift)
+            gradient, (centred, inverse, _) = self._gradient(layer.name), self._inner[layer.name]
+            each, by_group = (self._batch, channels), (self._batch, layer.groups, channels // layer.groups)
+            shift = self._tape.op(each, gradient)
+            self._convolutions.square(each, shift)
+            product = self._tape.op((*each, prod(positions)), gradient, centred)
+            scale = self._tape.op(by_group, self._tape.op(each, product), inverse)
+            self._convolutions.square(each, scale)
+            self._inner[key] = (scale, shift)
         return self._inner[key]
 
     def _gradient(self, name: str) -> str:
@@ -250,7 +260,7 @@ class _TrainingGraph:
             case "concat":
                 return self._parts_of(layer, gradient)[place]
             case "conv":
-                return self._convolutions.input_gradient(layer, gradient, self._weights[layer.name])
+                return self._convolutions.input_gradient(layer, gradient, self._weights[f"{layer.name}.weight"])
             case "group_norm":
                 return self._norm_gradient(layer, gradient)
             case "max_pool":
@@ -258,7 +268,7 @@ class _TrainingGraph:
             case "average_pool":
                 return self._average(layer, gradient, layer.output_shape, layer.input_shape)
             case "linear":
-                return self._tape.op(shape, gradient, self._weights[layer.name])
+                return self._tape.op(shape, gradient, self._weights[f"{layer.name}.weight"])
             case _:  # global average, and a mix's product with a share
                 return self._tape.op(shape, gradient)
 
@@ -282,10 +292,12 @@ class _TrainingGraph:
 
     def _norm_gradient(self, layer: Layer, gradient: str) -> str:
         channels, *positions = layer.output_shape
-        self._norm_sums(layer)
-        (centred,) = self._inner[layer.name]
-        correction = self._tape.op(self._tape.shapes[centred], centred)
-        scaled = self._tape.op((1, self._batch * channels, prod(positions)), gradient)
+        (centred, inverse, scale), sums = self._inner[layer.name], self._norm_sums(layer)
+        number = (self._batch, layer.groups, 1)
+        slope, mean = (self._tape.op(number, self._tape.op((self._batch, channels), total), inverse) for total in sums)
+        correction = self._tape.op(self._tape.shapes[centred], centred, slope)
+        offset = self._tape.op(self._tape.shapes[scale], mean)
+        scaled = self._tape.op((1, self._batch * channels, prod(positions)), gradient, scale, offset)
         return self._tape.op((self._batch, channels, prod(positions)), scaled, correction)
 
     def _max_pool_gradient(self, layer: Layer, gradient: str) -> str:
