@@ -138,18 +138,18 @@ def judged(row: Row, graph: bytes) -> Row:
         "architecture_ratio": round(own / peak.written, 4),
         "counted": to_plain(peak),
         "num_nodes": memory.num_nodes,
+        "constants": memory.constants,
         **row,
     }
 
 
 def calibration(rows: Sequence[Row]) -> Row:
     """What the nets set apart say of a session's own memory, by least squares, and of the errors that are left."""
-    ratios = [1 / row["ratio"] for row in rows]
-    nodes = np.array([[1.0, row["num_nodes"]] for row in rows])
+    terms = np.array([[1.0, row["num_nodes"], row["constants"] / 2**20] for row in rows])
     rest = [row["measured_mib"] - (row["counted"]["written"] + row["counted"]["reserved"] / 32) / 2**20 for row in rows]
-    session, node = np.linalg.lstsq(nodes, np.array(rest))[0]
-    ends = np.quantile(ratios, (0.025, 0.1, 0.5, 0.9, 0.975)).round(4).tolist()
-    told = {"session_mib": float(session), "node_kib": float(node) * 1024, "measured over predicted": ends}
+    session, node, constant = np.linalg.lstsq(terms, np.array(rest))[0].tolist()
+    ends = np.quantile([1 / row["ratio"] for row in rows], (0.025, 0.1, 0.5, 0.9, 0.975)).round(4).tolist()
+    told = {"session_mib": session, "node_kib": node * 1024, "of constants": constant, "measured over predicted": ends}
     return {**dict.fromkeys(COLUMNS), "net": f"calibration, {len(rows)} nets", **told}
 
 
@@ -193,7 +193,7 @@ def measure(work: Path, divisor: int = 1) -> Result:
     result = new_result("predict_memory", PACKAGES)
     apart, rows = (
         [*rows_of(work, [(group, index) for index in range(count // divisor)])]
-        for group, count in ((1, CALIBRATING), (2, JUDGING))
+        for group, count in ((1, CALIBRATING), (3, JUDGING))
     )
     large = [row for row in rows if row["arena_mib"] >= LEAST_ARENA_MIB]
     small = [row for row in rows if row["arena_mib"] < LEAST_ARENA_MIB]

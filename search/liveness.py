@@ -77,7 +77,7 @@ class Peak:
 
 
 def peak_of(program: Program) -> Peak:
-    """Simulate a run; the next ones take the same, if nobody holds its outputs any more when they begin."""
+    """Simulate runs, each of which finds the arena empty, until one finds it large enough: all others are like it."""
     return _Simulation(program).run()
 
 
@@ -162,13 +162,20 @@ class _Simulation:
         self._live = self._most = sum(program.constants)
 
     def run(self) -> Peak:
-        for step, dead in zip(self._program.steps, self._releases, strict=True):
-            self._take(step)
-            for name in dead:
-                if name in self._addresses:
-                    self._arena.free(self._addresses.pop(name))
-                    self._live -= self._sizes[name]
+        before = -1
+        while before < self._arena.reserved_bytes:
+            before = self._arena.reserved_bytes
+            for step, dead in zip(self._program.steps, self._releases, strict=True):
+                self._take(step)
+                self._release(dead)
+            self._release([*self._addresses])
         return Peak(self._most, self._arena.written_bytes, self._arena.reserved_bytes)
+
+    def _release(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._addresses:
+                self._arena.free(self._addresses.pop(name))
+                self._live -= self._sizes[name]
 
     def _take(self, step: Step) -> None:
         arena = self._arena

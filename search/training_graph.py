@@ -304,7 +304,5 @@ class _TrainingGraph:
         shape, (places,) = self._shape(layer), self._inner[layer.name]
         size = _POSITION_BYTES * prod(shape)
         found = self._tape.op(shape, places, item_bytes=1)
-        inside = self._tape.op(
-            shape, found, places, item_bytes=_POSITION_BYTES, temporaries=(size, size), num_kept=2
-        )
+        inside = self._tape.op(shape, found, places, item_bytes=_POSITION_BYTES, temporaries=(size, size), num_kept=2)
         return self._tape.op((self._batch * prod(layer.input_shape),), inside, gradient)

@@ -19,11 +19,11 @@ from pipeline.compile.builder import CompileError
 from search.liveness import FLOAT_BYTES, Peak, Program, Shape, Step, convolution_workspace, peak_of
 
 # Beside the arena's pages; fitted on the nets that `bench/predict_memory.py` sets apart for it.
-_SESSION_BYTES = 0.8 * 2**20
-_NODE_BYTES = 4.0 * 2**10  # a kernel, its node and the names of its values
+_SESSION_BYTES = 0.85 * 2**20
+_NODE_BYTES = 3.3 * 2**10  # a kernel, its node and the names of its values
+_CONSTANT_SHARE = 0.9  # of constants, folded ones above all, a second copy is made outside of the arena
 _TABLE_SHARE = 8 / 256  # exact, from `bfc_arena.h`: 8 bytes for each 256 of a region, used or not
-_FACTOR = 1.01  # later runs leave small values elsewhere than simulated, which keep large ones apart
-_INTERVAL80, _INTERVAL95 = (0.984, 1.004), (0.95, 1.03)  # multiples of the prediction
+_INTERVAL80, _INTERVAL95 = (0.975, 1.005), (0.95, 1.02)  # multiples of the prediction
 
 _Kind = tuple[Shape, int]  # shape and bytes of an item
 
@@ -43,6 +43,7 @@ class GraphMemory:
         resident: Predicted; the ends of its intervals follow.
         peak: Of the values alone, by bookkeeping.
         num_nodes: Operators that run.
+        constants: Bytes of the graph's constants.
     """
 
     resident: float
@@ -50,6 +51,7 @@ class GraphMemory:
     interval95: tuple[float, float]
     peak: Peak
     num_nodes: int
+    constants: int
 
 
 def predict_memory(graph: bytes) -> GraphMemory:
@@ -61,15 +63,11 @@ def predict_memory(graph: bytes) -> GraphMemory:
         CompileError: The graph is no ONNX model that runs, or a shape depends on an input; says which.
     """
     program = read_program(graph)
-    return memory_of(peak_of(program), len(program.steps))
-
-
-def memory_of(peak: Peak, num_nodes: int) -> GraphMemory:
-    """The calibrated prediction from what was counted."""
-    counted = peak.written + _TABLE_SHARE * peak.reserved + _SESSION_BYTES + _NODE_BYTES * num_nodes
-    resident = _FACTOR * counted
+    peak, num_nodes, constants = peak_of(program), len(program.steps), sum(program.constants)
+    arena = peak.written + _TABLE_SHARE * peak.reserved
+    resident = arena + _SESSION_BYTES + _NODE_BYTES * num_nodes + _CONSTANT_SHARE * constants
     low80, high80, low95, high95 = (resident * share for share in (*_INTERVAL80, *_INTERVAL95))
-    return GraphMemory(resident, (low80, high80), (low95, high95), peak, num_nodes)
+    return GraphMemory(resident, (low80, high80), (low95, high95), peak, num_nodes, constants)
 
 
 def read_program(graph: bytes) -> Program:
