@@ -5,13 +5,10 @@ The forms, and where each is chosen: `convolution_gradient.py`, `convolution_sha
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 from search.layers import Layer
 from search.liveness import FLOAT_BYTES, Shape, convolution_workspace
-
-if TYPE_CHECKING:
-    from search.training_graph import Tape
+from search.tape import Tape
 
 _BANDED = 1024  # inputs times outputs of a channel
 _FEW_POSITIONS = 256
@@ -21,7 +18,7 @@ _COPIES = 1.5
 class Convolutions:
     """Writes to a tape; shares what several convolutions of one value need."""
 
-    def __init__(self, tape: "Tape", batch_size: int) -> None:
+    def __init__(self, tape: Tape, batch_size: int) -> None:
         self._tape, self._batch = tape, batch_size
         self._columns: dict[tuple[str, int, int], str] = {}
         self._stacks: dict[tuple[str, bool, int, int, int], str] = {}

@@ -8,44 +8,14 @@ channel are left out, but for those that wait for the norms.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
 
 from search.layers import INPUT, Layer
 from search.liveness import FLOAT_BYTES, Program, Shape, Step
+from search.tape import Tape
 from search.training_convolutions import Convolutions
 
 _VIEWS = frozenset({"flatten", "identity"})  # of the same values
 _POSITION_BYTES = 8  # of the place of a maximum
-
-
-class Tape:
-    """Owns the steps so far; a value's name is its number."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.shapes: dict[str, Shape] = {}
-        self.item_bytes: dict[str, int] = {}
-        self.constants: dict[Any, int] = {}
-
-    def op(self, shape: Shape, *reads: str, item_bytes: int = FLOAT_BYTES, **how: Any) -> str:
-        """Append an operator with one output; `how` are fields of `Step`."""
-        name = self.value(shape, item_bytes)
-        self.steps.append(Step(reads, (name,), **how))
-        return name
-
-    def split(self, shapes: Sequence[Shape], read: str) -> tuple[str, ...]:
-        """Append an operator that cuts a value in parts."""
-        names = tuple(self.value(shape) for shape in shapes)
-        self.steps.append(Step((read,), names))
-        return names
-
-    def value(self, shape: Shape, item_bytes: int = FLOAT_BYTES) -> str:
-        """A new value."""
-        name = str(len(self.shapes))
-        self.shapes[name] = shape
-        if item_bytes != FLOAT_BYTES:
-            self.item_bytes[name] = item_bytes
-        return name
 
 
 def training_program(layers: Sequence[Layer], batch_size: int) -> Program:
