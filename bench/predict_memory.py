@@ -3,8 +3,8 @@
 Nets are drawn at random from the space of blocks and from that of cells, supernets included, for 8, 16 or 32 examples
 at a time, so that the sum of their layers' outputs is between 40 and 130 MiB; of each eighth one anything from 2 MiB,
 to be told beside. Draws of group 1 fit what the prediction adds to bookkeeping (`pipeline.compile.liveness`), those of
-group 4 judge it; groups 2 and 3 were looked at while it was written. Each graph is compiled (without a certificate, which checks other things) and measured in a fresh
-process (`bench/resident_memory.py`).
+group 4 judge it; groups 2 and 3 were looked at while it was written. Each graph is compiled (without a certificate,
+which checks other things) and measured in a fresh process (`bench/resident_memory.py`).
 
 Graphs and measurements are kept in --work: what was stopped goes on from there, and predictions are computed anew.
 """
