@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import nan
 
 from profiles.predict import METHODS, Method, predict_kernels
 from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
@@ -37,8 +38,11 @@ class Cost:
     method: Method
 
 
-def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Cost:
+def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int, *, needs_memory: bool = True) -> Cost:
     """Predict an architecture's cost on a device, training in chunks of `batch_size` examples.
+
+    Args:
+        needs_memory: False leaves `peak_memory_mib` at NaN; it takes milliseconds, all the rest microseconds.
 
     Raises:
         ValueError: When batch_size is not >= 1.
@@ -51,7 +55,7 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     return Cost(
         latency_ms=latency.median_ms,
         training_step_ms=training.median_ms,
-        peak_memory_mib=peak_memory_bytes(architecture, batch_size) / 2**20,
+        peak_memory_mib=peak_memory_bytes(architecture, batch_size) / 2**20 if needs_memory else nan,
         size_kib=BYTES_PER_VALUE * parameters / 1024,
         macs=sum(layer.multiply_accumulates() for layer in layers),
         parameters=parameters,
