@@ -111,7 +111,8 @@ class Feasibility:
             limits = self.budgets.get(profile.device_class, self.budgets.get(DEFAULT, Limits()))
             if limits == Limits():
                 continue
-            for name, allowed, needed in _compare(limits, _cost(architecture, profile, self.batch_size)):
+            cost = _cost(architecture, profile, self.batch_size, needs_memory=limits.memory_mib is not None)
+            for name, allowed, needed in _compare(limits, cost):
                 if allowed is not None:
                     yield Violation(profile.name, name, allowed, needed)
 
@@ -151,8 +152,8 @@ def check_feasible(feasibility: Feasibility, smallest: Architecture) -> None:
 
 
 @lru_cache(maxsize=1 << 14)
-def _cost(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Cost:
-    return cost_of(architecture, profile, batch_size)
+def _cost(architecture: Architecture, profile: DeviceProfile, batch_size: int, *, needs_memory: bool) -> Cost:
+    return cost_of(architecture, profile, batch_size, needs_memory=needs_memory)
 
 
 def _compare(limits: Limits, cost: Cost) -> tuple[tuple[str, float | None, float], ...]:

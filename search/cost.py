@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import prod
+from math import nan
 
 from profiles.predict import METHODS, Method, Prediction, predict_kernels
 from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
 from search.architecture import Architecture
-from search.layers import INPUT, Layer, layers_of
+from search.layers import Layer, layers_of
+from search.liveness import peak_of
+from search.training_graph import training_program
 
-_VIEWS = frozenset({"flatten", "identity"})  # of the same values
-WITHOUT_WORK = _VIEWS | {"choice"}  # whose softmax is part of the mixes that read it
-_INPUT_KEPT = frozenset({"conv", "linear", "hard_swish", "mix"})  # a gradient reads what the layer read
-_OUTPUT_KEPT = frozenset({"relu"})  # ... or what it gave
-_INNER_KEPT = {"group_norm": 2, "hard_swish": 2}  # ... or values in between, in sizes of the input
-_POSITION = 2  # values that the place of a maximum takes: it is an int64
-_INNER_PASSING = {"group_norm": 4, "hard_swish": 4}  # gradients of values in between, at their fullest
+WITHOUT_WORK = frozenset({"flatten", "identity", "choice"})  # a choice's softmax is part of the mixes that read it
+# What lies idle between values varies with the smallest of them, of which some are left out; rather over than under.
+_IDLE = 1.03
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,11 @@ class Cost:
     method: Method
 
 
-def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int) -> Cost:
+def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int, *, needs_memory: bool = True) -> Cost:
     """Predict an architecture's cost on a device, training in chunks of `batch_size` examples.
+
+    Args:
+        needs_memory: False leaves `peak_memory_mib` at NaN; it takes milliseconds, all the rest microseconds.
 
     Raises:
         ValueError: When batch_size is not >= 1.
@@ -54,7 +55,7 @@ def cost_of(architecture: Architecture, profile: DeviceProfile, batch_size: int)
     return Cost(
         latency_ms=latency.median_ms,
         training_step_ms=training.median_ms,
-        peak_memory_mib=peak_memory_bytes(architecture, batch_size) / 2**20,
+        peak_memory_mib=peak_memory_bytes(architecture, batch_size) / 2**20 if needs_memory else nan,
         size_kib=BYTES_PER_VALUE * parameters / 1024,
         macs=sum(layer.multiply_accumulates() for layer in layers),
         parameters=parameters,
@@ -111,21 +112,17 @@ def training_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     return (replace(first, kind="first_conv"), *others, _loss_kernel(architecture))
 
 
+@lru_cache(maxsize=256)
 def peak_memory_bytes(architecture: Architecture, batch_size: int) -> int:
-    """Bytes that one run of gradient.onnx over `batch_size` examples holds at its fullest, by bookkeeping.
+    """Bytes that one run of gradient.onnx over `batch_size` examples takes in ONNX Runtime's arena, simulated.
 
-    Counts the parameters twice (the vector and its parts) and their summed gradient twice (likewise); every value that
-    a backward rule reads; each example's gradient of every convolution and normalisation, which wait for the norms (a
-    linear layer's stays an outer product); and, of the layer where it is most, what lives only while that layer's
-    gradient is computed: gradients of its input and output, and of a convolution the unfolded input.
+    That is parameters, values that a backward rule reads, each example's gradients while they wait for the norms, what
+    lives only while a layer's gradient is computed, and what lies idle between them; within 10% of the same of the
+    compiled graph, in some milliseconds (`bench/predict_memory.py`).
 
-    Leaves out the runtime itself, what its allocator holds in reserve, and the examples that wait for their chunk.
+    Leaves out the runtime itself, some 3 KiB an operator, and the examples that wait for their chunk.
     """
-    layers = _layers(architecture)
-    shared = 4 * sum(layer.num_parameters() for layer in layers)
-    waiting = sum(layer.num_parameters() for layer in layers if layer.kind != "linear")
-    passing = max(_passing_values(layer) for layer in layers)
-    return BYTES_PER_VALUE * (shared + batch_size * (_kept_values(layers) + waiting + passing))
+    return round(_IDLE * peak_of(training_program(_layers(architecture), batch_size)).written)
 
 
 @lru_cache(maxsize=256)
@@ -142,34 +139,6 @@ def _kernel(layer: Layer) -> Kernel:
     if layer.kind in JOINING:
         return Kernel(layer.kind, *shapes, num_inputs=len(layer.values_read()))
     return Kernel(layer.kind, *shapes, *window, has_bias=layer.has_bias or layer.kind != "conv")
-
-
-def _kept_values(layers: tuple[Layer, ...]) -> int:
-    """Values an example that live from the forward to the backward pass; what two layers read is there once."""
-    shown = {INPUT: INPUT}  # the layer whose values a name stands for
-    for layer in layers:
-        shown[layer.name] = shown[layer.inputs[0]] if layer.kind in _VIEWS else layer.name
-    readers = [layer for layer in layers if layer.kind in _INPUT_KEPT]
-    named = {shown[name]: prod(layer.input_shape) for layer in readers for name in layer.values_read()}
-    named |= {layer.name: prod(layer.output_shape) for layer in layers if layer.kind in _OUTPUT_KEPT}
-    inner = sum(_INNER_KEPT.get(layer.kind, 0) * prod(layer.input_shape) for layer in layers)
-    positions = _POSITION * sum(prod(layer.output_shape) for layer in layers if layer.kind == "max_pool")
-    return sum(named.values()) + inner + positions
-
-
-def _passing_values(layer: Layer) -> int:
-    """Values an example that live only while a layer's gradient is computed."""
-    num_inputs = len(layer.values_read()) if layer.kind in ("mix", "concat") else 1  # a sum has one gradient for all
-    gradients = num_inputs * prod(layer.input_shape) + prod(layer.output_shape)
-    if layer.kind == "max_pool":
-        return gradients + _POSITION * prod(layer.output_shape)  # a copy of them
-    if layer.kind != "conv":
-        return gradients + _INNER_PASSING.get(layer.kind, 0) * prod(layer.input_shape)
-    if layer.groups == layer.input_shape[0] or layer.kernel == 1:
-        return gradients  # computed as a convolution or a product, without unfolding
-    columns = layer.input_shape[0] // layer.groups * layer.kernel**2
-    unfolded = columns * layer.groups * prod(layer.output_shape[1:])
-    return gradients + 2 * unfolded  # and its transposed copy
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -47,7 +47,7 @@ def test_each_class_has_limits_of_its_own_and_default_those_of_the_others(phones
 def test_memory_grows_with_the_chunk(phones):
     limits = {"default": Limits(memory_mib=cost_of(NETWORK, phones[0], 8).peak_memory_mib)}
     assert Feasibility(phones, limits, 8).is_feasible(NETWORK)
-    assert not Feasibility(phones, limits, 9).is_feasible(NETWORK)
+    assert not Feasibility(phones, limits, 32).is_feasible(NETWORK)
 
 
 def test_the_first_feasible_draw_is_taken(phones):
