@@ -14,6 +14,7 @@ from profiles.schema import Direction, Kernel
 
 Clock = Callable[[], float]  # seconds, from any start
 Values = NDArray[np.float32] | NDArray[np.int64]
+_LONG = 20  # visits' time, after which no run is repeated: one network shall not take the others' time
 _SCALE = np.float32(0.1)  # of inputs: a deep network of normal parameters would leave float32's range
 
 
@@ -23,7 +24,7 @@ class VisitPlan:
 
     Attributes:
         visit_ms: Time for the samples, once as they are and once watched.
-        num_warm_up, min_samples, max_samples: Runs, untimed and timed.
+        num_warm_up, min_samples, max_samples: Runs, not counted and counted; fewer of graphs that take long.
         max_watched: Timed runs under the profiler, which writes a line a node.
     """
 
@@ -120,14 +121,22 @@ def watch_graph(run: GraphRun, plan: VisitPlan, clock: Clock) -> Watched:
 
 
 def _time_runs(opened: OpenGraph, plan: VisitPlan, most: int, clock: Clock) -> list[float]:
-    for _ in range(plan.num_warm_up):
-        opened.run()
-    samples: list[float] = []
-    while len(samples) < plan.min_samples or (sum(samples) < plan.visit_ms and len(samples) < most):
-        start = clock()
-        opened.run()
-        samples.append((clock() - start) * 1e3)
+    long_ms = _LONG * plan.visit_ms
+    warm_up: list[float] = []
+    while len(warm_up) < plan.num_warm_up and sum(warm_up) < long_ms:
+        warm_up.append(_time_run(opened, clock))
+    samples = [_time_run(opened, clock)]
+    while len(samples) < most and (
+        sum(samples) < plan.visit_ms or (len(samples) < plan.min_samples and sum(samples) < long_ms)
+    ):
+        samples.append(_time_run(opened, clock))
     return samples
+
+
+def _time_run(opened: OpenGraph, clock: Clock) -> float:
+    start = clock()
+    opened.run()
+    return (clock() - start) * 1e3
 
 
 def _fill(value: onnxruntime.NodeArg) -> Values:

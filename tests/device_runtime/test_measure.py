@@ -114,7 +114,7 @@ def test_a_clock_that_slows_down_makes_the_profile_unstable(measurement):
 
 def test_fast_runs_are_repeated_until_the_visit_is_over_or_the_most_is_reached(measurement):
     plan = replace(PLAN, num_rounds=1, visit=replace(PLAN.visit, visit_ms=9.5, max_samples=25))
-    for step_s, repetitions in ((5e-3, PLAN.visit.min_samples), (1e-3, 10), (1e-6, 25)):
+    for step_s, repetitions in ((1.0, 1), (5e-3, PLAN.visit.min_samples), (1e-3, 10), (1e-6, 25)):
         profile = measure_device(replace(measurement, plan=plan), ticking(step_s), lambda _: None)
         assert {one.repetitions for one in profile.networks} == {repetitions}
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -51,7 +52,19 @@ def test_training_costs_more_than_the_forward_pass_and_a_chunk_more_than_an_exam
 
 def test_a_network_has_a_kernel_for_each_layer_with_work():
     kinds = [kernel.kind for kernel in kernels_of(NETWORK)]
-    assert kinds == [layer.kind for layer in layers_of(NETWORK) if layer.kind != "flatten"]
+    assert [kind.removeprefix("fused_") for kind in kinds] == [
+        layer.kind for layer in layers_of(NETWORK) if layer.kind != "flatten"
+    ]
+
+
+@pytest.mark.parametrize("normalization", ["none", "group"])
+def test_a_relu_straight_behind_a_convolution_is_fused_and_a_normalised_convolution_has_no_bias(normalization):
+    kernels = kernels_of(replace(NETWORK, normalization=normalization))
+    pairs = [(one, other) for one, other in pairwise(kernels) if one.kind == "conv"]
+    is_plain = normalization == "none"
+    assert {one.has_bias for one, _ in pairs} == {is_plain}
+    assert {other.kind for _, other in pairs if "relu" in other.kind} == ({"fused_relu"} if is_plain else set())
+    assert {kernel.kind for kernel in kernels if "relu" in kernel.kind} == {"fused_relu" if is_plain else "relu"}
 
 
 def test_the_gradient_of_the_examples_themselves_is_not_paid_for():

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,9 @@ def test_a_pack_of_a_run_file_is_for_its_data(tmp_path):
     told = json.loads(run("pack", "--run", run_file, "-o", tmp_path / "pack", "--draws", 4, "--json"))
     pack = read_pack(tmp_path / "pack")
     assert told["pack_id"] == pack.pack_id
-    assert told["num_kernels"] == len(pack.manifest.entries)
-    stems = {entry.kernel for entry in pack.manifest.entries if entry.kernel.kind == "first_conv"}
+    assert told["num_kernels"] == len(pack.manifest.kernels)
+    assert told["num_networks"] == len(pack.manifest.networks())
+    stems = {kernel for kernel in pack.manifest.kernels if kernel.kind == "first_conv"}
     assert {(kernel.input_shape, kernel.output_shape) for kernel in stems} == {((1, 8, 8), (2, 4, 4))}
 
 
@@ -114,8 +116,19 @@ def test_the_commands_of_the_users_page_run_in_its_order(tmp_path, monkeypatch):
     assert {tuple(arguments.split()[:2]) for _, arguments in commands} >= {("profile", "list"), ("measure", "--pack")}
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     monkeypatch.chdir(tmp_path)
+    Path("phone.txt").write_text("/proc/cpuinfo:processor : 0\n", encoding="utf-8")
     for program, arguments in commands:
         app = build_app({"handheld": PROGRAM, "handheld-device": DEVICE_PROGRAM}[program])
         result = CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
         assert result.exit_code == 0, result.output
     assert load_profile("runs/this-machine.json").kernels
+    assert len(load_profile("runs/both.json").sessions) == 2
+
+
+def test_predict_warns_of_an_unstable_profile(tmp_path, network):
+    path = tmp_path / "mine.json"
+    path.write_bytes(encode_record(replace(load_profile("galaxy-s9"), is_stable=False, warnings=("unstable: heat",))))
+    arguments = ["profile", "predict", str(network), "--profile", str(path)]
+    result = CliRunner().invoke(build_app(PROGRAM), arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "is unstable, measure again: unstable: heat" in " ".join(result.stderr.split())

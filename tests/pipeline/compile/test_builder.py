@@ -93,3 +93,28 @@ def test_a_shape_that_depends_on_values_is_refused():
     x = graph.input("x", (3,))
     with pytest.raises(CompileError, match="shape of v0 is not fixed once the batch is; use static shapes"):
         graph.op("NonZero", x)
+
+
+def test_nodes_and_values_are_named_after_their_owners_where_that_is_asked_for():
+    graph = GraphBuilder("loss")
+    x = graph.input("x", (2, 3))
+    with graph.owned_by("stem"):
+        first = graph.op("Relu", x)
+        with graph.owned_by("inner"):
+            second = graph.op("Neg", first)
+        again = graph.op("Abs", second)
+    last = graph.op("Exp", graph.op("Add", again, graph.op("Relu", x)))  # the relu is there, and stays the stem's
+    plain, named = (graph.to_model({"y": last}, "graph", by_owner=by_owner) for by_owner in (False, True))
+    assert [node.name for node in named.graph.node] == [
+        "stem/Relu_0",
+        "inner/Neg_1",
+        "stem/Abs_2",
+        "loss/Add_3",
+        "loss/Exp_4",
+        "Identity_5",
+    ]
+    assert named.graph.node[1].input[0] == named.graph.node[0].output[0] == "stem/t0"
+    assert [node.name for node in plain.graph.node] == [
+        f"{node.op_type}_{i}" for i, node in enumerate(named.graph.node)
+    ]
+    assert [node.output[0] for node in plain.graph.node] == ["t0", "t1", "t2", "t3", "t4", "y"]

@@ -1,15 +1,20 @@
 """Searches that are refused before they begin: nothing of them is kept that the next attempt would meet."""
 
+from dataclasses import replace
+
 import pytest
 
 from device_runtime.wire import CheckIn
 from pipeline.coordinator.eligibility import Device
 from pipeline.coordinator.plans import Run
 from pipeline.coordinator.store import Store
+from pipeline.searching import session
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.rounds import AttachedRounds
 from pipeline.searching.session import SearchRequest, run_search
 from profiles.catalogue import load_profile
+from profiles.checking import UnstableProfileError
+from profiles.records import encode_record
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY
 
 
@@ -20,6 +25,24 @@ def test_a_mended_run_file_takes_the_folder_of_the_one_that_was_refused(tmp_path
         run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
     run_file.write_text(ORDINARY, encoding="utf-8")
     assert run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched()).name == "small"
+
+
+def test_an_unstable_profile_is_refused_unless_it_is_allowed(tmp_path, monkeypatch):
+    profile = replace(load_profile("pixel-4"), name="hot", is_stable=False)
+    (tmp_path / "hot.json").write_bytes(encode_record(profile))
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(ORDINARY.replace('"redmi-8"', f'"{tmp_path / "hot.json"}"'), encoding="utf-8")
+    with pytest.raises(
+        UnstableProfileError, match=r"profile 'hot' is unstable.* or take it as it is with --allow-unst"
+    ):
+        run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
+
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(session, "_search_of", stop)
+    with pytest.raises(InterruptedError):
+        run_search(SearchRequest(run_file, tmp_path / "run", allows_unstable=True), Unwatched())
 
 
 @pytest.fixture
