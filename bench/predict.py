@@ -187,7 +187,7 @@ def speed_bar(profile: DeviceProfile) -> Bar:
 def spearman(one: Floats, other: Floats) -> float:
     """Correlation of ranks; without ties, which medians of times do not have."""
     ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, other)])
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _within_10(predicted: Floats, measured: Floats) -> float:

@@ -113,7 +113,7 @@ def _kernel(node: onnx.NodeProto, shapes: dict[str, Shape], read: list[str]) -> 
         window = _window(node)
         return Kernel(_POOLS[node.op_type], given, made, kernel=window[0], stride=window[1])
     rules: list[tuple[frozenset[str], Callable[[], Kernel]]] = [
-        (_PAIRS, lambda: Kernel("add" if len(read) > 1 else "relu", made, made, **_joined(read))),
+        (_PAIRS, lambda: Kernel("add" if len(read) > 1 else "relu", made, made, num_inputs=max(len(read), 2))),
         (_CHEAP, lambda: Kernel("relu", made, made)),
         (_CURVES, lambda: Kernel("hard_swish", made, made)),
         (_NORMS, lambda: Kernel("group_norm", made, made, groups=1)),
@@ -121,10 +121,6 @@ def _kernel(node: onnx.NodeProto, shapes: dict[str, Shape], read: list[str]) -> 
         (_MOVES, lambda: Kernel("concat", given, made, num_inputs=max(len(read), 1))),
     ]
     return next((make() for names, make in rules if node.op_type in names), None)
-
-
-def _joined(read: list[str]) -> dict[str, int]:
-    return {"num_inputs": len(read)} if len(read) > 2 else {}
 
 
 def _convolution(node: onnx.NodeProto, shapes: dict[str, Shape], given: Shape, made: Shape) -> Kernel:

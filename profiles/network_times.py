@@ -204,8 +204,10 @@ def _fit_deviations(rows: _Rows, unit: float) -> tuple[Floats, Floats]:
                         break
                     best, logs = badness, tried
     missing, _ = _leave_out(rows, np.exp(logs))
-    predicted = np.maximum(1 - missing, 0.1)  # of the measured time
-    return np.exp(logs), -np.log(predicted)
+    errors = -np.log(np.maximum(1 - missing, 0.1))  # of the measured time
+    # The deviations were chosen by these very errors, so these are smaller than a further network's.
+    free = max(len(errors) - len(logs), len(errors) / 4)
+    return np.exp(logs), np.median(errors) + (errors - np.median(errors)) * np.sqrt(len(errors) / free)
 
 
 def _badness(rows: _Rows, deviations: Floats) -> float:

@@ -30,7 +30,7 @@ __all__ = [
     "predict_networks",
 ]
 KNOWN_KINDS = CONVOLUTIONS | POOLINGS | JOINING | {"linear", "group_norm", "relu", "hard_swish", "global_average"}
-KNOWN_KINDS |= {"cross_entropy", "call"}
+KNOWN_KINDS |= {"cross_entropy", "call", "fused_relu"}
 _RULES: dict[Method, float] = {"measured": log(1.4), "regression": log(1.4), "scaled": log(1.8), "throughput": log(2)}
 _CALIBRATED_RULES: dict[Method, float] = {"measured": 0.0, "regression": 0.0, "scaled": log(1.5), "throughput": log(2)}
 _UNKNOWN_KIND = log(10)  # its work is not known, so that its time is a guess from what it reads and writes

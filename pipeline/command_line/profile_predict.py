@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+from device_runtime.external_data import fault_of
 from pipeline.command_line.compile import read_record
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.energy import big_core_curve, energy_mj
@@ -167,14 +168,12 @@ def _network_of_artifact(artifact: "Artifact") -> Network:
 def _network_of_graph(data: bytes, name: str) -> Network:
     # ONNX: help must not wait for it.
     import onnx  # noqa: PLC0415
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
 
     from pipeline.onnx_kernels import kernels_of_onnx  # noqa: PLC0415
 
-    try:
-        found = kernels_of_onnx(onnx.load_from_string(data))
-    except DecodeError as error:
-        raise ValueError(f"{name} is no ONNX file: {error}") from error
+    if fault := fault_of(data):
+        raise ValueError(f"{name} {fault}; export it as one ONNX file")
+    found = kernels_of_onnx(onnx.load_from_string(data))
     warnings = ["the layers were read off the graph: training is predicted as if it were compiled from these"]
     if found.unknown_operators:
         operators = ", ".join(found.unknown_operators)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from profiles.predict import METHODS, predict_kernel, predict_kernels
-from profiles.schema import Kernel
+from profiles.schema import Calibration, Kernel
 from search.cost import kernels_of, training_kernels_of
 
 CONV = Kernel("conv", (4, 8, 8), (8, 8, 8), kernel=3)
@@ -78,3 +78,30 @@ def test_a_kind_that_no_version_knows_is_predicted_and_marked(profile):
     found = predict_kernels(profile, [Kernel("attention", (4, 8), (4, 8))], 1, "forward")
     assert found.method == "throughput"
     assert found.unknown == (Kernel("attention", (4, 8), (4, 8)),)
+
+
+def test_no_layer_of_ours_is_a_guess_and_a_network_lies_within_a_factor_of_two(profile, architectures):
+    phone = replace(profile, kernels=())
+
+    @given(architectures)
+    def check(architecture):
+        for kernels, direction in (
+            (kernels_of(architecture), "forward"),
+            (training_kernels_of(architecture), "gradient"),
+        ):
+            found = predict_kernels(phone, kernels, 4, direction)
+            assert found.warnings == ()
+            assert found.interval95_ms == pytest.approx((found.median_ms / 2, 2 * found.median_ms))
+            assert found.interval95_ms[0] < found.interval80_ms[0] < found.median_ms < found.interval80_ms[1]
+
+    check()
+
+
+def test_a_calibration_that_came_with_a_profile_gives_factor_intervals_and_p90(profile):
+    given_ = Calibration("forward", 0.5, 0.9, 1.2, 0.8, 1.4, 1.1, "a test")
+    phone = replace(profile, calibrations=(given_,))
+    plain, found = (predict_kernels(one, [CONV], 1, "forward") for one in (profile, phone))
+    assert found.median_ms == 0.5 * plain.median_ms
+    assert found.p90_ms == pytest.approx(1.1 * found.median_ms)
+    assert found.interval80_ms == pytest.approx((0.9 * found.median_ms, 1.2 * found.median_ms))
+    assert found.interval95_ms == pytest.approx((0.8 * found.median_ms, 1.4 * found.median_ms))

@@ -104,7 +104,7 @@ def test_an_unknown_profile_names_the_nearest(network, capsys):
 
 
 def test_files_that_are_none_of_these_are_told_by_name(tmp_path, capsys):
-    for name, words in (("network.json", "Architecture lacks input_shape"), ("net.onnx", "no ONNX file")):
+    for name, words in (("network.json", "Architecture lacks input_shape"), ("net.onnx", "no protocol buffer")):
         path = tmp_path / name
         path.write_text("{}", encoding="utf-8")
         told = fail(capsys, path)
