@@ -46,7 +46,7 @@ FEDNAS: dict[str, Any] = {
     "pretrain_rounds": PRETRAIN,
     "keep": KEEP,
     "rounds": TRAIN,
-    "first_reduction": 0.2,  # 4 steps to the limits rather than 9
+    "first_reduction": 0.1,
 }
 LINK = "20,10,30"  # Mbit/s down and up, ms: the emulated clients' only, no network is sent anywhere
 SHARE = 0.6  # of what the largest network needs

@@ -126,6 +126,7 @@ def test_the_fleet_of_all_numbers_of_platforms_is_the_same_and_so_many_have_a_li
     asked = stub_runs(lambda task: row({BOTH: 0.5}, task.seed))
     platforms(Sitting(tmp_path, num_seeds=1))
     runs = {task.method: parse_run_file(task.run_file) for task in asked}
+    assert {(run.search.first_reduction, run.search.groups, run.search.keep) for run in runs.values()} == {(0.1, 10, 3)}
     assert {run.fleet.profiles for run in runs.values()} == {("redmi-note-4", "pixel-2-xl", "galaxy-s9", "pixel-4")}
     limited = {
         name: [one for one in run.fleet.profiles if load_profile(one).device_class in run.budgets]
@@ -157,6 +158,25 @@ def test_the_learning_rate_of_one_control_is_tuned_in_the_run_and_all_methods_kn
     assert runs[TUNED].search.rounds == 20
     assert {run.fleet.profiles for run in runs.values()} == {("redmi-note-4", "pixel-4")}
     assert (runs["straightforward"].search.pretrain_rounds, runs["straightforward"].search.groups) == (10, 1)
+
+
+def test_the_methods_of_cifar_have_the_fixed_settings_and_the_control_rates_around_the_given_one():
+    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", "photographs.npz")
+    runs = {task.method: parse_run_file(task.run_file) for task in tasks_of(text, methods(20, text), [0])}
+    searches = {name: run.search for name, run in runs.items()}
+    pruning = [searches[name] for name in ("random pruning", "fednas", "straightforward")]
+    assert {(one.first_reduction, one.decay) for one in pruning} == {(0.2, 0.96)}
+    fednas = searches["fednas"]
+    assert (fednas.groups, fednas.pretrain_rounds, fednas.keep, fednas.rounds) == (10, 2, 3, 5)
+    assert (searches["straightforward"].keep, searches["straightforward"].rounds) == (None, 0)
+    assert [searches[name].entrants for name in ("nested_race", "nested_race without a race")] == [4, 1]
+    drawn = searches["random search"]
+    assert (drawn.trials, drawn.rounds, max(runs["random search"].space.widths)) == (20, 7, 64)
+    (given,) = runs[CONTROL].training.learning_rate
+    assert min(runs[TUNED].training.learning_rate) < given < max(runs[TUNED].training.learning_rate)
+    assert {(run.final.rounds, run.final.start, run.data.clients, run.data.alpha) for run in runs.values()} == {
+        (40, "fresh", 100, 0.5)
+    }
 
 
 def test_uniform_width_16_is_the_widest_within_the_limits_of_cifar():
