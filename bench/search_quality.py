@@ -38,7 +38,7 @@ RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
 COLUMNS = (
     "part", "method", "platform", "seeds", "test_accuracy", "difference", "beside", "last_gain", "client_seconds",
-    "megabytes", "tau", "ratio"
+    "megabytes", "total_client_seconds", "total_megabytes", "tau", "ratio"
 )  # fmt: skip
 SEEDS = range(3)
 CONTROL, TUNED = "uniform width", "uniform width, learning rate tuned in the run"
@@ -110,12 +110,20 @@ def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> 
         "latency_ms": statistics.mean(model["latency_ms"][platform] for model in models),
         "num_parameters": statistics.mean(model["num_parameters"] for model in models),
         "last_gain": statistics.mean(last_gain(row, platform) for row in own),
-        "client_seconds": statistics.mean(row["search"]["client_seconds"] for row in own),
-        "megabytes": statistics.mean(row["search"]["bytes"] for row in own) / 1e6,
+        **mean_costs(own),
         "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in own],
     }
     difference = {"difference": statistics.mean(gaps), "paired": mean_of(gaps), "beside": beside}
     return found if name == beside else {**found, **difference}  # the control has no difference from itself
+
+
+def mean_costs(rows: Sequence[Row]) -> Row:
+    """What the search costs, what final training does, and both."""
+    found = {}
+    for name, phases in (("", ("search",)), ("final_", ("final",)), ("total_", ("search", "final"))):
+        means = {key: statistics.mean(sum(row[p][key] for p in phases) for row in rows) for key in COSTS[1:]}
+        found |= {f"{name}client_seconds": means["client_seconds"], f"{name}megabytes": means["bytes"] / 1e6}
+    return found
 
 
 def better_control(rows: Mapping[str, Sequence[Row]], platform: str) -> str:

@@ -48,13 +48,14 @@ def row(accuracies, seed=0, client_seconds=10.0):
             "trial": i,
             "test_accuracy": accuracy,
             "num_parameters": 100,
-            "latency_ms": {"redmi-note-4": 0.8, "pixel-4": 0.15},
+            "latency_ms": {"redmi-note-4": 0.8, "pixel-4": 0.15 + 0.01 * seed},
         }
         for i, (names, accuracy) in enumerate(accuracies.items())
     ]
     search = {"client_rounds": 4, "client_seconds": client_seconds, "bytes": 2e6}
+    final = {"client_rounds": 40, "client_seconds": 7.0, "bytes": 5e6}
     curves = {str(i): RISING if i else FLAT for i in range(len(models))}
-    return {"seed": seed, "search": search, "final": search, "models": models, "num_trials": 1, "final_curves": curves}
+    return {"seed": seed, "search": search, "final": final, "models": models, "num_trials": 1, "final_curves": curves}
 
 
 def rows_of_methods():
@@ -64,12 +65,19 @@ def rows_of_methods():
     return {CONTROL: control, TUNED: tuned, "ours": ours}
 
 
+def test_the_costs_are_of_the_search_of_final_training_and_of_both():
+    found = on_platform("ours", rows_of_methods(), "pixel-4")
+    assert [found[f"{part}client_seconds"] for part in ("", "final_", "total_")] == [10, 7, 17]
+    assert [found[f"{part}megabytes"] for part in ("", "final_", "total_")] == [2, 5, 7]
+
+
 def test_a_method_is_compared_with_uniform_width_on_each_platform_by_seed():
     found = on_platform("ours", rows_of_methods(), "pixel-4")
     assert found["test_accuracy"] == pytest.approx(0.7)
     assert found["difference"] == found["paired"]["mean"] == pytest.approx(0.15)
     assert found["paired"]["high"] - 0.15 == pytest.approx(12.7062 * 0.05, rel=1e-4)
-    assert (found["latency_ms"], found["seeds"], found["megabytes"]) == (0.15, 2, 2.0)
+    assert (found["latency_ms"], found["seeds"]) == (pytest.approx(0.155), 2)
+    assert found["test_accuracy_interval"]["mean"] == pytest.approx(0.7)
 
 
 def test_the_better_uniform_width_of_a_platform_is_its_control():
