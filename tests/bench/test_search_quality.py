@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import search_cost
+from bench import search_cost, search_quality
 from bench.search_images import write_npz
 from bench.search_processes import PROFILES
 from bench.search_quality import (
@@ -15,6 +15,7 @@ from bench.search_quality import (
     FLEET,
     LIMITS,
     RUN_FILE,
+    SEARCHES,
     TUNED,
     better_control,
     cifar,
@@ -201,6 +202,47 @@ def test_uniform_width_16_is_the_widest_within_the_limits_of_cifar():
         full = cost_of(largest, profile, 8).latency_ms
         assert f"latency_ms = {limit}  # {limit / full:.1%} of the largest network's" in text
         assert f"{cost_of(scale_widths(largest, 4 / 64), profile, 8).latency_ms / full:.1%}" in text
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """The path of an archive; what is made of it is told."""
+    written = []
+    monkeypatch.setattr(search_quality, "write_npz", lambda *paths: written.append(paths))
+    archive = tmp_path / "photographs.tar.xz"
+    archive.touch()
+    return archive, written
+
+
+def validated(task):
+    """A run whose networks are tested the worse the better they are validated."""
+    order = [SEARCHES[1], SEARCHES[0], SEARCHES[3], SEARCHES[2]]
+    place = order.index(task.method) if task.method in order else 9
+    found = row({BOTH[:1]: 0.5 + 0.01 * place, BOTH[1:]: 0.5 + 0.01 * place}, task.seed)
+    near, far = ([0.5 - 0.01 * one] * 40 for one in (place, -place))
+    return {**found, "final_curves": {"0": near, "1": far if task.method in order else [0.99] * 40}}
+
+
+def test_every_method_of_cifar_runs_on_three_seeds_and_has_a_row_for_each_platform(stub_runs, photographs, tmp_path):
+    archive, written = photographs
+    asked = stub_runs(validated)
+    rows, _ = cifar(Sitting(tmp_path), 20, archive)
+    assert written == [(archive, tmp_path / "cifar10-20k.npz")]
+    names = list(dict.fromkeys(task.method for task in asked))
+    assert sorted((task.method, task.seed) for task in asked) == sorted((name, seed) for name in names for seed in range(3))
+    assert {parse_run_file(task.run_file).data.source for task in asked} == {f"npz:{tmp_path / 'cifar10-20k.npz'}"}
+    assert [(one["method"], one["platform"]) for one in rows[:-2]] == [(name, one) for name in names for one in sorted(BOTH)]
+    assert {(one["seeds"], one["R_full"]) for one in rows} == {(3, 20)}
+
+
+def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs, photographs, tmp_path):
+    stub_runs(validated)
+    rows, _ = cifar(Sitting(tmp_path), 10, photographs[0])
+    assert [(one["method"], one["platform"], one["test_accuracy"]) for one in rows[-2:]] == [
+        ("best found: fednas", "pixel-4", pytest.approx(0.53)),
+        ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
+    ]
+    assert all(one["beside"] == CONTROL and one["difference"] < 0 for one in rows[-2:])
 
 
 def test_cifar_is_left_out_where_its_archive_is_absent(tmp_path):
