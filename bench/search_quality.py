@@ -33,7 +33,9 @@ from bench.search_images import ARCHIVE, write_npz
 from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
 from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
 from pipeline.run_file import parse_run_file
+from pipeline.run_sections import BudgetSection
 from profiles.catalogue import load_profile
+from profiles.schema import BYTES_PER_VALUE
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
@@ -92,7 +94,8 @@ def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
     platforms = sorted({name for row in rows[CONTROL] for model in row["models"] for name in model["platforms"]})
     table = [on_platform(name, rows, one) for name in rows for one in platforms]
     found = [on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)]
-    return [{**row, "R_full": full_rounds} for row in (*table, *found)], []
+    over = sum(over_limit(row) for own in rows.values() for row in own)
+    return [{**row, "R_full": full_rounds} for row in (*table, *found)], [_limits_bar(over)]
 
 
 def best_found(rows: Mapping[str, Sequence[Row]], platforms: Sequence[str]) -> list[tuple[str, str]]:
@@ -184,7 +187,7 @@ def platforms(sitting: Sitting) -> Part:
         if row is not one
         for key, times in row["ratios"].items()
     ]
-    return found, [*bars, Bar("networks over their platform's predicted limit (at most)", over, 0, over == 0)]
+    return found, [*bars, _limits_bar(over)]
 
 
 def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
@@ -207,14 +210,19 @@ def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
 
 
 def over_limit(row: Row) -> int:
-    """Platforms of a run whose network is predicted to need more than the latency limit of their class, if any."""
+    """Platforms of a run whose network is predicted to need more than the latency or the size of their class, if any."""
     budgets = parse_run_file(row["run_file"]).budgets
-    needs = [
-        (budgets.get(load_profile(platform).device_class), model["latency_ms"][platform])
-        for model in row["models"]
-        for platform in model["platforms"]
-    ]
-    return sum(limit is not None and limit.latency_ms is not None and ms > limit.latency_ms for limit, ms in needs)
+    found = 0
+    for model, platform in ((model, platform) for model in row["models"] for platform in model["platforms"]):
+        limits = budgets.get(load_profile(platform).device_class, BudgetSection())
+        size_kib = BYTES_PER_VALUE * model["num_parameters"] / 1024
+        needs = ((model["latency_ms"][platform], limits.latency_ms), (size_kib, limits.size_kib))
+        found += any(allowed is not None and needed > allowed for needed, allowed in needs)
+    return found
+
+
+def _limits_bar(over: int) -> Bar:
+    return Bar("networks over their platform's predicted limits (at most)", over, 0, over == 0)
 
 
 def main() -> None:

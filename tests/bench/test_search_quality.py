@@ -49,7 +49,7 @@ def row(accuracies, seed=0, client_seconds=10.0):
             "trial": i,
             "test_accuracy": accuracy,
             "num_parameters": 100,
-            "latency_ms": {"redmi-note-4": 0.8, "pixel-4": 0.15 + 0.01 * seed},
+            "latency_ms": {"redmi-note-4": 0.7, "pixel-4": 0.15 + 0.01 * seed},
         }
         for i, (names, accuracy) in enumerate(accuracies.items())
     ]
@@ -243,6 +243,21 @@ def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs
         ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
     ]
     assert all(one["beside"] == CONTROL and one["difference"] < 0 for one in rows[-2:])
+
+
+@pytest.mark.parametrize(("parameters", "latency_ms", "over"), [(49_990, 0.15, 0), (50_001, 0.15, 2), (100, 0.19, 1)])
+def test_networks_of_cifar_must_keep_the_limits_of_latency_and_size(
+    stub_runs, photographs, tmp_path, parameters, latency_ms, over
+):
+    def shipped(task):
+        found = row({BOTH[:1]: 0.5, BOTH[1:]: 0.5}, task.seed)
+        for model in found["models"] if task.method == SEARCHES[0] else ():
+            model |= {"num_parameters": parameters, "latency_ms": {"redmi-note-4": 0.7, "pixel-4": latency_ms}}
+        return found
+
+    stub_runs(shipped)
+    _, (bar,) = cifar(Sitting(tmp_path, num_seeds=1), 10, photographs[0])
+    assert (bar.value, bar.met) == (over, over == 0)
 
 
 def test_cifar_is_left_out_where_its_archive_is_absent(tmp_path):
