@@ -22,6 +22,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import exp, log
 from pathlib import Path
 
 from bench import search_cost
@@ -93,7 +94,9 @@ def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
         rows[row["method"]].append(row)
     platforms = sorted({name for row in rows[CONTROL] for model in row["models"] for name in model["platforms"]})
     table = [on_platform(name, rows, one) for name in rows for one in platforms]
-    found = [on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)]
+    found = [
+        on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
+    ]
     over = sum(over_limit(row) for own in rows.values() for row in own)
     return [{**row, "R_full": full_rounds} for row in (*table, *found)], [_limits_bar(over)]
 
@@ -177,7 +180,7 @@ def platforms(sitting: Sitting) -> Part:
         for count, limits in LIMITS.items()
     ]
     rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
-    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
+    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(search_cost.SEEDS))):
         rows[row["method"]].append(row)
     one, *_ = found = [cost_row(name, own, rows[names[1]]) for name, own in rows.items()]
     over = sum(row["over_limit"] for row in found)
@@ -191,12 +194,11 @@ def platforms(sitting: Sitting) -> Part:
 
 
 def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
-    """What searches cost, and how many times as much as others of the same seeds (geometric means)."""
+    """What searches cost, and how many times as much as others of the same seeds (geometric means, 95% intervals)."""
     pairs = [*zip(rows, others, strict=True)]
-    ratios = {
-        key: statistics.geometric_mean(row["search"][key] / other["search"][key] for row, other in pairs)
-        for key in COSTS
-    }
+    logs = {key: mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs]) for key in COSTS}
+    intervals = {key: {end: None if at is None else exp(at) for end, at in ends.items()} for key, ends in logs.items()}
+    ratios = {key: one["mean"] for key, one in intervals.items()}
     return {
         "method": name,
         "seeds": len(rows),
@@ -204,16 +206,17 @@ def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
         "megabytes": statistics.mean(row["search"]["bytes"] for row in rows) / 1e6,
         "ratio": ratios["client_seconds"],
         "ratios": ratios,
+        "ratio_intervals": intervals,
         "over_limit": sum(over_limit(row) for row in rows),
         "runs": [{key: row[key] for key in ("seed", "search", "models", "num_trials")} for row in rows],
     }
 
 
 def over_limit(row: Row) -> int:
-    """Platforms of a run whose network is predicted to need more than the latency or the size of their class, if any."""
+    """Platforms of a run whose network is predicted to need more than the latency or size that their class may."""
     budgets = parse_run_file(row["run_file"]).budgets
     found = 0
-    for model, platform in ((model, platform) for model in row["models"] for platform in model["platforms"]):
+    for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
         limits = budgets.get(load_profile(platform).device_class, BudgetSection())
         size_kib = BYTES_PER_VALUE * model["num_parameters"] / 1024
         needs = ((model["latency_ms"][platform], limits.latency_ms), (size_kib, limits.size_kib))
@@ -231,7 +234,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    parser.add_argument("--full-rounds", type=int, choices=ROUNDS, default=10, help="R_full of the straightforward search")
+    parser.add_argument("--full-rounds", type=int, choices=ROUNDS, default=10, help="of the straightforward search")
     parts = ("cifar", "fidelity", "platforms", "measured", "unreliable")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="only these")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
