@@ -1,3 +1,4 @@
+import json
 import sqlite3
 import sys
 from contextlib import closing
@@ -10,10 +11,12 @@ from bench.search_cost import LIMIT
 from bench.search_processes import (
     FEDNAS,
     FINAL,
+    REPORTS,
     UNRELIABLE,
     kill_and_resume,
     measure_shipped,
     measured,
+    missing_share,
     num_lost,
     num_rounds,
     run_and_kill,
@@ -28,7 +31,8 @@ SMALL = {
     "widths = [96]": "widths = [24]",
     "max_stages = 9": "max_stages = 2",
     "clients = 30": "clients = 6",
-    "cohort_size = 30\nmin_reports = 20": "cohort_size = 6\nmin_reports = 4",
+    "cohort_size = 30": "cohort_size = 6",
+    REPORTS: "min_reports = 2",
     FINAL: "[final]\nrounds = 1",
 }
 SMALL_SEARCH = {**FEDNAS, "groups": 2, "keep": 2, "rounds": 1}
@@ -53,18 +57,18 @@ def test_a_shipped_network_must_keep_its_limit(stub_runs, tmp_path, ratio, is_me
 
 
 @pytest.mark.parametrize(
-    ("num_lost", "num_other", "met"), [(3, 0, [True, True]), (0, 0, [False, True]), (1, 1, [True, False])]
+    ("missing", "num_other", "met"), [(0.3, 0, [True, True]), (0.29, 0, [False, True]), (0.4, 1, [True, False])]
 )
-def test_clients_must_be_lost_and_every_killed_run_must_come_to_the_same_bytes(
-    stub_runs, tmp_path, num_lost, num_other, met
+def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_the_same_bytes(
+    stub_runs, tmp_path, missing, num_other, met
 ):
     def come_to(task):
         is_other = task.method == "killed" and task.seed < num_other
-        return {"result_sha256": "other" if is_other else "same", "num_lost": num_lost, "wall_s": 1.0}
+        return {"result_sha256": "other" if is_other else "same", "missing": missing, "wall_s": 1.0}
 
     asked = stub_runs(come_to)
     rows, bars = unreliable(Sitting(tmp_path))
-    assert [(bar.value, bar.met) for bar in bars] == [*zip((num_lost, 5 - num_other), met, strict=True)]
+    assert [(bar.value, bar.met) for bar in bars] == [*zip((missing, 5 - num_other), met, strict=True)]
     assert len(rows) == 6
     assert len({task.run_file for task in asked}) == 1
 
@@ -101,14 +105,25 @@ def test_rounds_count_once_they_were_held_and_assignments_where_their_round_ende
 
 def test_the_settings_of_the_unreliable_fleet_fit_the_run_file_of_digits():
     run = parse_run_file(replace_lines(DIGITS, UNRELIABLE))
-    assert (run.fleet.availability, run.fleet.straggler_share) == (0.7, 0.3)
-    assert run.round.deadline_s < 60 < parse_run_file(DIGITS).round.deadline_s
+    assert (run.fleet.availability, run.fleet.straggler_share, run.fleet.straggler_factor) == (0.7, 0.3, 5)
+    assert run.round.deadline_s < run.fleet.mean_spell_s < parse_run_file(DIGITS).round.deadline_s
+    assert run.round.min_reports * 3 == run.round.cohort_size  # one of a group of three
+
+
+def test_what_rounds_wanted_and_did_not_get_is_missing_whoever_was_asked(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "handheld.db")) as database:
+        database.execute("CREATE TABLE rounds (status, plan, num_reported)")
+        rounds = (("closed", 10, 9), ("failed", 10, 1), ("open", 10, 0), ("closed", 30, 20))
+        rows = [(status, json.dumps({"cohort_size": wanted}), reported) for status, wanted, reported in rounds]
+        database.executemany("INSERT INTO rounds VALUES (?, ?, ?)", rows)
+        database.commit()
+    assert missing_share(tmp_path) == pytest.approx(0.4)
 
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path):
     (task,) = tasks_of(
-        DIGITS, [Method("unbroken", SMALL_SEARCH, {**SMALL, **UNRELIABLE, LIMIT: "latency_ms = 0.25"})], [0]
+        DIGITS, [Method("unbroken", SMALL_SEARCH, {**UNRELIABLE, **SMALL, LIMIT: "latency_ms = 0.25"})], [0]
     )
     unbroken = run_unbroken(task, tmp_path)
     killed = kill_and_resume(Task("killed", 0, task.run_file), tmp_path, unbroken["wall_s"])
