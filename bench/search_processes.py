@@ -5,7 +5,7 @@ a stranger would: plain ONNX Runtime, one thread, one example, in turns with the
 
 `unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly, and a round ends so soon that at
 least 30% of the reports that rounds want never come. The search is killed at five random moments after its first round,
-each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
+and once before it, each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file
 from pipeline.run_result import RESULT, read_result
 from pipeline.searching.choices import space_of
+from pipeline.searching.run_folder import RUN_FILE as RUN_FILE_KEPT
 from pipeline.ship.onnx_export import ONNX
 from profiles.catalogue import load_profile
 from search.cost import cost_of
@@ -59,7 +60,8 @@ ENDS = {DEADLINE: SHORT_DEADLINE, REPORTS: FEW_REPORTS}
 UNRELIABLE = {PROFILES: AWAY, **ENDS, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
 MISSING = 0.3
 POLL_S = 0.2
-KILLS = range(5)
+KILLS = range(6)
+AT_ONCE = 0  # the kill as soon as there is a search to resume, before any round is over
 
 
 def measured(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
@@ -136,7 +138,7 @@ def run_unbroken(task: Task, work: Path) -> Row:
 
 
 def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
-    """Kill a search at a random moment after its first round, resume it, and say what it came to.
+    """Kill a search at a random moment after its first round, or at once, resume it, and say what it came to.
 
     Args:
         wall_s: About how long it takes unbroken; one that was over sooner than it was to be killed begins anew.
@@ -144,12 +146,12 @@ def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
     Raises:
         RuntimeError: With what it wrote, when it fails by itself.
     """
-    rng = np.random.default_rng((2026, task.seed))
+    rng, is_at_once = np.random.default_rng((2026, task.seed)), task.seed == AT_ONCE
     moment = None
     while moment is None:
         folder, command = _new_run(task, work)
-        has_begun = partial(_has_held_a_round, folder)
-        moment = run_and_kill([*_handheld(), *command], has_begun, rng, wall_s)
+        has_begun = (folder / RUN_FILE_KEPT).exists if is_at_once else partial(_has_held_a_round, folder)
+        moment = run_and_kill([*_handheld(), *command], has_begun, rng, 0.0 if is_at_once else wall_s)
     held = num_rounds(folder)
     run_handheld(*command, "--resume")
     return {**_came_to(folder), "moment_s": moment, "num_rounds when killed": held}

@@ -1,7 +1,11 @@
+import hashlib
 import json
+import os
 import sqlite3
 import sys
+import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +13,13 @@ import pytest
 from bench import search_cost, search_processes
 from bench.search_cost import LIMIT
 from bench.search_processes import (
+    AT_ONCE,
     FEDNAS,
     FINAL,
+    KILLS,
     REPORTS,
     UNRELIABLE,
+    _came_to,
     kill_and_resume,
     measure_shipped,
     measured,
@@ -68,8 +75,8 @@ def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_
 
     asked = stub_runs(come_to)
     rows, bars = unreliable(Sitting(tmp_path))
-    assert [(bar.value, bar.met) for bar in bars] == [*zip((missing, 5 - num_other), met, strict=True)]
-    assert len(rows) == 6
+    assert [(bar.value, bar.met) for bar in bars] == [*zip((missing, 6 - num_other), met, strict=True)]
+    assert len(rows) == 7
     assert len({task.run_file for task in asked}) == 1
 
 
@@ -77,6 +84,81 @@ def test_a_process_is_killed_after_it_has_begun():
     answers = iter([False, False, True])
     assert run_and_kill(python("import time; time.sleep(60)"), lambda: next(answers), RNG(0), wall_s=0.0) > 0
     assert [*answers] == []
+
+
+class First:
+    """Draws the first moment of all, and keeps what it was asked for."""
+
+    def uniform(self, low, high):
+        self.asked = low, high
+        return low
+
+
+def test_the_moment_is_drawn_from_the_rest_of_the_time_that_a_search_takes():
+    rng = First()
+    assert run_and_kill(python("import time; time.sleep(60)"), lambda: True, rng, wall_s=1000.0) < 60
+    assert rng.asked == (0, pytest.approx(1000, abs=60))
+
+
+def test_a_kill_leaves_no_time_to_tidy_up_and_ends_what_the_process_started(tmp_path):
+    asked, pipe, readers = tmp_path / "asked", tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    code = f"""
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(asked)!r}).touch(), sys.exit()))
+child = "import time; print('here', flush=True); time.sleep(60)"
+subprocess.Popen([sys.executable, "-S", "-c", child], stdout=open({str(pipe)!r}, "w"))
+time.sleep(60)
+"""
+
+    def has_begun():
+        readers.append(pipe.open(encoding="utf-8"))
+        return readers[0].readline() == "here\n"
+
+    begin = time.monotonic()
+    run_and_kill(python(code), has_begun, First(), wall_s=0.0)
+    assert readers[0].read() == ""  # nobody holds the other end any more
+    assert time.monotonic() - begin < 50
+    assert not asked.exists()
+
+
+@pytest.fixture
+def stub_processes(monkeypatch):
+    """Puts records in place of processes: what was to be killed with which moment, and what was run to its end."""
+    kills, runs = [], []
+
+    def kill(command, has_begun, rng, wall_s):
+        kills.append((command[-1], has_begun(), rng.uniform(0, 1), wall_s))
+        return 1.0
+
+    monkeypatch.setattr(search_processes, "run_and_kill", kill)
+    monkeypatch.setattr(search_processes, "run_handheld", lambda *command: runs.append(command))
+    return kills, runs
+
+
+def test_kills_come_at_moments_of_their_own_one_of_them_before_any_round_was_over(
+    stub_processes, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(search_processes, "_came_to", lambda folder: {})
+    kills, runs = stub_processes
+    for seed in KILLS:
+        folder = tmp_path / f"killed-{seed}"
+        folder.mkdir()
+        (folder / "run.toml").write_text("of a run before")
+        kill_and_resume(Task("killed", seed, DIGITS), tmp_path, wall_s=100.0)
+        assert not folder.exists()  # a run begins anew
+    assert [wall_s for *_, wall_s in kills] == [0.0, *[100.0] * 5]
+    assert not any(has_begun for _, has_begun, *_ in kills)
+    assert len({moment for *_, moment, _ in kills}) == len(KILLS)
+    assert runs == [("search", tmp_path / f"killed-{i}.toml", "-o", tmp_path / f"killed-{i}", "--resume") for i in KILLS]
+
+
+def test_a_result_is_known_by_all_its_bytes(monkeypatch, tmp_path):
+    accuracy = SimpleNamespace(main=SimpleNamespace(accuracy=SimpleNamespace(value=0.5)))
+    monkeypatch.setattr(search_processes, "read_result", lambda folder: accuracy)
+    monkeypatch.setattr(search_processes, "missing_share", lambda folder: 0.3)
+    (tmp_path / "result.json").write_bytes(b"{}")
+    assert _came_to(tmp_path)["result_sha256"] == hashlib.sha256(b"{}").hexdigest()
 
 
 def test_a_process_that_was_over_before_was_not_killed():
@@ -126,10 +208,12 @@ def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path):
         DIGITS, [Method("unbroken", SMALL_SEARCH, {**UNRELIABLE, **SMALL, LIMIT: "latency_ms = 0.25"})], [0]
     )
     unbroken = run_unbroken(task, tmp_path)
-    killed = kill_and_resume(Task("killed", 0, task.run_file), tmp_path, unbroken["wall_s"])
-    assert 0 < killed["num_rounds when killed"] <= killed["num_rounds"]
-    same = ("result_sha256", "num_rounds", "num_lost")
-    assert {name: killed[name] for name in same} == {name: unbroken[name] for name in same}
+    same = ("result_sha256", "num_rounds", "num_lost", "missing")
+    for kill in (AT_ONCE, 1):
+        killed = kill_and_resume(Task("killed", kill, task.run_file), tmp_path, unbroken["wall_s"])
+        held = killed["num_rounds when killed"]
+        assert held == 0 if kill == AT_ONCE else 0 < held <= killed["num_rounds"]
+        assert {name: killed[name] for name in same} == {name: unbroken[name] for name in same}
 
 
 @pytest.mark.slow
