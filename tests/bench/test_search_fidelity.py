@@ -69,7 +69,7 @@ def row_of_scores(scores, num_scored=20):
 
 
 def row_of_curves(before, scores, num_rounds=5):
-    """A straightforward run whose candidates have other accuracies between so many rounds and the 20th than elsewhere."""
+    """A straightforward run whose candidates have other accuracies from such a round to the 20th than elsewhere."""
     pairs = enumerate(zip(before, scores, strict=True), start=1)
     curves = {str(i): [early] * num_rounds + [late] * (20 - num_rounds) + [early] * 20 for i, (early, late) in pairs}
     return row_of_scores(scores) | {"curves": curves}
