@@ -20,6 +20,7 @@ from bench.search_processes import (
     REPORTS,
     UNRELIABLE,
     _came_to,
+    inference,
     kill_and_resume,
     measure_shipped,
     measured,
@@ -66,6 +67,24 @@ def test_a_shipped_network_must_keep_its_limit(stub_runs, tmp_path, name, ratio,
     of = {bar.name.split()[2].rstrip(":"): (bar.value, bar.bar, bar.met) for bar in bars}
     assert of == {"fednas": (1.8, 2.0, True), "nested_race": (1.8, 2.0, True), name: (2 * ratio, 2.0, is_met)}
     assert "run_file" not in row
+
+
+def test_an_inference_is_of_one_example_on_one_thread(monkeypatch, tmp_path):
+    sessions = []
+
+    class Session:
+        def __init__(self, model, options, providers):
+            sessions.append((model, options.intra_op_num_threads, options.inter_op_num_threads, providers))
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="x")]
+
+        def run(self, outputs, inputs):
+            return {name: (x.shape, x.dtype) for name, x in inputs.items()}
+
+    monkeypatch.setattr(search_processes.onnxruntime, "InferenceSession", Session)
+    assert inference(tmp_path, (3, 4, 5))() == {"x": ((1, 3, 4, 5), np.float32)}
+    assert sessions == [(tmp_path, 1, 1, ["CPUExecutionProvider"])]
 
 
 def test_networks_are_shipped_for_the_limit_and_timed_beside_the_largest(stub_processes, monkeypatch, tmp_path):
