@@ -25,7 +25,7 @@ def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, floa
 
 def candidates_of_steps(row: Row) -> list[int]:
     """K of each step of a run of FedNAS: the candidates that began with the step's network."""
-    return [len(begun) for begun in _begun_of_steps(row)]
+    return [len(begun) for begun in _begun_of_steps(row, _search(row).pretrain_rounds)]
 
 
 def analytic_rounds(row: Row) -> float:
@@ -35,7 +35,7 @@ def analytic_rounds(row: Row) -> float:
     """
     own, num_clients = _search(row), parse_run_file(row["run_file"]).data.clients
     share, total = num_clients / own.groups, 0.0
-    for begun in _begun_of_steps(row):
+    for begun in _begun_of_steps(row, own.pretrain_rounds):
         num_kept = min(num_clients if own.keep is None else own.keep, len(begun))
         own_groups = [c or share for _, start, rounds, c, *_ in row["steps"] if start in begun and rounds == own.rounds]
         total += own.pretrain_rounds * sum(clients or share for clients in begun.values())
@@ -43,11 +43,11 @@ def analytic_rounds(row: Row) -> float:
     return total
 
 
-def _begun_of_steps(row: Row) -> list[dict[int, int | None]]:
+def _begun_of_steps(row: Row, pretrain_rounds: int) -> list[dict[int, int | None]]:
     """Each step's candidates after R_pre rounds, and how many clients train each, where the run says so."""
     begun: dict[int, dict[int, int | None]] = {}
     for index, start, rounds, clients, *_ in row["steps"]:
-        if start is not None and rounds == _search(row).pretrain_rounds:
+        if start is not None and rounds == pretrain_rounds:
             begun.setdefault(start, {})[index] = clients
     return [begun[start] for start in sorted(begun)]
 

@@ -58,10 +58,8 @@ REPETITIONS, WARM_UP = 1000, 100
 AWAY = f"{PROFILES}\navailability = 0.7\nmean_spell_s = 60.0\nstraggler_share = 0.3\nstraggler_factor = 5.0"
 HALF = "latency_ms = 1.5129"  # of the largest network's
 DEADLINE, SHORT_DEADLINE = "deadline_s = 600", "deadline_s = 12"  # the long one waits until all are back, 30 s for 87%
-REPORTS, FEW_REPORTS = (
-    "min_reports = 20",
-    "min_reports = 10",
-)  # of a group of three one; two are too often away together
+# Of a group of three one report is enough: two clients are too often away together.
+REPORTS, FEW_REPORTS = "min_reports = 20", "min_reports = 10"
 ENDS = {DEADLINE: SHORT_DEADLINE, REPORTS: FEW_REPORTS}
 UNRELIABLE = {PROFILES: AWAY, **ENDS, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
 MISSING = 0.3

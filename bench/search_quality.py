@@ -28,7 +28,7 @@ from pathlib import Path
 from bench import search_cost
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import COSTS
-from bench.search_cost import DRAWN, LIMIT, ROUNDS
+from bench.search_cost import ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
@@ -45,8 +45,8 @@ COLUMNS = (
     "megabytes", "total_client_seconds", "total_megabytes", "tau", "ratio"
 )  # fmt: skip
 SEEDS = range(3)
-SEARCHES = ("nested_race", "nested_race without a race", "fednas", "straightforward")  # the others are controls
-CONTROL, TUNED = "uniform width", "uniform width, learning rate tuned in the run"
+SEARCHES = (OURS, ALONE, "fednas", REFERENCE)  # the others are controls
+TUNED = f"{UNIFORM}, learning rate tuned in the run"
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02]", 20
 REDUCTION = 0.2  # what no block alone gives: half of it is asked for, and ten steps or eleven lead to the limits
 ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
@@ -71,14 +71,14 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
     rate = re.findall(r"^learning_rate = .+$", run_file, re.MULTILINE)[0]
     straightforward = {"groups": 1, "pretrain_rounds": full_rounds, "rounds": 0}
     return (
-        Method(CONTROL, {"algorithm": "uniform_width"}),
+        Method(UNIFORM, {"algorithm": "uniform_width"}),
         Method(TUNED, {"algorithm": "uniform_width", "rounds": TUNING_ROUNDS}, {rate: RATES}),
         Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
         Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
-        Method(SEARCHES[0], {"algorithm": "nested_race"}),
-        Method(SEARCHES[1], {"algorithm": "nested_race", "entrants": 1}),
-        Method(SEARCHES[2], {**FEDNAS, "first_reduction": REDUCTION}),
-        Method(SEARCHES[3], {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
+        Method(OURS, RACE),
+        Method(ALONE, ONE_ENTRANT),
+        Method("fednas", {**FEDNAS, "first_reduction": REDUCTION}),
+        Method(REFERENCE, {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
     )
 
 
@@ -92,7 +92,7 @@ def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
     rows: dict[str, list[Row]] = {method.name: [] for method in methods(full_rounds, text)}
     for row in sitting.rows(tasks_of(text, methods(full_rounds, text), sitting.seeds(SEEDS))):
         rows[row["method"]].append(row)
-    platforms = sorted({name for row in rows[CONTROL] for model in row["models"] for name in model["platforms"]})
+    platforms = sorted({name for row in rows[UNIFORM] for model in row["models"] for name in model["platforms"]})
     table = [on_platform(name, rows, one) for name in rows for one in platforms]
     found = [
         on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
@@ -147,7 +147,7 @@ def mean_costs(rows: Sequence[Row]) -> Row:
 
 def better_control(rows: Mapping[str, Sequence[Row]], platform: str) -> str:
     """Of uniform width, untuned and tuned, the one with the higher mean on a platform."""
-    return max((CONTROL, TUNED), key=lambda name: statistics.mean(accuracies(rows[name], platform)))
+    return max((UNIFORM, TUNED), key=lambda name: statistics.mean(accuracies(rows[name], platform)))
 
 
 def accuracies(rows: Sequence[Row], platform: str) -> list[float]:

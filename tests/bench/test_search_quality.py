@@ -6,13 +6,13 @@ import pytest
 from bench import search_cost, search_quality
 from bench.search_processes import PROFILES
 from bench.search_quality import (
-    CONTROL,
     DEFAULT,
     FLEET,
     LIMITS,
     RUN_FILE,
     SEARCHES,
     TUNED,
+    UNIFORM,
     better_control,
     cifar,
     cost_row,
@@ -59,7 +59,7 @@ def rows_of_methods():
     ours = [row({BOTH[:1]: 0.1, BOTH[1:]: accuracy}, seed) for seed, accuracy in enumerate((0.6, 0.8))]
     control = [row({BOTH: accuracy}, seed) for seed, accuracy in enumerate((0.5, 0.6))]
     tuned = [row({BOTH[:1]: 0.9, BOTH[1:]: accuracy}, seed) for seed, accuracy in enumerate((0.2, 0.7))]
-    return {CONTROL: control, TUNED: tuned, "ours": ours}
+    return {UNIFORM: control, TUNED: tuned, "ours": ours}
 
 
 def test_the_costs_are_of_the_search_of_final_training_and_of_both():
@@ -79,12 +79,12 @@ def test_a_method_is_compared_with_uniform_width_on_each_platform_by_seed():
 
 def test_the_better_uniform_width_of_a_platform_is_its_control():
     rows = rows_of_methods()
-    assert [better_control(rows, platform) for platform in BOTH] == [TUNED, CONTROL]
+    assert [better_control(rows, platform) for platform in BOTH] == [TUNED, UNIFORM]
     found = on_platform("ours", rows, "redmi-note-4")
     assert (found["difference"], found["beside"]) == (pytest.approx(-0.8), TUNED)
     assert on_platform(TUNED, rows, "pixel-4")["difference"] == pytest.approx(-0.1)
     assert "difference" not in on_platform(TUNED, rows, "redmi-note-4")
-    assert "difference" not in on_platform(CONTROL, rows, "pixel-4")
+    assert "difference" not in on_platform(UNIFORM, rows, "pixel-4")
 
 
 def test_the_last_gain_is_of_the_last_ten_rounds_of_the_platforms_network():
@@ -212,7 +212,7 @@ def test_the_methods_of_cifar_have_the_fixed_settings_and_the_control_rates_arou
     assert [searches[name].entrants for name in ("nested_race", "nested_race without a race")] == [4, 1]
     drawn = searches["random search"]
     assert (drawn.trials, drawn.rounds, max(runs["random search"].space.widths)) == (20, 7, 64)
-    (given,) = runs[CONTROL].training.learning_rate
+    (given,) = runs[UNIFORM].training.learning_rate
     assert min(runs[TUNED].training.learning_rate) < given < max(runs[TUNED].training.learning_rate)
     assert {(run.final.rounds, run.final.start, run.data.clients, run.data.alpha) for run in runs.values()} == {
         (40, "fresh", 100, 0.5)
@@ -277,7 +277,7 @@ def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs
         ("best found: fednas", "pixel-4", pytest.approx(0.53)),
         ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
     ]
-    assert all(one["beside"] == CONTROL and one["difference"] < 0 for one in rows[-2:])
+    assert all(one["beside"] == UNIFORM and one["difference"] < 0 for one in rows[-2:])
 
 
 @pytest.mark.parametrize(("needs", "over"), [((49_990, 0.15), 0), ((50_001, 0.15), 2), ((100, 0.19), 1)])
