@@ -1,7 +1,6 @@
 """What runs of searches cost and found, beside each other: figures of one method, paired differences of two."""
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -26,18 +25,31 @@ def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, floa
 
 def candidates_of_steps(row: Row) -> list[int]:
     """K of each step of a run of FedNAS: the candidates that began with the step's network."""
-    begun = Counter(
-        start for _, start, rounds, *_ in row["steps"] if start is not None and rounds == _search(row).pretrain_rounds
-    )
-    return [begun[start] for start in sorted(begun)]
+    return [len(begun) for begun in _begun_of_steps(row, _search(row).pretrain_rounds)]
 
 
 def analytic_rounds(row: Row) -> float:
-    """Client-rounds of training by the formula: K R_pre + k R on a G-th of the clients, summed over the steps."""
+    """Client-rounds of training by the formula: K R_pre + k R on a G-th of the clients, summed over the steps.
+
+    Groups hold about equally many examples, not clients, so each candidate counts by the clients of its own group.
+    """
     own, num_clients = _search(row), parse_run_file(row["run_file"]).data.clients
-    keep = num_clients if own.keep is None else own.keep
-    counts = candidates_of_steps(row)
-    return sum(k * own.pretrain_rounds + min(keep, k) * own.rounds for k in counts) * num_clients / own.groups
+    share, total = num_clients / own.groups, 0.0
+    for begun in _begun_of_steps(row, own.pretrain_rounds):
+        num_kept = min(num_clients if own.keep is None else own.keep, len(begun))
+        own_groups = [c or share for _, start, rounds, c, *_ in row["steps"] if start in begun and rounds == own.rounds]
+        total += own.pretrain_rounds * sum(clients or share for clients in begun.values())
+        total += own.rounds * num_kept * sum(own_groups) / max(1, len(own_groups))
+    return total
+
+
+def _begun_of_steps(row: Row, pretrain_rounds: int) -> list[dict[int, int | None]]:
+    """Each step's candidates after R_pre rounds, and how many clients train each, where the run says so."""
+    begun: dict[int, dict[int, int | None]] = {}
+    for index, start, rounds, clients, *_ in row["steps"]:
+        if start is not None and rounds == pretrain_rounds:
+            begun.setdefault(start, {})[index] = clients
+    return [begun[start] for start in sorted(begun)]
 
 
 def _search(row: Row) -> FedNasSection:

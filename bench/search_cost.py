@@ -46,6 +46,7 @@ IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 RACE = {"algorithm": "nested_race"}
 ONE_ENTRANT = {**RACE, "entrants": 1}  # the server's ranking alone
 ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
+DRAWN = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}
 
 
 def methods(full: int) -> list[tuple[Method, int]]:
@@ -56,7 +57,6 @@ def methods(full: int) -> list[tuple[Method, int]]:
     """
     as_published = _fednas(GROUPS, PRETRAIN, KEEP, TRAIN)
     netadapt = _fednas(1, PRETRAIN + TRAIN, None, 0, choose="accuracy")
-    drawn = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}
     reference, at_uniform = _fednas(1, full, None, 0), {LIMIT: LIMIT_OF_UNIFORM}
     claims = (
         Method("fednas", as_published),
@@ -81,9 +81,9 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method("growing rounds only", _fednas(1, 1, None, full - 1, schedule="growing")),
         Method("adaptive rounds only", _fednas(1, 1, None, full - 1, schedule="adaptive")),
         Method(UNINFLATED, _fednas(1, PRETRAIN + TRAIN, None, 0)),
-        Method("random search", {"algorithm": "random_search", **drawn}, ALL_WIDTHS),
+        Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
         Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, ALL_WIDTHS),
-        Method("nsga2", {"algorithm": "nsga2", **drawn, "population_size": 10}, ALL_WIDTHS),
+        Method("nsga2", {"algorithm": "nsga2", **DRAWN, "population_size": 10}, ALL_WIDTHS),
     )
     counts = (claims, len(SEEDS)), (beside, 10), (others, 3)
     return [(method, count) for ones, count in counts for method in ones]

@@ -2,10 +2,12 @@
 
 The first step's candidates on digits, which begin with untrained weights: their scores after R_pre rounds on one of G
 groups, against the mean scores of the straightforward search after R_full rounds on everybody, over five seeds set
-apart. Later steps begin with trained weights, and of them this says nothing. Beside each G stand two anchors:
-a random ranking, and what would be left if the training were perfect and only the group's few validation examples
-blurred the scores (binomial draws around the reference's means; with one group the candidates share their examples,
-which blurs less than that).
+apart. After two rounds from fresh weights candidates are hardly better than guessing; later steps begin with trained
+weights, and of them this says nothing. Beside each G stand two anchors: a random ranking, and what would be left if the
+training were perfect and only the group's few validation examples blurred the scores (binomial draws around the
+reference's means; with one group the candidates share their examples, which blurs less than that). The reference's own
+row tells what its ranking is worth: where one seed does not rank as the means of the others do, its means are no truth
+that anything could come near, and the ceiling stands too high.
 """
 
 import statistics

@@ -1,10 +1,11 @@
 """What the searches find and how far their choices can be trusted, in parts that can be run one by one.
 
 - `cifar`: all methods on cifar10-20k at 16 x 16 for two platforms, each with the latency limit that uniform width 16
-  needs there; three seeds, means with intervals, no bar. On each platform the methods stand beside whichever uniform
-  width is the better one there, with the given learning rate or with one tuned in the run. What the final training's
-  last rounds still added is told, as there may be more to come. The archive is no part of the project: without it the
-  part is left out.
+  needs there; three seeds, means with intervals, and no bar but those limits. On each platform the methods stand beside
+  whichever uniform width is the better one there, with the given learning rate or with one tuned in the run. `best
+  found` is the search whose networks are the most accurate on the validation splits after final training. What that
+  training's last rounds still added is told, as there may be more to come. R_full is given: its rule was followed on
+  digits alone. The archive is no part of the project: without it the part is left out.
 - `fidelity`: `bench/search_fidelity.py`.
 - `platforms`: one pass of FedNAS on digits for 1, 2 and 4 platforms. The fleet has the same four phones in all of them,
   so that client-seconds can be compared; what differs is how many of them have a limit: 30% of what the largest
@@ -21,29 +22,34 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import exp, log
 from pathlib import Path
 
 from bench import search_cost
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import COSTS
-from bench.search_cost import LIMIT
+from bench.search_cost import ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
 from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
 from pipeline.run_file import parse_run_file
+from pipeline.run_sections import BudgetSection
 from profiles.catalogue import load_profile
+from profiles.schema import BYTES_PER_VALUE
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
 COLUMNS = (
     "part", "method", "platform", "seeds", "test_accuracy", "difference", "beside", "last_gain", "client_seconds",
-    "megabytes", "tau", "ratio"
+    "megabytes", "total_client_seconds", "total_megabytes", "tau", "ratio"
 )  # fmt: skip
 SEEDS = range(3)
-CONTROL, TUNED = "uniform width", "uniform width, learning rate tuned in the run"
-REDUCTION = FEDNAS["first_reduction"]
+SEARCHES = (OURS, ALONE, "fednas", REFERENCE)  # the others are controls
+TUNED = f"{UNIFORM}, learning rate tuned in the run"
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02]", 20
+REDUCTION = 0.2  # what no block alone gives: half of it is asked for, and ten steps or eleven lead to the limits
+ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
 LAST = 10  # rounds of final training whose gain is told
 # 30% of what the largest network needs on the slowest phone of the class; by how many platforms have one.
 ENTRY = f"[budgets.entry]\n{LIMIT}"
@@ -65,13 +71,14 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
     rate = re.findall(r"^learning_rate = .+$", run_file, re.MULTILINE)[0]
     straightforward = {"groups": 1, "pretrain_rounds": full_rounds, "rounds": 0}
     return (
-        Method(CONTROL, {"algorithm": "uniform_width"}),
+        Method(UNIFORM, {"algorithm": "uniform_width"}),
         Method(TUNED, {"algorithm": "uniform_width", "rounds": TUNING_ROUNDS}, {rate: RATES}),
         Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
-        Method("nested_race", {"algorithm": "nested_race"}),
-        Method("nested_race without a race", {"algorithm": "nested_race", "entrants": 1}),
-        Method("fednas", FEDNAS),
-        Method("straightforward", {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
+        Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
+        Method(OURS, RACE),
+        Method(ALONE, ONE_ENTRANT),
+        Method("fednas", {**FEDNAS, "first_reduction": REDUCTION}),
+        Method(REFERENCE, {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
     )
 
 
@@ -85,8 +92,22 @@ def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
     rows: dict[str, list[Row]] = {method.name: [] for method in methods(full_rounds, text)}
     for row in sitting.rows(tasks_of(text, methods(full_rounds, text), sitting.seeds(SEEDS))):
         rows[row["method"]].append(row)
-    platforms = sorted({name for row in rows[CONTROL] for model in row["models"] for name in model["platforms"]})
-    return [on_platform(name, rows, one) for name in rows for one in platforms], []
+    platforms = sorted({name for row in rows[UNIFORM] for model in row["models"] for name in model["platforms"]})
+    table = [on_platform(name, rows, one) for name in rows for one in platforms]
+    found = [
+        on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
+    ]
+    over = sum(over_limit(row) for own in rows.values() for row in own)
+    return [{**row, "R_full": full_rounds} for row in (*table, *found)], [_limits_bar(over)]
+
+
+def best_found(rows: Mapping[str, Sequence[Row]], platforms: Sequence[str]) -> list[tuple[str, str]]:
+    """Each platform with the search that found the best there; no test example has a say."""
+
+    def validated(name: str, platform: str) -> float:
+        return statistics.mean(final_curve(row, platform)[-1] for row in rows[name])
+
+    return [(one, max(SEARCHES, key=lambda name: validated(name, one))) for one in platforms]
 
 
 def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> Row:
@@ -108,17 +129,25 @@ def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> 
         "latency_ms": statistics.mean(model["latency_ms"][platform] for model in models),
         "num_parameters": statistics.mean(model["num_parameters"] for model in models),
         "last_gain": statistics.mean(last_gain(row, platform) for row in own),
-        "client_seconds": statistics.mean(row["search"]["client_seconds"] for row in own),
-        "megabytes": statistics.mean(row["search"]["bytes"] for row in own) / 1e6,
+        **mean_costs(own),
         "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in own],
     }
     difference = {"difference": statistics.mean(gaps), "paired": mean_of(gaps), "beside": beside}
     return found if name == beside else {**found, **difference}  # the control has no difference from itself
 
 
+def mean_costs(rows: Sequence[Row]) -> Row:
+    """What the search costs, what final training does, and both."""
+    found = {}
+    for name, phases in (("", ("search",)), ("final_", ("final",)), ("total_", ("search", "final"))):
+        means = {key: statistics.mean(sum(row[p][key] for p in phases) for row in rows) for key in COSTS[1:]}
+        found |= {f"{name}client_seconds": means["client_seconds"], f"{name}megabytes": means["bytes"] / 1e6}
+    return found
+
+
 def better_control(rows: Mapping[str, Sequence[Row]], platform: str) -> str:
     """Of uniform width, untuned and tuned, the one with the higher mean on a platform."""
-    return max((CONTROL, TUNED), key=lambda name: statistics.mean(accuracies(rows[name], platform)))
+    return max((UNIFORM, TUNED), key=lambda name: statistics.mean(accuracies(rows[name], platform)))
 
 
 def accuracies(rows: Sequence[Row], platform: str) -> list[float]:
@@ -128,8 +157,13 @@ def accuracies(rows: Sequence[Row], platform: str) -> list[float]:
 
 def last_gain(row: Row, platform: str) -> float:
     """What the last rounds of final training added to the accuracy over all validation splits."""
-    curve = row["final_curves"][str(model_of(row, platform)["trial"])]
-    return float(curve[-1] - curve[-1 - LAST])
+    curve = final_curve(row, platform)
+    return curve[-1] - curve[-1 - LAST]
+
+
+def final_curve(row: Row, platform: str) -> list[float]:
+    """Accuracy over all validation splits after each round of final training."""
+    return [*row["final_curves"][str(model_of(row, platform)["trial"])]]
 
 
 def model_of(row: Row, platform: str) -> Row:
@@ -141,13 +175,12 @@ def platforms(sitting: Sitting) -> Part:
     """A row for each number of platforms; its cost beside that of one platform."""
     text = search_cost.RUN_FILE.read_text(encoding="utf-8")
     names = {count: f"{count} platform{'s' if count > 1 else ''}" for count in LIMITS}
-    section = {**FEDNAS, "first_reduction": 0.1}
     chosen = [
-        Method(names[count], section, {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"})
+        Method(names[count], FEDNAS, {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"})
         for count, limits in LIMITS.items()
     ]
     rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
-    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
+    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(search_cost.SEEDS))):
         rows[row["method"]].append(row)
     one, *_ = found = [cost_row(name, own, rows[names[1]]) for name, own in rows.items()]
     over = sum(row["over_limit"] for row in found)
@@ -157,16 +190,15 @@ def platforms(sitting: Sitting) -> Part:
         if row is not one
         for key, times in row["ratios"].items()
     ]
-    return found, [*bars, Bar("networks over their platform's predicted limit (at most)", over, 0, over == 0)]
+    return found, [*bars, _limits_bar(over)]
 
 
 def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
-    """What searches cost, and how many times as much as others of the same seeds (geometric means)."""
+    """What searches cost, and how many times as much as others of the same seeds (geometric means, 95% intervals)."""
     pairs = [*zip(rows, others, strict=True)]
-    ratios = {
-        key: statistics.geometric_mean(row["search"][key] / other["search"][key] for row, other in pairs)
-        for key in COSTS
-    }
+    logs = {key: mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs]) for key in COSTS}
+    intervals = {key: {end: None if at is None else exp(at) for end, at in ends.items()} for key, ends in logs.items()}
+    ratios = {key: one["mean"] for key, one in intervals.items()}
     return {
         "method": name,
         "seeds": len(rows),
@@ -174,20 +206,26 @@ def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
         "megabytes": statistics.mean(row["search"]["bytes"] for row in rows) / 1e6,
         "ratio": ratios["client_seconds"],
         "ratios": ratios,
+        "ratio_intervals": intervals,
         "over_limit": sum(over_limit(row) for row in rows),
         "runs": [{key: row[key] for key in ("seed", "search", "models", "num_trials")} for row in rows],
     }
 
 
 def over_limit(row: Row) -> int:
-    """Platforms of a run whose network is predicted to need more than the latency limit of their class, if any."""
+    """Platforms of a run whose network is predicted to need more than the latency or size that their class may."""
     budgets = parse_run_file(row["run_file"]).budgets
-    needs = [
-        (budgets.get(load_profile(platform).device_class), model["latency_ms"][platform])
-        for model in row["models"]
-        for platform in model["platforms"]
-    ]
-    return sum(limit is not None and limit.latency_ms is not None and ms > limit.latency_ms for limit, ms in needs)
+    found = 0
+    for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
+        limits = budgets.get(load_profile(platform).device_class, BudgetSection())
+        size_kib = BYTES_PER_VALUE * model["num_parameters"] / 1024
+        needs = ((model["latency_ms"][platform], limits.latency_ms), (size_kib, limits.size_kib))
+        found += any(allowed is not None and needed > allowed for needed, allowed in needs)
+    return found
+
+
+def _limits_bar(over: int) -> Bar:
+    return Bar("networks over their platform's predicted limits (at most)", over, 0, over == 0)
 
 
 def main() -> None:
@@ -196,7 +234,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    parser.add_argument("--full-rounds", type=int, default=10, help="of a candidate of the straightforward search")
+    parser.add_argument("--full-rounds", type=int, choices=ROUNDS, default=10, help="of the straightforward search")
     parts = ("cifar", "fidelity", "platforms", "measured", "unreliable")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="only these")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")

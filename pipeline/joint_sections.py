@@ -166,7 +166,7 @@ class MergedHalvingSection(Section):
     rounds: PositiveInt = 1
     eta: Annotated[int, Field(ge=2)] = 3
     group_size: PositiveInt | None = None
-    sharpness: NonNegative = 8.0
+    sharpness: NonNegative = 2.0
 
     @property
     def named_kinds(self) -> frozenset[ReleaseKind]:

@@ -96,7 +96,7 @@ class MergedHalving:
     rounds: int = 1
     eta: int = 3
     group_size: int | None = None
-    sharpness: float = 8.0
+    sharpness: float = 2.0
     num_drawn: int = 256
 
     def __post_init__(self) -> None:

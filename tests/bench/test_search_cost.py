@@ -102,6 +102,12 @@ def test_the_analytic_count_is_the_formula_step_by_step():
     assert analytic_rounds(more) == COUNTS["fednas"] + 3 * 2
 
 
+def test_a_candidate_counts_by_the_clients_of_its_own_group():
+    row = a_row("fednas", 0, 0.5)
+    row["steps"][1][3], row["steps"][4][3] = 2, 4  # of 30 clients a tenth is 3: one less for 2 rounds, one more for 5
+    assert analytic_rounds(row) == COUNTS["fednas"] - 2 + 5
+
+
 def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinitely_less():
     rows = {
         REFERENCE: of_seeds(REFERENCE, [0.8, 0.9], client_seconds=40.0),

@@ -69,9 +69,9 @@ def row_of_scores(scores, num_scored=20):
 
 
 def row_of_curves(before, scores, num_rounds=5):
-    """A straightforward run whose candidates have some accuracies for so many rounds and others after them."""
+    """A straightforward run whose candidates have other accuracies from such a round to the 20th than elsewhere."""
     pairs = enumerate(zip(before, scores, strict=True), start=1)
-    curves = {str(i): [early] * num_rounds + [late] * (40 - num_rounds) for i, (early, late) in pairs}
+    curves = {str(i): [early] * num_rounds + [late] * (20 - num_rounds) + [early] * 20 for i, (early, late) in pairs}
     return row_of_scores(scores) | {"curves": curves}
 
 
@@ -83,6 +83,23 @@ def test_the_first_steps_scores_stand_beside_the_reference_after_as_many_rounds_
     assert [(one["tau"], one["examples"], bars) for one in found] == [(pytest.approx(1), 20, [])] * 3
     # 20 examples cannot tell neighbours apart that are 0.1 from each other.
     assert all(abs(one["random"]["tau"]) < 0.2 < one["binomial ceiling"]["tau"] < 0.9 for one in found)
+
+
+def test_each_number_of_groups_has_20_seeds_of_its_own_run_file_and_the_reference_five_set_apart(stub_runs, tmp_path):
+    asked = stub_runs(lambda task: row_of_curves(MEANS, MEANS) if task.method == "rounds" else row_of_scores(MEANS))
+    rows, _ = fidelity(Sitting(tmp_path))
+    runs = {task.method: parse_run_file(task.run_file) for task in asked}
+    assert {name: run.search.groups for name, run in runs.items()} == {
+        "rounds": 1, "fednas, G 1": 1, "fednas, G 5": 5, "fednas, G 10": 10
+    }  # fmt: skip
+    shorts = [run.search for name, run in runs.items() if name != "rounds"]
+    assert {(one.pretrain_rounds, one.keep, one.rounds, one.first_reduction) for one in shorts} == {(2, 3, 0, 0.1)}
+    assert {run.search.first_reduction for run in runs.values()} == {0.1}  # the reference's candidates are the same
+    assert {run.budgets["default"].latency_ms for run in runs.values()} == {2.7232}
+    seeds = {name: [task.seed for task in asked if task.method == name] for name in runs}
+    assert seeds.pop("rounds") == [*range(1000, 1005)]
+    assert [*seeds.values()] == [[*range(20)]] * 3
+    assert [row["seeds"] for row in rows] == [5, 20, 20, 20]
 
 
 def test_a_seed_of_the_reference_stands_beside_the_others_alone(stub_runs, tmp_path):

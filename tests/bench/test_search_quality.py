@@ -1,32 +1,29 @@
-import io
+import json
 import math
-import tarfile
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from bench import search_cost
-from bench.search_images import write_npz
+from bench import search_cost, search_quality
 from bench.search_processes import PROFILES
 from bench.search_quality import (
-    CONTROL,
     DEFAULT,
     FLEET,
     LIMITS,
     RUN_FILE,
+    SEARCHES,
     TUNED,
+    UNIFORM,
     better_control,
     cifar,
     cost_row,
     last_gain,
+    main,
     methods,
     on_platform,
     over_limit,
     platforms,
 )
 from bench.search_runs import Sitting, replace_lines, tasks_of
-from device_runtime.examples import SpecOverrides, open_source
 from device_runtime.specs import ExampleSpec
 from pipeline.run_file import parse_run_file
 from pipeline.searching.choices import space_of
@@ -48,20 +45,27 @@ def row(accuracies, seed=0, client_seconds=10.0):
             "trial": i,
             "test_accuracy": accuracy,
             "num_parameters": 100,
-            "latency_ms": {"redmi-note-4": 0.8, "pixel-4": 0.15},
+            "latency_ms": {"redmi-note-4": 0.7, "pixel-4": 0.15 + 0.001 * seed},
         }
         for i, (names, accuracy) in enumerate(accuracies.items())
     ]
     search = {"client_rounds": 4, "client_seconds": client_seconds, "bytes": 2e6}
+    final = {"client_rounds": 40, "client_seconds": 7.0, "bytes": 5e6}
     curves = {str(i): RISING if i else FLAT for i in range(len(models))}
-    return {"seed": seed, "search": search, "final": search, "models": models, "num_trials": 1, "final_curves": curves}
+    return {"seed": seed, "search": search, "final": final, "models": models, "num_trials": 1, "final_curves": curves}
 
 
 def rows_of_methods():
     ours = [row({BOTH[:1]: 0.1, BOTH[1:]: accuracy}, seed) for seed, accuracy in enumerate((0.6, 0.8))]
     control = [row({BOTH: accuracy}, seed) for seed, accuracy in enumerate((0.5, 0.6))]
     tuned = [row({BOTH[:1]: 0.9, BOTH[1:]: accuracy}, seed) for seed, accuracy in enumerate((0.2, 0.7))]
-    return {CONTROL: control, TUNED: tuned, "ours": ours}
+    return {UNIFORM: control, TUNED: tuned, "ours": ours}
+
+
+def test_the_costs_are_of_the_search_of_final_training_and_of_both():
+    found = on_platform("ours", rows_of_methods(), "pixel-4")
+    assert [found[f"{part}client_seconds"] for part in ("", "final_", "total_")] == [10, 7, 17]
+    assert [found[f"{part}megabytes"] for part in ("", "final_", "total_")] == [2, 5, 7]
 
 
 def test_a_method_is_compared_with_uniform_width_on_each_platform_by_seed():
@@ -69,17 +73,18 @@ def test_a_method_is_compared_with_uniform_width_on_each_platform_by_seed():
     assert found["test_accuracy"] == pytest.approx(0.7)
     assert found["difference"] == found["paired"]["mean"] == pytest.approx(0.15)
     assert found["paired"]["high"] - 0.15 == pytest.approx(12.7062 * 0.05, rel=1e-4)
-    assert (found["latency_ms"], found["seeds"], found["megabytes"]) == (0.15, 2, 2.0)
+    assert (found["latency_ms"], found["seeds"]) == (pytest.approx(0.1505), 2)
+    assert found["test_accuracy_interval"]["mean"] == pytest.approx(0.7)
 
 
 def test_the_better_uniform_width_of_a_platform_is_its_control():
     rows = rows_of_methods()
-    assert [better_control(rows, platform) for platform in BOTH] == [TUNED, CONTROL]
+    assert [better_control(rows, platform) for platform in BOTH] == [TUNED, UNIFORM]
     found = on_platform("ours", rows, "redmi-note-4")
     assert (found["difference"], found["beside"]) == (pytest.approx(-0.8), TUNED)
     assert on_platform(TUNED, rows, "pixel-4")["difference"] == pytest.approx(-0.1)
     assert "difference" not in on_platform(TUNED, rows, "redmi-note-4")
-    assert "difference" not in on_platform(CONTROL, rows, "pixel-4")
+    assert "difference" not in on_platform(UNIFORM, rows, "pixel-4")
 
 
 def test_the_last_gain_is_of_the_last_ten_rounds_of_the_platforms_network():
@@ -103,14 +108,49 @@ def test_costs_are_compared_by_geometric_means_and_limits_by_the_platforms_class
     assert over_limit(slow) == 1
 
 
-@pytest.mark.parametrize(("client_seconds", "is_met"), [(12.9, True), (13.1, False)])
-def test_more_platforms_may_cost_1_3_times_what_one_does(stub_runs, tmp_path, client_seconds, is_met):
-    stub_runs(lambda task: row({BOTH: 0.5}, task.seed, client_seconds if task.method == "4 platforms" else 10.0))
+@pytest.mark.parametrize("key", ["client_rounds", "client_seconds", "bytes"])
+@pytest.mark.parametrize(("times", "is_met"), [(1.29, True), (1.31, False)])
+def test_more_platforms_may_cost_1_3_times_what_one_does(stub_runs, tmp_path, key, times, is_met):
+    def run(task):
+        found = row({BOTH: 0.5}, task.seed)
+        is_dear = task.method == "4 platforms"
+        return {**found, "search": found["search"] | {key: found["search"][key] * times}} if is_dear else found
+
+    asked = stub_runs(run)
     found, bars = platforms(Sitting(tmp_path))
-    assert [one["ratio"] for one in found] == pytest.approx([1, 1, client_seconds / 10])
+    assert [one["ratios"][key] for one in found] == pytest.approx([1, 1, times])
     assert [bar.name for bar in bars if not bar.met] == (
-        [] if is_met else ["4 platforms: client_seconds of the search beside 1 platform"]
+        [] if is_met else [f"4 platforms: {key} of the search beside 1 platform"]
     )
+    assert {task.seed for task in asked} == {*range(20)}  # as many as all on digits has
+
+
+def test_the_mean_of_ratios_is_geometric_and_has_an_interval_where_there_are_two():
+    ones, others = ([{**row({BOTH: 0.5}, s, cost), "run_file": DIGITS} for s, cost in enumerate(costs)]
+                    for costs in ((20.0, 5.0), (10.0, 10.0)))  # fmt: skip
+    found = cost_row("twice and half", ones, others)
+    assert found["ratio"] == pytest.approx(1)
+    ends = found["ratio_intervals"]["client_seconds"]
+    assert ends["high"] == pytest.approx(1 / ends["low"]) == pytest.approx(math.exp(12.7062 * math.log(2)), rel=1e-4)
+    assert found["ratio_intervals"]["bytes"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
+    assert cost_row("one", ones[:1], others[:1])["ratio_intervals"]["bytes"] == {"mean": 1, "low": None, "high": None}
+
+
+def test_the_parts_that_are_asked_for_are_told_with_their_names(stub_runs, tmp_path, monkeypatch, capsys):
+    stub_runs(lambda task: row({BOTH: 0.5}, task.seed))
+    for name in ("measured", "unreliable", "fidelity"):
+        monkeypatch.setattr(search_quality, name, lambda sitting, name=name: ([{"method": f"of {name}"}], []))
+    parts = ["unreliable", "platforms", "fidelity", "measured"]
+    monkeypatch.setattr("sys.argv", ["search_quality", "--work", str(tmp_path), "--seeds", "2", "--part", *parts])
+    main()
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["part"], one["method"]) for one in told["rows"]] == [
+        ("unreliable", "of unreliable"),
+        *(("platforms", f"{count} platform{'s' if count > 1 else ''}") for count in (1, 2, 4)),
+        ("fidelity", "of fidelity"),
+        ("measured", "of measured"),
+    ]
+    assert len(told["bars"]) == 7
 
 
 def test_a_network_over_its_platforms_limit_does_not_meet_the_bar(stub_runs, tmp_path):
@@ -118,14 +158,15 @@ def test_a_network_over_its_platforms_limit_does_not_meet_the_bar(stub_runs, tmp
     slow["models"][0]["latency_ms"] = {"redmi-note-4": 0.8, "pixel-4": 0.18}  # the latter is without a limit once
     stub_runs(lambda task: slow)
     found, (*_, over) = platforms(Sitting(tmp_path))
-    assert [one["over_limit"] for one in found] == [0, 3, 3]
-    assert (over.value, over.met) == (6, False)
+    assert [one["over_limit"] for one in found] == [0, 20, 20]
+    assert (over.value, over.met) == (40, False)
 
 
 def test_the_fleet_of_all_numbers_of_platforms_is_the_same_and_so_many_have_a_limit(stub_runs, tmp_path):
     asked = stub_runs(lambda task: row({BOTH: 0.5}, task.seed))
     platforms(Sitting(tmp_path, num_seeds=1))
     runs = {task.method: parse_run_file(task.run_file) for task in asked}
+    assert {(run.search.first_reduction, run.search.groups, run.search.keep) for run in runs.values()} == {(0.1, 10, 3)}
     assert {run.fleet.profiles for run in runs.values()} == {("redmi-note-4", "pixel-2-xl", "galaxy-s9", "pixel-4")}
     limited = {
         name: [one for one in run.fleet.profiles if load_profile(one).device_class in run.budgets]
@@ -159,6 +200,25 @@ def test_the_learning_rate_of_one_control_is_tuned_in_the_run_and_all_methods_kn
     assert (runs["straightforward"].search.pretrain_rounds, runs["straightforward"].search.groups) == (10, 1)
 
 
+def test_the_methods_of_cifar_have_the_fixed_settings_and_the_control_rates_around_the_given_one():
+    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", "photographs.npz")
+    runs = {task.method: parse_run_file(task.run_file) for task in tasks_of(text, methods(20, text), [0])}
+    searches = {name: run.search for name, run in runs.items()}
+    pruning = [searches[name] for name in ("random pruning", "fednas", "straightforward")]
+    assert {(one.first_reduction, one.decay) for one in pruning} == {(0.2, 0.96)}
+    fednas = searches["fednas"]
+    assert (fednas.groups, fednas.pretrain_rounds, fednas.keep, fednas.rounds) == (10, 2, 3, 5)
+    assert (searches["straightforward"].keep, searches["straightforward"].rounds) == (None, 0)
+    assert [searches[name].entrants for name in ("nested_race", "nested_race without a race")] == [4, 1]
+    drawn = searches["random search"]
+    assert (drawn.trials, drawn.rounds, max(runs["random search"].space.widths)) == (20, 7, 64)
+    (given,) = runs[UNIFORM].training.learning_rate
+    assert min(runs[TUNED].training.learning_rate) < given < max(runs[TUNED].training.learning_rate)
+    assert {(run.final.rounds, run.final.start, run.data.clients, run.data.alpha) for run in runs.values()} == {
+        (40, "fresh", 100, 0.5)
+    }
+
+
 def test_uniform_width_16_is_the_widest_within_the_limits_of_cifar():
     text = RUN_FILE.read_text(encoding="utf-8")
     run = parse_run_file(text)
@@ -175,30 +235,68 @@ def test_uniform_width_16_is_the_widest_within_the_limits_of_cifar():
         assert f"{cost_of(scale_widths(largest, 4 / 64), profile, 8).latency_ms / full:.1%}" in text
 
 
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """The path of an archive; what is made of it is told."""
+    written = []
+    monkeypatch.setattr(search_quality, "write_npz", lambda *paths: written.append(paths))
+    archive = tmp_path / "photographs.tar.xz"
+    archive.touch()
+    return archive, written
+
+
+def validated(task):
+    """A run whose networks are tested the worse the better they are validated."""
+    order = [SEARCHES[1], SEARCHES[0], SEARCHES[3], SEARCHES[2]]
+    place = order.index(task.method) if task.method in order else 9
+    found = row({BOTH[:1]: 0.5 + 0.01 * place, BOTH[1:]: 0.5 + 0.01 * place}, task.seed)
+    near, far = ([0.5 - 0.01 * one] * 40 for one in (place, -place))
+    return {**found, "final_curves": {"0": near, "1": far if task.method in order else [0.99] * 40}}
+
+
+def test_every_method_of_cifar_runs_on_three_seeds_and_has_a_row_for_each_platform(stub_runs, photographs, tmp_path):
+    archive, written = photographs
+    asked = stub_runs(validated)
+    rows, _ = cifar(Sitting(tmp_path), 20, archive)
+    assert written == [(archive, tmp_path / "cifar10-20k.npz")]
+    names = list(dict.fromkeys(task.method for task in asked))
+    assert sorted((task.method, task.seed) for task in asked) == sorted(
+        (name, seed) for name in names for seed in range(3)
+    )
+    assert {parse_run_file(task.run_file).data.source for task in asked} == {f"npz:{tmp_path / 'cifar10-20k.npz'}"}
+    assert [(one["method"], one["platform"]) for one in rows[:-2]] == [
+        (name, one) for name in names for one in sorted(BOTH)
+    ]
+    assert {(one["seeds"], one["R_full"]) for one in rows} == {(3, 20)}
+
+
+def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs, photographs, tmp_path):
+    stub_runs(validated)
+    rows, _ = cifar(Sitting(tmp_path), 10, photographs[0])
+    assert [(one["method"], one["platform"], one["test_accuracy"]) for one in rows[-2:]] == [
+        ("best found: fednas", "pixel-4", pytest.approx(0.53)),
+        ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
+    ]
+    assert all(one["beside"] == UNIFORM and one["difference"] < 0 for one in rows[-2:])
+
+
+@pytest.mark.parametrize(("needs", "over"), [((49_990, 0.15), 0), ((50_001, 0.15), 2), ((100, 0.19), 1)])
+def test_networks_of_cifar_must_keep_the_limits_of_latency_and_size(stub_runs, photographs, tmp_path, needs, over):
+    parameters, latency_ms = needs
+
+    def shipped(task):
+        found = row({BOTH[:1]: 0.5, BOTH[1:]: 0.5}, task.seed)
+        for model in found["models"] if task.method == SEARCHES[0] else ():
+            model |= {"num_parameters": parameters, "latency_ms": {"redmi-note-4": 0.7, "pixel-4": latency_ms}}
+        return found
+
+    stub_runs(shipped)
+    _, (bar,) = cifar(Sitting(tmp_path, num_seeds=1), 10, photographs[0])
+    assert (bar.value, bar.met) == (over, over == 0)
+
+
 def test_cifar_is_left_out_where_its_archive_is_absent(tmp_path):
     rows, bars = cifar(Sitting(tmp_path), 10, tmp_path / "absent.tar.xz")
     assert [(row["skipped"], bars) for row in rows] == [
         ("absent.tar.xz is not beside the project; it is no part of it", [])
     ]
-
-
-def test_an_archive_of_photographs_becomes_one_npz_of_small_ones(tmp_path):
-    archive = tmp_path / "few.tar.xz"
-    with tarfile.open(archive, "w:xz") as tar:
-        for name, grey in (("train/cat/1", 10), ("train/dog/1", 200), ("test/cat/2", 30), ("test/dog/2", 90)):
-            data = io.BytesIO()
-            Image.new("RGB", (32, 32), (grey,) * 3).save(data, "PNG")
-            member = tarfile.TarInfo(f"few/{name}.png")
-            member.size = data.tell()
-            data.seek(0)
-            tar.addfile(member, data)
-    path = tmp_path / "few.npz"
-    write_npz(archive, path)
-    source = open_source(f"npz:{path}", SpecOverrides())
-    assert (source.spec.shape, source.spec.labels, len(source.ids())) == ((3, 16, 16), ("cat", "dog"), 4)
-    x, y = source.get(source.ids())
-    red, blue = x[:, 0].mean((1, 2)) * 0.229 + 0.485, x[:, 2].mean((1, 2)) * 0.225 + 0.406
-    assert sorted(zip(y.tolist(), (255 * red).round().tolist(), strict=True)) == [(0, 10), (0, 30), (1, 90), (1, 200)]
-    np.testing.assert_allclose(red, blue, atol=1e-6)
-    archive.unlink()
-    write_npz(archive, path)  # what is there is not read again
