@@ -29,7 +29,7 @@ from bench import predict_published
 from bench.measuring import Bar, Result, new_result, print_result
 from device_runtime.graph_runs import GraphRun, VisitPlan, time_graph
 from device_runtime.measurement_pack import Pack, PackEntry, read_pack
-from pipeline.packs import compile_pack, default_architectures, default_spaces
+from pipeline.packs import compile_pack, default_architectures, default_shipped, default_spaces
 from profiles.catalogue import load_profile
 from profiles.predict import Prediction, predict_networks
 from profiles.schema import DeviceProfile, Direction, Kernel
@@ -94,7 +94,7 @@ def measured_profile(work: Path, *, quick: bool) -> Path:
 
 def held_out(num: int) -> list[Architecture]:
     """Different networks of the default spaces in turns, none of the default pack's."""
-    rng, known = np.random.default_rng(SEED), set(default_architectures())
+    rng, known = np.random.default_rng(SEED), {*default_architectures(), *default_shipped()}
 
     def new() -> Iterator[Architecture]:
         for space in cycle(default_spaces()):

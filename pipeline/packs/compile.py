@@ -10,7 +10,7 @@ import onnx
 from device_runtime.measurement_pack import MANIFEST, Pack, PackEntry, PackManifest, graph_file, pack_graph, read_pack
 from pipeline.compile.builder import OPSET, CompileError
 from pipeline.compile.versions import MINIMUM_RUNTIME, compiler_versions
-from pipeline.packs.networks import CALL, call_graph, network_graphs
+from pipeline.packs.networks import CALL, call_graph, network_graphs, shipped_graph
 from profiles.records import encode_record
 from profiles.schema import Direction, Kernel
 from search.architecture import Architecture
@@ -20,7 +20,12 @@ Graph = tuple[int, Direction, int, tuple[Kernel, ...], onnx.ModelProto]
 
 
 def compile_pack(
-    networks: Sequence[Architecture], batch_size: int, folder: Path, advance: Callable[[], None] = lambda: None
+    networks: Sequence[Architecture],
+    batch_size: int,
+    folder: Path,
+    advance: Callable[[], None] = lambda: None,
+    *,
+    shipped: Sequence[Architecture] = (),
 ) -> Pack:
     """Write the pack of `networks` into `folder` (made, or replaced when it holds a pack) and read it back.
 
@@ -30,6 +35,8 @@ def compile_pack(
         networks: The most telling first.
         batch_size: B, the examples of one training step.
         advance: Called after each network, for a progress bar.
+        shipped: Further ones, of which the pack has the shipped model alone: it takes a hundredth of a gradient's time
+            to measure, and many whole networks tell what sums of kernels do not.
 
     Raises:
         CompileError: A network cannot be compiled, or `folder` holds something else; it is then untouched.
@@ -39,14 +46,16 @@ def compile_pack(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".packing-") as temporary:
         built = Path(temporary) / "pack"
         built.mkdir()
-        _write(_graphs(networks, batch_size, advance), built)
+        _write(_graphs(networks, batch_size, shipped, advance), built)
         if folder.exists():
             folder.rename(Path(temporary) / "replaced")
         built.rename(folder)
     return read_pack(folder)
 
 
-def _graphs(networks: Sequence[Architecture], batch_size: int, advance: Callable[[], None]) -> Iterator[Graph]:
+def _graphs(
+    networks: Sequence[Architecture], batch_size: int, shipped: Sequence[Architecture], advance: Callable[[], None]
+) -> Iterator[Graph]:
     yield 0, "forward", 1, (CALL,), call_graph()
     for number, network in enumerate(networks, 1):
         kernels: dict[Direction, tuple[int, tuple[Kernel, ...]]] = {
@@ -56,6 +65,9 @@ def _graphs(networks: Sequence[Architecture], batch_size: int, advance: Callable
         }
         for direction, model in network_graphs(network, batch_size).items():
             yield number, direction, *kernels[direction], model
+        advance()
+    for number, network in enumerate(shipped, len(networks) + 1):
+        yield number, "forward", 1, kernels_of(network), shipped_graph(network)
         advance()
 
 

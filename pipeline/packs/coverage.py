@@ -1,6 +1,6 @@
 """Which networks a measurement pack holds: those that show most kernels of a search space."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 
 import numpy as np
@@ -14,7 +14,7 @@ from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace, Space
 
 _DRAWS = 8  # networks drawn for each that is taken
-_DEFAULT_NETWORKS = 24  # of each default space
+_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 24, 100  # of each default space
 
 
 def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:
@@ -47,6 +47,19 @@ def drawn_architectures(space: Space, num_networks: int) -> tuple[Architecture, 
     return tuple(found)
 
 
+def random_architectures(space: Space, num_networks: int, known: Collection[Architecture]) -> tuple[Architecture, ...]:
+    """Networks of a space by chance, as a search draws them, none of `known`; the same every time.
+
+    They show what is usual in the space, where `drawn_architectures` seeks what is rare. Fewer where it has no more.
+    """
+    rng, found = np.random.default_rng(1), dict[Architecture, None]()
+    for _ in range(_DRAWS * num_networks):
+        network = space.sample(rng).architecture
+        if network not in known and len(found) < num_networks:
+            found[network] = None
+    return tuple(found)
+
+
 def default_spaces() -> tuple[SearchSpace, ...]:
     """What the default pack is drawn from: blocks over images of 8x8 grey and 32x32 colour pixels, ten classes.
 
@@ -73,6 +86,14 @@ def default_architectures() -> tuple[Architecture, ...]:
     """The networks of the default pack: of each of its spaces in turns."""
     return tuple(
         chain(*zip(*(drawn_architectures(space, _DEFAULT_NETWORKS) for space in default_spaces()), strict=True))
+    )
+
+
+def default_shipped() -> tuple[Architecture, ...]:
+    """The networks of which the default pack has the shipped model alone."""
+    known = set(default_architectures())
+    return tuple(
+        chain(*zip(*(random_architectures(space, _DEFAULT_SHIPPED, known) for space in default_spaces()), strict=True))
     )
 
 

@@ -38,26 +38,35 @@ def network_graphs(architecture: Architecture, batch_size: int) -> dict[Directio
     Raises:
         CompileError: The network cannot be compiled.
     """
-    layers = _named_by_kernel(layers_of(architecture))
+    module = build_module(_named_by_kernel(layers_of(architecture)))
     with one_thread():
-        module = build_module(layers)
         forward = export_forward(module, {"x": torch.zeros(batch_size, *architecture.input_shape)})
         layout = layout_of(forward, {})
-        shipped = model_of(TrainedNetwork(module, architecture.input_shape).eval())
-    _empty(shipped)
-    _write_out_hard_swish(shipped.graph)
-    _name_fused_values(shipped.graph)
     return {
-        "forward": shipped,
+        "forward": _shipped(module, architecture),
         "evaluate": evaluate_model(forward, layout, Loss(), by_layer=True),
         "gradient": gradient_model(forward, layout, Loss(), by_layer=True).model,
     }
+
+
+def shipped_graph(architecture: Architecture) -> onnx.ModelProto:
+    """A network's graph `forward` alone, the same as among `network_graphs`."""
+    return _shipped(build_module(_named_by_kernel(layers_of(architecture))), architecture)
 
 
 def call_graph() -> onnx.ModelProto:
     """A graph in which nothing happens."""
     graph = GraphBuilder("k0")
     return graph.to_model({"y": graph.input("x", (1, *CALL.input_shape))}, CALL_KIND)
+
+
+def _shipped(module: torch.nn.Module, architecture: Architecture) -> onnx.ModelProto:
+    with one_thread():
+        shipped = model_of(TrainedNetwork(module, architecture.input_shape).eval())
+    _empty(shipped)
+    _write_out_hard_swish(shipped.graph)
+    _name_fused_values(shipped.graph)
+    return shipped
 
 
 def _named_by_kernel(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:

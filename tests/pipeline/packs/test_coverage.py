@@ -4,7 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.packs import default_architectures, drawn_architectures, kernel_keys
+from pipeline.packs import (
+    default_architectures,
+    default_shipped,
+    drawn_architectures,
+    kernel_keys,
+    random_architectures,
+)
 from search.architecture import Architecture, Stage, Stem
 from search.cell_space import CellSpace
 from search.cost import cost_of, evaluation_kernels_of, kernels_of, training_kernels_of
@@ -66,6 +72,20 @@ def test_drawn_networks_show_more_kernels_than_as_many_by_chance():
 def test_a_space_with_fewer_networks_gives_them_all():
     small = replace(SPACE, max_stages=0)
     assert len(drawn_architectures(small, 10)) == 2
+    assert len(random_architectures(small, 10, ())) == 2
+
+
+def test_random_networks_are_others_of_the_space_always_the_same():
+    known = drawn_architectures(SPACE, 10)
+    found = random_architectures(SPACE, 20, known)
+    assert found == random_architectures(SPACE, 20, known)
+    assert len(found) == len(set(found) - set(known)) == 20
+    assert all(network.input_shape == (1, 8, 8) for network in found)
+
+
+def test_no_network_of_the_default_pack_is_in_it_twice():
+    both = *default_architectures(), *default_shipped()
+    assert len(set(both)) == len(both)
 
 
 def test_of_a_space_of_cells_the_supernet_is_measured_too():
