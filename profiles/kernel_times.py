@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from profiles.regression import TableModel
 
 Floats = NDArray[np.float64]
-Method = Literal["measured", "regression", "scaled", "throughput"]
-METHODS: tuple[Method, ...] = ("measured", "regression", "scaled", "throughput")  # the surest first
+Method = Literal["measured", "regression", "transferred", "scaled", "throughput"]
+METHODS: tuple[Method, ...] = ("measured", "regression", "transferred", "scaled", "throughput")  # the surest first
 MIN_TABLE = 8  # rows of a family between which a regression is worth more than the most alike row
 _FARTHEST = log(2)  # beyond the rows, in all features together
 _RESOLUTION_MS = 1e-3  # of profilers, and what they cost a node: smaller times say little of each other
@@ -37,12 +37,14 @@ class Table:
     """Measured times of one family, direction and batch size, and what lies between them.
 
     Attributes:
+        method: `regression`, or `transferred` where a row is.
         columns: Features that vary; the others are `fixed`.
         left_out_ms: Of each row without those that only the same network has.
         known_ms: What was asked for before, None where it is too far from the rows.
     """
 
     model: "TableModel"
+    method: Method
     columns: NDArray[np.intp]
     fixed: Floats
     left_out_ms: dict[Kernel, float]
@@ -83,17 +85,17 @@ def predict_all(
 def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, direction: Direction) -> KernelPrediction:
     """One kernel: its own measured time, one between measured ones, the most alike one scaled, or the throughput's.
 
-    Between the rows of a table lies a regression. For another batch size it is scaled by what the throughput tells.
+    Between the rows of a table lies a regression. Rows that nobody timed were transferred from another phone. For another batch size it is scaled by what the throughput tells.
     """
     if known := profile.times_by_kernel.get((kernel, batch_size, direction)):
-        return KernelPrediction(without_call(profile, known), "measured")
+        return KernelPrediction(without_call(profile, known), "measured" if known.repetitions else "transferred")
     modelled = profile.throughput.kernel_ms(kernel, batch_size, direction)
     if found := _nearest_table(profile, kernel.family, batch_size, direction):
         its_batch, table = found
         table.ask([kernel])
         if (ms := table.known_ms[kernel]) is not None:
             if its_batch == batch_size:
-                return KernelPrediction(ms, "regression")
+                return KernelPrediction(ms, table.method)
             return KernelPrediction(
                 ms * modelled / profile.throughput.kernel_ms(kernel, its_batch, direction), "scaled"
             )
@@ -184,6 +186,7 @@ def _table(profile: DeviceProfile, family: str, batch_size: int, direction: Dire
     left_out = np.maximum(model.left_out_ms - _RESOLUTION_MS, 0.0)
     return Table(
         model=model,
+        method="regression" if all(row.repetitions for row in rows) else "transferred",
         columns=columns,
         fixed=np.delete(features[0], columns),
         left_out_ms={row.kernel: float(ms) for row, ms in zip(rows, left_out, strict=True)},

@@ -22,6 +22,7 @@ CARD = "MODEL_CARD.md"
 _METHODS = {
     "measured": "sum of layers, each measured on the phone",
     "regression": "layers between those measured on the phone",
+    "transferred": "another phone's layers, scaled by what was measured on both",
     "scaled": "sum of layers, some scaled from the nearest one measured",
     "throughput": "sum of layers, from the phone's throughput",
 }

@@ -17,6 +17,12 @@ def test_a_measured_kernel_takes_what_was_measured_without_the_call(profile):
     assert (found.ms, found.method) == (12.0 - 2.0, "measured")
 
 
+def test_a_time_that_nobody_took_was_transferred_and_the_kernel_is_still_unknown(profile):
+    kernels = tuple(replace(time, repetitions=0) for time in profile.kernels)
+    found = predict_kernels(replace(profile, kernels=kernels), [CONV], 1, "forward")
+    assert (found.median_ms, found.method, found.unknown) == (12.0, "transferred", (CONV,))
+
+
 def test_an_unknown_kernel_is_the_most_alike_one_of_its_family_scaled_by_the_work(profile):
     found = predict_kernel(profile, WIDER, 1, "forward")
     model = profile.throughput.forward.kernel_ms
