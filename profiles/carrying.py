@@ -30,6 +30,7 @@ from profiles.anchors import (
     unlikeness,
 )
 from profiles.few import FewTimes
+from profiles.kernel_times import features_of
 from profiles.predict import predict_kernel
 from profiles.regression import MIN_ROWS, Floats, TimeModel, fit_times
 from profiles.schema import (
@@ -37,7 +38,6 @@ from profiles.schema import (
     DeviceProfile,
     Direction,
     Figure,
-    Kernel,
     KernelKey,
     KernelTime,
     NetworkTime,
@@ -153,14 +153,8 @@ def _fit_source(source: DeviceProfile, table: Sequence[KernelTime], varied: Floa
 
 
 def _features(times: Sequence[KernelTime]) -> Floats:
-    """f64[n, 5], positive: batch, channels in a group, channels out, pixels out, window."""
-    return np.array([_features_of(time.kernel, time.batch_size) for time in times], np.float64)
-
-
-def _features_of(kernel: Kernel, batch_size: int) -> tuple[float, ...]:
-    pixels = float(np.prod(kernel.output_shape[1:] or kernel.input_shape[1:]))
-    channels = kernel.output_shape[0] if kernel.output_shape else 1
-    return batch_size, kernel.input_shape[0] / kernel.groups, channels, pixels, kernel.kernel
+    """f64[n, 6]: batch, and what one example's time hangs on but for the bias, since six are the most."""
+    return np.array([(time.batch_size, *features_of(time.kernel)[:-1]) for time in times], np.float64)
 
 
 def _of_kind(times: Iterable[KernelTime], kind: tuple[str, Direction]) -> list[KernelTime]:
