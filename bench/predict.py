@@ -31,8 +31,9 @@ from device_runtime.graph_runs import GraphRun, VisitPlan, time_graph
 from device_runtime.measurement_pack import Pack, PackEntry, read_pack
 from pipeline.packs import compile_pack, default_architectures, default_shipped, default_spaces
 from profiles.catalogue import load_profile
+from profiles.kernel import Kernel
 from profiles.predict import Prediction, predict_networks
-from profiles.schema import DeviceProfile, Direction, Kernel
+from profiles.schema import DeviceProfile, Direction
 from search.architecture import Architecture
 from search.cost import kernels_of
 

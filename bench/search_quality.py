@@ -36,7 +36,7 @@ from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection
 from profiles.catalogue import load_profile
-from profiles.schema import BYTES_PER_VALUE
+from profiles.kernel import BYTES_PER_VALUE
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")

@@ -10,7 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from device_runtime.node_times import find_shares, kernel_times, node_counts, read_nodes, read_runs
-from profiles.schema import Direction, Kernel
+from profiles.kernel import Kernel
+from profiles.schema import Direction
 
 Clock = Callable[[], float]  # seconds, from any start
 Values = NDArray[np.float32] | NDArray[np.int64]

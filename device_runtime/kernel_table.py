@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.graph_runs import GraphRun, Watched
+from profiles.kernel import Kernel
 from profiles.samples import keep_evenly, summarize
-from profiles.schema import Direction, Kernel, KernelKey, KernelTime, NetworkTime
+from profiles.schema import Direction, KernelKey, KernelTime, NetworkTime
 
 Array = NDArray[np.float64]
 _QUARTER = 25

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.external_data import fault_of
+from profiles.kernel import Kernel
 from profiles.records import RecordError, decode_record
-from profiles.schema import Direction, Kernel
+from profiles.schema import Direction
 
 MANIFEST = "manifest.json"
 CALL_KIND = "call"

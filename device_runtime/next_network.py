@@ -81,7 +81,7 @@ def _doubt(network: Sequence[KernelKey], told: Mapping[KernelKey, tuple[float, f
 
 def _family(key: KernelKey) -> tuple[str, Direction]:
     kernel, _, direction = key
-    return kernel.family, direction
+    return kernel.placed_family, direction
 
 
 def _features(keys: Sequence[KernelKey]) -> Array:

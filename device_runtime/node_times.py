@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.external_data import read_fields
-from profiles.schema import CONVOLUTIONS, Kernel
+from profiles.kernel import CONVOLUTIONS, Kernel
 
 Array = NDArray[np.float64]
 Shares = Mapping[int, float]  # of a node's time, by place among the graph's kernels; they add up to 1

@@ -1,13 +1,13 @@
 """The kernels of any ONNX graph: what `profiles.predict` needs of a network that is none of our own spaces'."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import onnx
 from onnx import helper, shape_inference
 
-from profiles.schema import Kernel
+from profiles.kernel import Kernel, placed
 
 Shape = tuple[int, ...]
 
@@ -49,8 +49,9 @@ class GraphKernels:
 def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
     """Read the kernels off a graph, for a batch of one where its size is free.
 
-    Views of the same values are left out. Activations count as the one of ours that does about as much, data that
-    moves as a `concat` of one, a product of matrices with more than one row an example as a 1x1 convolution.
+    Views of the same values are left out, a relu behind a convolution is fused with it. Activations count as the one of
+    ours that does about as much, data that moves as a `concat` of one, a product of matrices with more than one row an
+    example as a 1x1 convolution.
 
     Raises:
         ValueError: The file is no valid graph, or a size other than the first is not known.
@@ -62,6 +63,7 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             shapes[node.output[0]] = tuple(node.attribute[0].t.dims)
     varying = {value.name for value in graph.input} - constants.keys()
+    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
     kernels: list[Kernel] = []
     unknown: dict[str, None] = {}
     for node in graph.node:
@@ -71,11 +73,14 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
         if node.op_type in _VIEWS:
             continue
         read = [name for name in node.input if name in varying]
-        if (kernel := _kernel(node, shapes, read)) is None:
+        kernel = _kernel(node, shapes, read)
+        if node.op_type == "Relu" and kernel and node.input[0] in convolved:
+            kernel = replace(kernel, kind="fused_relu")
+        if kernel is None:
             unknown[node.op_type] = None
             kernel = Kernel(node.op_type, _one(shapes.get(read[0])), _one(shapes.get(node.output[0])))
         kernels.append(kernel)
-    return GraphKernels(tuple(kernels), tuple(unknown))
+    return GraphKernels(placed(kernels), tuple(unknown))
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -127,7 +132,7 @@ def _convolution(node: onnx.NodeProto, shapes: dict[str, Shape], given: Shape, m
     """Of one or of two dimensions; a window that is no square counts as the square of as many values."""
     side, stride, dilation = _window(node, len(shapes[node.input[1]][2:]), shapes[node.input[1]][2:])
     groups = _attribute(node, "group", 1)
-    return Kernel("conv", given, made, side, stride, groups, dilation)
+    return Kernel("conv", given, made, side, stride, groups, dilation, has_bias=len(node.input) > 2)
 
 
 def _window(node: onnx.NodeProto, num_sides: int = 2, default: Shape = ()) -> tuple[int, int, int]:

@@ -1,7 +1,8 @@
 """What phones can do: the profile schema, a catalogue of phones, and predictors that read profiles."""
 
 from profiles.catalogue import UnknownProfileError, catalogue_names, load_profile
-from profiles.schema import DeviceProfile, Figure, Kernel, KernelTime
+from profiles.kernel import Kernel
+from profiles.schema import DeviceProfile, Figure, KernelTime
 
 __all__ = [
     "DeviceProfile",

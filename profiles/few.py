@@ -9,10 +9,11 @@ shortest one by hand:
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from profiles.kernel import Kernel
 from profiles.known_models import KNOWN_MODELS
 from profiles.records import RecordError, from_plain, parse_json
 from profiles.samples import summarize
-from profiles.schema import DeviceProfile, Direction, Kernel, KernelTime, NetworkTime, Runtime
+from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime, Runtime
 
 
 @dataclass(frozen=True)

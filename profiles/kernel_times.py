@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.schema import CONVOLUTIONS, JOINING, DeviceProfile, Direction, Kernel, KernelTime, NetworkTime
+from profiles.kernel import CONVOLUTIONS, JOINING, Kernel
+from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime
 
 if TYPE_CHECKING:
     from profiles.regression import TableModel
@@ -21,7 +22,8 @@ METHODS: tuple[Method, ...] = ("measured", "regression", "transferred", "scaled"
 MIN_TABLE = 8  # rows of a family between which a regression is worth more than the most alike row
 _FARTHEST = log(2)  # beyond the rows, in all features together
 _RESOLUTION_MS = 1e-3  # of profilers, and what they cost a node: smaller times say little of each other
-_SHAPE_WEIGHT = 0.5  # how much another window size or stride counts beside a factor of e in work
+_SHAPE_WEIGHT = 0.5  # how much another window size, stride or neighbour counts beside a factor of e in work
+_FEW_OWNERS = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class KernelPrediction:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Measured times of one family, direction and batch size, and what lies between them.
+    """Measured times of one placed family, direction and batch size, and what lies between them.
 
     Attributes:
         method: `regression`, or `transferred` where a row is.
@@ -74,7 +76,7 @@ def predict_all(
     unknown = defaultdict(list)
     for kernel in distinct if profile.kernels else ():
         if (kernel, batch_size, direction) not in profile.times_by_kernel:
-            unknown[kernel.family].append(kernel)
+            unknown[kernel.placed_family].append(kernel)
     for family, its_kernels in unknown.items():
         if table := _nearest_table(profile, family, batch_size, direction):
             table[1].ask(its_kernels)
@@ -85,12 +87,13 @@ def predict_all(
 def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, direction: Direction) -> KernelPrediction:
     """One kernel: its own measured time, one between measured ones, the most alike one scaled, or the throughput's.
 
-    Between the rows of a table lies a regression. Rows that nobody timed were transferred from another phone. For another batch size it is scaled by what the throughput tells.
+    Between the rows of a table lies a regression. Rows that nobody timed were transferred from another phone. For
+    another batch size it is scaled by what the throughput tells.
     """
     if known := profile.times_by_kernel.get((kernel, batch_size, direction)):
         return KernelPrediction(without_call(profile, known), "measured" if known.repetitions else "transferred")
     modelled = profile.throughput.kernel_ms(kernel, batch_size, direction)
-    if found := _nearest_table(profile, kernel.family, batch_size, direction):
+    if found := _nearest_table(profile, kernel.placed_family, batch_size, direction):
         its_batch, table = found
         table.ask([kernel])
         if (ms := table.known_ms[kernel]) is not None:
@@ -131,20 +134,23 @@ def features_of(kernel: Kernel) -> tuple[float, ...]:
     return tuple(map(float, (read, made, pixels, kernel.kernel * kernel.dilation, kernel.stride, 1 + kernel.has_bias)))
 
 
-def owners_of(networks: Sequence[NetworkTime]) -> dict[Kernel, int | None]:
-    """Which of these networks alone has a kernel, by its place; None where several have."""
-    owners: dict[Kernel, int | None] = {}
+def owners_of(networks: Sequence[NetworkTime]) -> dict[Kernel, frozenset[int]]:
+    """Which of these networks have a kernel, by their places; none where more than two have.
+
+    The measured time of a kernel that two have tells half of what either took.
+    """
+    owners: dict[Kernel, list[int]] = defaultdict(list)
     for place, network in enumerate(networks):
         for kernel in dict.fromkeys(network.kernels):
-            owners[kernel] = None if kernel in owners else place
-    return owners
+            owners[kernel].append(place)
+    return {kernel: frozenset(places if len(places) <= _FEW_OWNERS else ()) for kernel, places in owners.items()}
 
 
 @lru_cache(maxsize=64)
 def _rows_by_table(profile: DeviceProfile) -> dict[tuple[str, int, Direction], list[KernelTime]]:
     rows: dict[tuple[str, int, Direction], list[KernelTime]] = defaultdict(list)
     for time in profile.kernels:
-        rows[time.kernel.family, time.batch_size, time.direction].append(time)
+        rows[time.kernel.placed_family, time.batch_size, time.direction].append(time)
     return dict(rows)
 
 
@@ -180,7 +186,11 @@ def _table(profile: DeviceProfile, family: str, batch_size: int, direction: Dire
 
     networks = [one for one in profile.networks if (one.batch_size, one.direction) == (batch_size, direction)]
     owners = owners_of(networks)
-    groups = [-1 - place if (owner := owners.get(row.kernel)) is None else owner for place, row in enumerate(rows)]
+    # Left out with what else its network alone has; any other row by itself.
+    groups = [
+        min(own) if len(own := owners.get(row.kernel, frozenset())) == 1 else -1 - place
+        for place, row in enumerate(rows)
+    ]
     times = np.array([without_call(profile, row) for row in rows]) + _RESOLUTION_MS
     model = fit_table(features[:, columns], times, groups)
     left_out = np.maximum(model.left_out_ms - _RESOLUTION_MS, 0.0)
@@ -194,9 +204,9 @@ def _table(profile: DeviceProfile, family: str, batch_size: int, direction: Dire
 
 
 def _distance(time: KernelTime, kernel: Kernel, batch_size: int) -> float:
-    """How unlike two kernels of a family are: factors in work and in bytes, and another window."""
+    """How unlike two kernels of a family are: factors in work and in bytes, another window, other neighbours."""
     other = time.kernel
     work = batch_size * kernel.multiply_accumulates() + 1, time.batch_size * other.multiply_accumulates() + 1
     moved = kernel.bytes_moved(batch_size), other.bytes_moved(time.batch_size)
-    windows = (kernel.kernel != other.kernel) + (kernel.stride != other.stride)
+    windows = (kernel.kernel != other.kernel) + (kernel.stride != other.stride) + (kernel.beside != other.beside)
     return abs(log(work[0] / work[1])) + abs(log(moved[0] / moved[1])) + _SHAPE_WEIGHT * windows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from profiles.schema import Kernel
+from profiles.kernel import Kernel, placed
 
 _V1 = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 _V2 = ((16, 1, 1, 1), (24, 2, 2, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6))
@@ -64,8 +64,8 @@ def _mobilenet_v2() -> Iterator[Kernel]:
 
 
 KNOWN_MODELS: dict[str, tuple[Kernel, ...]] = {
-    "mobilenet_v1": tuple(_mobilenet_v1()),
-    "mobilenet_v2": tuple(_mobilenet_v2()),
+    "mobilenet_v1": placed(tuple(_mobilenet_v1())),
+    "mobilenet_v2": placed(tuple(_mobilenet_v2())),
 }
 
 

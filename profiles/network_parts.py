@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.kernel import CONVOLUTIONS, Kernel
 from profiles.kernel_times import features_of
-from profiles.schema import CONVOLUTIONS, Kernel
 
 Floats = NDArray[np.float64]
-Item = tuple[Kernel, str, str]  # a kernel and the families of those before and after it
+Item = tuple[Kernel, str, str]  # a kernel and the placed families of those before and after it
 _LENGTH = 2.0  # of the smooth corrections, in logarithms of sizes
 _KERNEL, _FAMILY, _BEFORE, _AFTER = range(4)
 
@@ -56,14 +56,14 @@ MOST = Deviations((0.4, 0.3, 0.3, 1.0, 1.0, 1.0, 0.5, 0.2), (2.0, 1.0, 1.0, 2.0)
 
 def items_of(kernels: Sequence[Kernel]) -> list[Item]:
     """Each kernel with the families of those before and after it in the list; empty at the ends."""
-    families = ["", *(kernel.family for kernel in kernels), ""]
+    families = ["", *(kernel.placed_family for kernel in kernels), ""]
     return list(zip(kernels, families[:-2], families[2:], strict=True))
 
 
 def parts_of(items: Sequence[Item], ms: Floats, names: dict[object, int]) -> Parts:
     """Describe items; `names` grows by those that it lacks."""
     rows = [
-        (kernel, kernel.family, (kernel.family, before, ""), (kernel.family, "", after))
+        (kernel, family := kernel.placed_family, (family, before, ""), (family, "", after))
         for kernel, before, after in items
     ]
     return Parts(

@@ -6,9 +6,9 @@ its family, what comes before and after it, its size and itself; how much, netwo
 parts: a Gaussian process of sums ("Gaussian Processes for Machine Learning", 2006, sections 2.2 and 9.8), whose
 variances are those that leave single networks out with the smallest errors (5.10 to 5.12).
 
-How far a prediction is to be trusted is what networks left out say, with the kernels that they alone have: those are
-then predicted from the others' kernels, as a new network's are. The intervals are quantiles of these errors
-("Cross-conformal predictors", arXiv:1208.0806).
+How far a prediction is to be trusted is what networks left out say, without the times of kernels that only one network
+more has, or none: those are then predicted from the others' kernels, as a new network's are. The intervals are
+quantiles of these errors ("Cross-conformal predictors", arXiv:1208.0806).
 """
 
 from collections import Counter
@@ -21,9 +21,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.kernel import Kernel
 from profiles.kernel_times import owners_of, predict_all, tables_of
 from profiles.network_parts import MOST, START, Item, Parts, items_of, parts_of, relations
-from profiles.schema import Calibration, DeviceProfile, Direction, Kernel, NetworkTime
+from profiles.schema import Calibration, DeviceProfile, Direction, NetworkTime
 
 Floats = NDArray[np.float64]
 MIN_NETWORKS = 10
@@ -59,7 +60,7 @@ class NetworkModel:
         self, networks: Sequence[Sequence[int]], kernels: Sequence[Kernel], ms: Sequence[float], call_ms: float
     ) -> list[float]:
         """Of networks by the places of their kernels among all, which alone take `ms`."""
-        families = [*(kernel.family for kernel in kernels), ""]
+        families = [*(kernel.placed_family for kernel in kernels), ""]
         placed = [
             [
                 (here, families[before], families[after])
@@ -123,7 +124,7 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
     counts, parts = _count(items, [ms] * len(items), names)
     owners = owners_of(networks)
     seen = [
-        {kernel: (blind_ms if owners[kernel] == place else ms)[kernel] for kernel in network.kernels}
+        {kernel: (blind_ms if place in owners[kernel] else ms)[kernel] for kernel in network.kernels}
         for place, network in enumerate(networks)
     ]
     blind_counts, blind_parts = _count(items, seen, names)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import chain
 from math import exp, hypot, log
 
+from profiles.kernel import CONVOLUTIONS, JOINING, POOLINGS, Kernel
 from profiles.kernel_times import METHODS, KernelPrediction, Method, predict_all, predict_kernel
 from profiles.network_times import model_of
-from profiles.schema import CONVOLUTIONS, JOINING, POOLINGS, Calibration, DeviceProfile, Direction, Kernel
+from profiles.schema import Calibration, DeviceProfile, Direction
 from profiles.sustained import TYPICAL_TAIL, tail_quantile
 
 __all__ = [

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import nan
 
+from profiles.kernel import BYTES_PER_VALUE, JOINING, Kernel, placed
 from profiles.predict import METHODS, Method, Prediction, predict_kernels
-from profiles.schema import BYTES_PER_VALUE, JOINING, DeviceProfile, Kernel
+from profiles.schema import DeviceProfile
 from search.architecture import Architecture
 from search.layers import Layer, layers_of
 from search.liveness import peak_of
@@ -87,7 +88,12 @@ def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_
 
 @lru_cache(maxsize=256)
 def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
-    """The kernels of one inference, in execution order, repeated as often as they run."""
+    """The kernels of one inference of the shipped model, in execution order, repeated as often as they run."""
+    return placed(_layer_kernels(architecture))
+
+
+@lru_cache(maxsize=256)
+def _layer_kernels(architecture: Architecture) -> tuple[Kernel, ...]:
     layers = _layers(architecture)
     convolutions = {layer.name for layer in layers if layer.kind == "conv"}
     return tuple(
@@ -102,13 +108,13 @@ def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
 @lru_cache(maxsize=256)
 def evaluation_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of evaluate.onnx: the layers', then the loss."""
-    return (*kernels_of(architecture), _loss_kernel(architecture))
+    return (*_layer_kernels(architecture), _loss_kernel(architecture))
 
 
 @lru_cache(maxsize=256)
 def training_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of gradient.onnx: the layers', the first without a gradient of its input, then loss, norms, clip."""
-    first, *others = kernels_of(architecture)
+    first, *others = _layer_kernels(architecture)
     return (replace(first, kind="first_conv"), *others, _loss_kernel(architecture))
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from device_runtime.console import JsonOption, print_result
 from pipeline.command_line.compile import read_record
 from profiles.importing import Imported, import_times
+from profiles.kernel import Kernel
 from profiles.records import encode_record
-from profiles.schema import Kernel
 from search.architecture import Architecture
 from search.cost import kernels_of
 

@@ -15,9 +15,10 @@ from device_runtime.external_data import fault_of
 from pipeline.command_line.compile import read_record
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.energy import big_core_curve, energy_mj
+from profiles.kernel import Kernel
 from profiles.predict import Method, Prediction, predict_kernels
 from profiles.records import RecordError, from_plain
-from profiles.schema import DeviceProfile, Kernel
+from profiles.schema import DeviceProfile
 from search.architecture import Architecture
 from search.cost import Cost, cost_of, kernels_of, training_kernels_of
 

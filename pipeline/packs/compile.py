@@ -11,8 +11,9 @@ from device_runtime.measurement_pack import MANIFEST, Pack, PackEntry, PackManif
 from pipeline.compile.builder import OPSET, CompileError
 from pipeline.compile.versions import MINIMUM_RUNTIME, compiler_versions
 from pipeline.packs.networks import CALL, call_graph, network_graphs, shipped_graph
+from profiles.kernel import Kernel
 from profiles.records import encode_record
-from profiles.schema import Direction, Kernel
+from profiles.schema import Direction
 from search.architecture import Architecture
 from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
 

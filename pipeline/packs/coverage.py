@@ -6,7 +6,8 @@ from itertools import chain
 import numpy as np
 
 from pipeline.packs.networks import CALL
-from profiles.schema import Kernel, KernelKey
+from profiles.kernel import Kernel
+from profiles.schema import KernelKey
 from search.architecture import Architecture
 from search.cell_space import CellSpace
 from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
@@ -14,7 +15,7 @@ from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace, Space
 
 _DRAWS = 8  # networks drawn for each that is taken
-_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 24, 100  # of each default space
+_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 24, 150  # of each default space
 
 
 def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:

@@ -22,7 +22,8 @@ from pipeline.compile.writing import one_thread
 from pipeline.network import build_module
 from pipeline.ship.network import TrainedNetwork
 from pipeline.ship.onnx_export import model_of
-from profiles.schema import Direction, Kernel
+from profiles.kernel import Kernel
+from profiles.schema import Direction
 from search.architecture import Architecture
 from search.cost import WITHOUT_WORK
 from search.layers import Layer, layers_of

@@ -10,8 +10,8 @@ from profiles.importing.found import ForeignTableError, Found, Unused
 from profiles.importing.lookup_table import is_table, read_lookup_table
 from profiles.importing.ort_profile import is_perf_test, is_profile, read_perf_test, read_profile
 from profiles.importing.tflite_benchmark import is_benchmark, read_benchmark
+from profiles.kernel import Kernel
 from profiles.known_models import known_model_in
-from profiles.schema import Kernel
 
 Form = Literal["ort-profile", "ort-perf-test", "tflite-benchmark", "lookup-table", "etdump"]
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from profiles.few import ModelLatency, kernel_time
-from profiles.schema import Kernel, KernelTime, Runtime
+from profiles.kernel import Kernel
+from profiles.schema import KernelTime, Runtime
 
 
 class ForeignTableError(ValueError):

@@ -15,7 +15,7 @@ from functools import partial
 from math import ceil
 
 from profiles.importing.found import ForeignTableError, Found, Row, Unused, kernel_times, read_number
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 PLAIN = "kind,batch_size,channels,height,width,out_channels,kernel,stride,groups,dilation,latency_ms"
 _SAME_SHAPE = {

@@ -13,8 +13,8 @@ from typing import Any
 
 from profiles.few import ModelLatency
 from profiles.importing.found import ForeignTableError, Found, Row, Unused, kernel_times, read_number
+from profiles.kernel import Kernel
 from profiles.records import RecordError, parse_json
-from profiles.schema import Kernel
 
 Shape = tuple[int, ...]
 Shapes = list[dict[str, list[int]]]

@@ -23,8 +23,8 @@ from pipeline.compile.artifact import compile_artifact
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import Layout, evaluate_model, gradient_model
 from pipeline.compile.losses import Loss
+from profiles.kernel import Kernel
 from profiles.records import decode_record, encode_record
-from profiles.schema import Kernel
 from tests.device_runtime.softmax_regression import open_softmax_regression, write_softmax_regression
 from tests.device_runtime.supernet import Supernet
 

@@ -3,7 +3,7 @@ import pytest
 
 from device_runtime.graph_runs import GraphRun, Watched
 from device_runtime.kernel_table import GraphVisits, corrected_times, kernel_table, network_times, node_overhead_ms
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 A, B, C = (Kernel("relu", (size, 4, 4), (size, 4, 4)) for size in (1, 2, 3))
 ADDED, CALL = 0.7e-3, 2e-3  # of the profiler to a node, of a call: milliseconds

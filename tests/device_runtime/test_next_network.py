@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from device_runtime.next_network import next_network, tell
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 
 def conv(channels: int, side: int = 8) -> tuple:

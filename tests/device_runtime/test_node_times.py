@@ -13,7 +13,7 @@ from device_runtime.node_times import (
     read_nodes,
     read_runs,
 )
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 CONV = Kernel("conv", (1, 4, 4), (2, 4, 4), 3)
 RELU = Kernel("relu", (2, 4, 4), (2, 4, 4))

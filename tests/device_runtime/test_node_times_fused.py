@@ -1,5 +1,5 @@
 from device_runtime.node_times import GraphNode, find_shares
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 CONV = Kernel("conv", (3, 8, 8), (8, 8, 8), kernel=3)
 POINTWISE = Kernel("conv", (8, 8, 8), (8, 8, 8))

@@ -26,8 +26,8 @@ from pipeline.coordinator.round_rows import load_round
 from pipeline.coordinator.rounds import Round, RoundResult
 from pipeline.coordinator.store import Store
 from pipeline.coordinator.worker import open_round
+from profiles.kernel import Kernel
 from profiles.records import encode_record, record_id
-from profiles.schema import Kernel
 
 NUM_PARAMETERS = 6
 SPEC = ExampleSpec((2,), ("no", "yes"))

@@ -8,7 +8,10 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from pipeline.onnx_kernels import kernels_of_onnx
-from profiles.schema import Kernel
+from pipeline.packs.networks import shipped_graph
+from profiles.kernel import Kernel
+from search.architecture import Architecture, Stage, Stem
+from search.cost import kernels_of
 
 
 def export(module: nn.Module, *shape: int) -> onnx.ModelProto:
@@ -27,12 +30,17 @@ def test_a_convolutional_network_has_the_kernels_of_its_layers():
     found = kernels_of_onnx(export(module, 3, 8, 8))
     assert found.unknown_operators == ()
     assert found.kernels == (
-        Kernel("conv", (3, 8, 8), (8, 8, 8), kernel=3),
-        Kernel("relu", (8, 8, 8), (8, 8, 8)),
-        Kernel("conv", (8, 8, 8), (8, 4, 4), kernel=3, stride=2, groups=8),
-        Kernel("max_pool", (8, 4, 4), (8, 2, 2), kernel=2, stride=2),
+        Kernel("conv", (3, 8, 8), (8, 8, 8), kernel=3, beside="after"),
+        Kernel("fused_relu", (8, 8, 8), (8, 8, 8)),
+        Kernel("conv", (8, 8, 8), (8, 4, 4), kernel=3, stride=2, groups=8, beside="both"),
+        Kernel("max_pool", (8, 4, 4), (8, 2, 2), kernel=2, stride=2, beside="before"),
         Kernel("linear", (32,), (5,)),
     )
+
+
+def test_a_shipped_model_has_the_kernels_of_its_architecture():
+    network = Architecture((3, 8, 8), 5, Stem(8), (Stage("inverted", 8, 2, 3, 1, 2), Stage("depthwise", 12)))
+    assert kernels_of_onnx(shipped_graph(network)).kernels == kernels_of(network)
 
 
 def test_products_norms_and_curves_of_a_transformer_count_as_what_does_as_much():

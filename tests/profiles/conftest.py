@@ -2,7 +2,8 @@
 
 import pytest
 
-from profiles.schema import DeviceProfile, Figure, Kernel, KernelTime, Rates, Runtime, Throughput
+from profiles.kernel import Kernel
+from profiles.schema import DeviceProfile, Figure, KernelTime, Rates, Runtime, Throughput
 
 CONV = Kernel("conv", (4, 8, 8), (8, 8, 8), kernel=3)
 DEPTHWISE = Kernel("conv", (4, 8, 8), (4, 8, 8), kernel=3, groups=4)

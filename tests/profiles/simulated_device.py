@@ -6,7 +6,8 @@ from math import prod
 
 import numpy as np
 
-from profiles.schema import DeviceProfile, Direction, Kernel, KernelTime, NetworkTime
+from profiles.kernel import Kernel
+from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime
 from search.architecture import Architecture
 from search.cost import kernels_of, training_kernels_of
 from search.options import HyperParameterOptions, StageOptions, StemOptions

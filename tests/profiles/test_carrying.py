@@ -10,9 +10,10 @@ from profiles.anchors import anchors_of, left_out_errors, log_ratio
 from profiles.carrying import carry_over
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.few import FewTimes, ModelLatency, with_networks
+from profiles.kernel import Kernel
 from profiles.known_models import KNOWN_MODELS
 from profiles.predict import predict_kernel
-from profiles.schema import Figure, Kernel, KernelTime, NetworkTime, Runtime
+from profiles.schema import Figure, KernelTime, NetworkTime, Runtime
 from profiles.transfer import TransferError
 
 PADDLE = Path(__file__).parents[3] / "shared/data/phones/paddle-lite-benchmark/paddle_lite_benchmark.csv"

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from profiles.checking import UnstableProfileError, check_stable, find_faults, find_holes
+from profiles.kernel import Kernel
 from profiles.merging import NETWORKS, MergeError, compare_profiles, merge_profiles
-from profiles.schema import DeviceProfile, Kernel, NetworkTime, Runtime
+from profiles.schema import DeviceProfile, NetworkTime, Runtime
 from profiles.sessions import Session
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from profiles.catalogue import load_profile
+from profiles.kernel import Kernel
 from profiles.kernel_times import owners_of
 from profiles.network_parts import MOST, START, items_of, parts_of, relations
 from profiles.network_times import MIN_NETWORKS, model_of
 from profiles.predict import predict_kernels, predict_networks
-from profiles.schema import DeviceProfile, Kernel
+from profiles.schema import DeviceProfile
 from tests.profiles.simulated_device import (
     BATCH_SIZE,
     NOISE,
@@ -65,7 +66,7 @@ def test_errors_are_those_of_networks_whose_own_kernels_are_not_known():
     rng = np.random.default_rng(2)
     profile = measure(load_profile("pixel-4"), ARCHITECTURES[:NUM_MEASURED])
     owners = owners_of([one for one in profile.networks if one.direction == "forward"])
-    wild = {kernel: float(np.exp(rng.standard_normal())) for kernel, owner in owners.items() if owner is not None}
+    wild = {kernel: float(np.exp(rng.standard_normal())) for kernel, few in owners.items() if few}
     kernels = tuple(replace(one, median_ms=one.median_ms * wild.get(one.kernel, 1.0)) for one in profile.kernels)
     times = {one.kernel: one.median_ms for one in kernels if one.direction == "forward"}
     networks = tuple(

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
+from profiles.kernel import Kernel
 from profiles.predict import METHODS, predict_kernel, predict_kernels
-from profiles.schema import Calibration, Kernel
+from profiles.schema import Calibration
 from search.cost import kernels_of, training_kernels_of
 
 CONV = Kernel("conv", (4, 8, 8), (8, 8, 8), kernel=3)

@@ -3,8 +3,9 @@ from math import inf
 import numpy as np
 import pytest
 
+from profiles.kernel import Kernel
 from profiles.rates import fit_throughput
-from profiles.schema import Figure, Kernel, KernelTime, Rates
+from profiles.schema import Figure, KernelTime, Rates
 
 CALL = Figure(0.01, "ms", "measured", "a test")
 TRUE = {"forward": (20.0, 10.0, 0.002), "evaluate": (15.0, 8.0, 0.005), "gradient": (5.0, 4.0, 0.02)}

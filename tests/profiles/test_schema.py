@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from profiles.kernel import Kernel
 from profiles.records import RecordError, decode_record, encode_record, record_id
-from profiles.schema import Calibration, DeviceProfile, Figure, Kernel, NetworkTime, Rates
+from profiles.schema import Calibration, DeviceProfile, Figure, NetworkTime, Rates
 from profiles.sessions import Session
 from search.architecture import Architecture, Stage, Stem
 from search.cost import kernels_of

@@ -13,8 +13,8 @@ from pipeline.command_line import PROGRAM
 from profiles.catalogue import load_profile
 from profiles.few import FewTimes, kernel_time
 from profiles.importing import FORMS
+from profiles.kernel import Kernel
 from profiles.records import decode_record, encode_record
-from profiles.schema import Kernel
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 

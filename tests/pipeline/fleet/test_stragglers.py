@@ -7,9 +7,10 @@ from pipeline.fleet.durations import predicted_times
 from pipeline.fleet.population import make_phones
 from pipeline.fleet.stragglers import StragglerTerms, is_straggler, slowed
 from profiles.catalogue import load_profile
+from profiles.kernel import Kernel
 from profiles.predict import predict_kernels
 from profiles.records import record_id
-from profiles.schema import Kernel, KernelTime
+from profiles.schema import KernelTime
 
 FACTOR = 5.0
 MEASURED = Kernel("linear", (7,), (3,))

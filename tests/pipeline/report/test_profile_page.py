@@ -15,9 +15,10 @@ from pipeline.report.profile_facts import (
 from pipeline.report.profile_page import render_profile, write_profile_page
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.few import kernel_time
+from profiles.kernel import Kernel
 from profiles.known_models import KNOWN_MODELS
 from profiles.predict import predict_kernel, predict_kernels
-from profiles.schema import Calibration, Kernel, NetworkTime
+from profiles.schema import Calibration, NetworkTime
 from profiles.sessions import Session
 from tests.pipeline.report.test_page import EVIL, Outline
 

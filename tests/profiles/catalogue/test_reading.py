@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from profiles.catalogue import UnknownProfileError, catalogue_names, load_profile
+from profiles.kernel import Kernel
 from profiles.predict import predict_kernels
 from profiles.records import RecordError, encode_record, record_id, to_plain
-from profiles.schema import Kernel
 from search.architecture import Architecture, Stage, Stem
 from search.cost import cost_of, kernels_of
 

@@ -4,9 +4,9 @@ import pytest
 
 from profiles.few import FewTimes, few_of, join_few, read_few, with_networks
 from profiles.importing import FORMS, ForeignTableError, import_times
+from profiles.kernel import Kernel
 from profiles.known_models import KNOWN_MODELS, known_model_in
 from profiles.records import encode_record
-from profiles.schema import Kernel
 
 LINEAR = Kernel("linear", (4,), (2,))
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from profiles.importing import ForeignTableError, import_times
 from profiles.importing.lookup_table import PLAIN
-from profiles.schema import Kernel
+from profiles.kernel import Kernel
 
 
 def graph(path):
