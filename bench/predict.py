@@ -99,10 +99,10 @@ def held_out(num: int) -> list[Architecture]:
 
     def new() -> Iterator[Architecture]:
         for space in cycle(default_spaces()):
-            network = space.sample(rng).architecture
-            if network not in known:
-                known.add(network)
-                yield network
+            while (network := space.sample(rng).architecture) in known:
+                pass
+            known.add(network)
+            yield network
 
     return list(islice(new(), num))
 

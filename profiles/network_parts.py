@@ -38,20 +38,23 @@ class Deviations:
 
     Attributes:
         shares: Of those in shares of a kernel's time.
+        whole: In shares of a network's time, by what it moves: what lies in a small network's caches is read fast.
         units: Of those that are alike for small and large kernels, in units of a kernel's usual time; last of the call.
     """
 
     shares: tuple[float, ...]
+    whole: float
     units: tuple[float, ...]
 
     def deviations(self, unit_ms: float) -> list[float]:
         """All, in shares and in milliseconds."""
-        return [*self.shares, *(unit * unit_ms for unit in self.units)]
+        *units, call = (unit * unit_ms for unit in self.units)
+        return [*self.shares, *units, self.whole, call]
 
 
 # Products by family, before, after; others by family, before, after (fused, they take nothing); by size; by kernel.
-START = Deviations((0.2, 0.1, 0.1, 0.5, 0.5, 0.3, 0.2, 0.05), (0.4, 0.2, 0.2, 0.4))
-MOST = Deviations((0.4, 0.3, 0.3, 1.0, 1.0, 1.0, 0.5, 0.2), (2.0, 1.0, 1.0, 2.0))
+START = Deviations((0.2, 0.1, 0.1, 0.5, 0.5, 0.3, 0.2, 0.05), 0.05, (0.4, 0.2, 0.2, 0.4))
+MOST = Deviations((0.4, 0.3, 0.3, 1.0, 1.0, 1.0, 0.5, 0.2), 1.0, (2.0, 1.0, 1.0, 2.0))
 
 
 def items_of(kernels: Sequence[Kernel]) -> list[Item]:
@@ -79,8 +82,7 @@ def relations(parts: Parts, others: Parts) -> Iterator[Floats]:
     same = [parts.names[:, i, None] == others.names[:, i] for i in range(4)]
     products = parts.is_product[:, None] & others.is_product
     ms = np.outer(parts.ms, others.ms)
-    scaled = np.sqrt(3 * _squares(parts.sizes, others.sizes)) / _LENGTH
-    smooth = same[_FAMILY] * (1 + scaled) * np.exp(-scaled)  # Matern 3/2, eq. 4.17
+    smooth = same[_FAMILY] * alike(parts.sizes, others.sizes)
     for which in (products, ~products):
         yield from (ms * (same[name] & which) for name in (_FAMILY, _BEFORE, _AFTER))
     yield ms * smooth
@@ -90,6 +92,13 @@ def relations(parts: Parts, others: Parts) -> Iterator[Floats]:
     yield smooth
 
 
-def _squares(sizes: Floats, others: Floats) -> Floats:
-    """Squared distances f64[n, m]."""
-    return np.asarray(np.maximum((sizes**2).sum(1)[:, None] + (others**2).sum(1) - 2 * sizes @ others.T, 0), np.float64)
+def network_sizes(networks: Sequence[Sequence[Kernel]]) -> Floats:
+    """f64[n, 1]: logarithms of the bytes that networks move for one example."""
+    return np.log([[sum(kernel.bytes_moved(1) for kernel in network) + 1.0] for network in networks])
+
+
+def alike(sizes: Floats, others: Floats) -> Floats:
+    """f64[n, m], 1 for the same sizes: Matern 3/2 (eq. 4.17) over logarithms f64[n, d] and f64[m, d]."""
+    squares = (sizes**2).sum(1)[:, None] + (others**2).sum(1) - 2 * sizes @ others.T
+    scaled = np.sqrt(3 * np.maximum(squares, 0)) / _LENGTH
+    return np.asarray((1 + scaled) * np.exp(-scaled), np.float64)

@@ -2,9 +2,10 @@
 
 A network takes not what its kernels add up to: what watches the kernels costs time at each, a runtime fuses layers,
 changes layouts between them and finds data in caches. So each kernel's part of a network is its own time, corrected by
-its family, what comes before and after it, its size and itself; how much, networks' times tell, which are sums of such
-parts: a Gaussian process of sums ("Gaussian Processes for Machine Learning", 2006, sections 2.2 and 9.8), whose
-variances are those that leave single networks out with the smallest errors (5.10 to 5.12).
+its family, what comes before and after it, its size and itself, and the network's by its size, since what stays in
+caches is read fast. How much, networks' times tell, which are sums of such parts: a Gaussian process of sums ("Gaussian
+Processes for Machine Learning", 2006, sections 2.2 and 9.8), whose variances are those that leave single networks out
+with the smallest errors (5.10 to 5.12).
 
 How far a prediction is to be trusted is what networks left out say, without the times of kernels that only one network
 more has, or none: those are then predicted from the others' kernels, as a new network's are. The intervals are
@@ -23,7 +24,17 @@ from numpy.typing import NDArray
 
 from profiles.kernel import Kernel
 from profiles.kernel_times import owners_of, predict_all, tables_of
-from profiles.network_parts import MOST, START, Item, Parts, items_of, parts_of, relations
+from profiles.network_parts import (
+    MOST,
+    START,
+    Item,
+    Parts,
+    alike,
+    items_of,
+    network_sizes,
+    parts_of,
+    relations,
+)
 from profiles.schema import Calibration, DeviceProfile, Direction, NetworkTime
 
 Floats = NDArray[np.float64]
@@ -42,6 +53,8 @@ class NetworkModel:
     Attributes:
         parts: Of the measured networks, distinct.
         weights: f64[components, parts].
+        sizes: f64[networks, 1].
+        size_weights: f64[networks], for the share by which a network as a whole is corrected.
         names: Numbers of the names in `parts`.
         ratios: The least and the most that a network takes beside the plain sum.
         calibration: What left-out networks say.
@@ -50,6 +63,8 @@ class NetworkModel:
 
     parts: Parts
     weights: Floats
+    sizes: Floats
+    size_weights: Floats
     constant_ms: float
     names: dict[object, int]
     ratios: tuple[float, float]
@@ -71,12 +86,18 @@ class NetworkModel:
         keys = {item: ((kernels[item[0]], *item[1:]), ms[item[0]]) for item in set(chain.from_iterable(placed))}
         self._ask([key for key in keys.values() if key not in self.known_ms])
         parts_ms = {item: self.known_ms[key] for item, key in keys.items()}
+        shares = self._whole_shares([[kernels[place] for place in network] for network in networks])
         found = []
-        for network in placed:
+        for network, share in zip(placed, shares, strict=True):
             plain = call_ms + sum(ms[item[0]] for item in network)
-            corrected = call_ms + self.constant_ms + sum(parts_ms[item] for item in network)
+            corrected = call_ms + self.constant_ms + share * plain + sum(parts_ms[item] for item in network)
             found.append(min(max(corrected, self.ratios[0] * plain), self.ratios[1] * plain))
         return found
+
+    def _whole_shares(self, networks: Sequence[Sequence[Kernel]]) -> list[float]:
+        # Six digits, and one by one: how many were asked for at once must not show.
+        sizes = network_sizes(networks) if networks else np.empty((0, 1))
+        return [float(f"{(row * self.size_weights).sum():.6g}") for row in alike(sizes, self.sizes)]
 
     def _ask(self, keys: Sequence[tuple[Item, float]]) -> None:
         if not keys:
@@ -97,7 +118,8 @@ class _Rows:
     Attributes:
         measured_ms: f64[n].
         plain_ms, blind_plain_ms: f64[n], calls and kernels added up.
-        covariances: f64[components + 1, n, n] at deviations of 1, in shares of the measured times; last the constant's.
+        covariances: f64[components + 2, n, n] at deviations of 1, in shares of the measured times; last those of
+            networks as a whole and of the constant.
         blind: The same between what each network would look like and all.
     """
 
@@ -128,12 +150,17 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
         for place, network in enumerate(networks)
     ]
     blind_counts, blind_parts = _count(items, seen, names)
+    sizes = network_sizes([network.kernels for network in networks])
+    plain_ms, blind_plain_ms = call_ms + counts @ parts.ms, call_ms + blind_counts @ blind_parts.ms
+    whole = alike(sizes, sizes) * plain_ms
+    of_parts = [counts @ one @ counts.T for one in relations(parts, parts)]
+    blind_parts_too = [blind_counts @ one @ counts.T for one in relations(blind_parts, parts)]
     rows = _Rows(
         measured_ms=measured_ms,
-        plain_ms=call_ms + counts @ parts.ms,
-        blind_plain_ms=call_ms + blind_counts @ blind_parts.ms,
-        covariances=_covariances(counts, parts, counts, parts, measured_ms),
-        blind=_covariances(blind_counts, blind_parts, counts, parts, measured_ms),
+        plain_ms=plain_ms,
+        blind_plain_ms=blind_plain_ms,
+        covariances=_in_shares([*of_parts, whole * plain_ms[:, None]], measured_ms),
+        blind=_in_shares([*blind_parts_too, whole * blind_plain_ms[:, None]], measured_ms),
     )
     unit = float(np.median(measured_ms / counts.sum(1)))  # of corrections that do not hang on a kernel's time
     deviations, errors = _fit_deviations(rows, unit)
@@ -144,7 +171,9 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
     source = f"{len(networks)} networks measured with their kernels, each left out in turn"
     return NetworkModel(
         parts=parts,
-        weights=variances[:-1, None] * (shares @ counts),
+        weights=variances[:-2, None] * (shares @ counts),
+        sizes=sizes,
+        size_weights=variances[-2] * shares * plain_ms,
         constant_ms=float(variances[-1] * shares.sum()),
         names=names,
         ratios=(float(ratios.min() / _ROOM), float(ratios.max() * _ROOM)),
@@ -178,10 +207,9 @@ def _count(
     return counts, parts_of([item for item, _ in places], np.array([alone for _, alone in places]), names)
 
 
-def _covariances(counts: Floats, parts: Parts, others: Floats, other_parts: Parts, measured_ms: Floats) -> Floats:
-    """f64[components + 1, n, n] of shares of the measured times."""
-    each = [counts @ relation @ others.T for relation in relations(parts, other_parts)]
-    return np.stack([*each, np.ones((len(counts), len(others)))]) / np.outer(measured_ms, measured_ms)
+def _in_shares(covariances: Sequence[Floats], measured_ms: Floats) -> Floats:
+    """f64[components + 2, n, n]: of shares of the measured times, with the constant's."""
+    return np.stack([*covariances, np.ones_like(covariances[-1])]) / np.outer(measured_ms, measured_ms)
 
 
 def _covariance(rows: _Rows, deviations: Floats) -> Floats:
@@ -190,7 +218,7 @@ def _covariance(rows: _Rows, deviations: Floats) -> Floats:
 
 
 def _fit_deviations(rows: _Rows, unit: float) -> tuple[Floats, Floats]:
-    """Deviations of each component, the constant and the noise, and the errors of log times of networks left out."""
+    """Deviations of all components and of the noise, and the errors of log times of networks left out."""
     logs = np.log([*START.deviations(unit), _NOISE])
     most = np.log([*MOST.deviations(unit), _MOST_NOISE])
     best = _badness(rows, np.exp(logs))

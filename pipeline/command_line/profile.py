@@ -56,10 +56,10 @@ def pack(  # noqa: PLR0913  (the command's own options)
         list[Path] | None, typer.Option(help="JSON of an Architecture to be measured; repeatable.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Networks to take from the search space.")] = 48,
+    draws: Annotated[int, typer.Option(min=1, help="Networks to take from the search space.")] = 64,
     shipped_draws: Annotated[
         int, typer.Option(min=0, help="Further ones, of which only the shipped model is measured.")
-    ] = 200,
+    ] = 110,
     batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,8 @@ from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace, Space
 
 _DRAWS = 8  # networks drawn for each that is taken
-_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 24, 150  # of each default space
+_TELLING = 24
+_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 64, 110  # of each default space
 
 
 def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:
@@ -29,11 +30,17 @@ def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple
 
 
 def drawn_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
-    """Networks that show most kernels of a space, the most telling first; the same every time.
+    """Networks of a space, the most telling first; the same every time.
 
-    Its smallest and its largest, of cells the supernet, which phones may train, then of many drawn ones that with the
-    most kernels that none before has, again and again. A kernel that none of them has is predicted from others.
+    The first 24 show most of its kernels: its smallest and its largest, of cells the supernet, which phones may train,
+    then of many drawn ones that with the most kernels that none before has, again and again. A kernel that none of them
+    has is predicted from others. The rest are drawn as a search draws them: they tell what is usual in the space.
     """
+    telling = _telling_architectures(space, min(num_networks, _TELLING))
+    return (*telling, *random_architectures(space, num_networks - len(telling), telling))
+
+
+def _telling_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
     rng = np.random.default_rng(0)
     supernet = (space.supernet(),) if isinstance(space, CellSpace) else ()
     ends = tuple(dict.fromkeys((space.smallest(), space.largest(), *supernet)))
@@ -49,10 +56,7 @@ def drawn_architectures(space: Space, num_networks: int) -> tuple[Architecture, 
 
 
 def random_architectures(space: Space, num_networks: int, known: Collection[Architecture]) -> tuple[Architecture, ...]:
-    """Networks of a space by chance, as a search draws them, none of `known`; the same every time.
-
-    They show what is usual in the space, where `drawn_architectures` seeks what is rare. Fewer where it has no more.
-    """
+    """Networks of a space by chance, none of `known`; the same every time. Fewer where it has no more."""
     rng, found = np.random.default_rng(1), dict[Architecture, None]()
     for _ in range(_DRAWS * num_networks):
         network = space.sample(rng).architecture
@@ -99,4 +103,4 @@ def default_shipped() -> tuple[Architecture, ...]:
 
 
 def _own_kernels(network: Architecture) -> frozenset[Kernel]:
-    return frozenset(training_kernels_of(network))
+    return frozenset((*kernels_of(network), *training_kernels_of(network)))

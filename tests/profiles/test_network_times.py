@@ -6,7 +6,7 @@ import pytest
 from profiles.catalogue import load_profile
 from profiles.kernel import Kernel
 from profiles.kernel_times import owners_of
-from profiles.network_parts import MOST, START, items_of, parts_of, relations
+from profiles.network_parts import MOST, START, alike, items_of, network_sizes, parts_of, relations
 from profiles.network_times import MIN_NETWORKS, model_of
 from profiles.predict import predict_kernels, predict_networks
 from profiles.schema import DeviceProfile
@@ -108,7 +108,7 @@ def test_the_p90_is_that_of_the_measured_networks(device, new):
 
 def test_a_family_that_no_network_had_counts_with_what_all_have_in_common(device):
     known = kernels_by_way(ARCHITECTURES[0])[0][0]
-    strange = Kernel("attention", (16, 8, 8), (16, 8, 8))
+    strange = Kernel("attention", (64, 32, 32), (64, 32, 32))
     without, found = (predict_kernels(device, kernels, 1, "forward") for kernels in (known, [*known, strange]))
     assert found.median_ms > without.median_ms
     assert found.interval95_ms[1] / found.median_ms > without.interval95_ms[1] / without.median_ms
@@ -124,7 +124,8 @@ def test_covariances_of_corrections_are_symmetric_and_those_of_a_process():
     items = items_of(kernels_by_way(ARCHITECTURES[0])[0][0])
     parts = parts_of(items, np.linspace(0.1, 1, len(items)), {})
     found = list(relations(parts, parts))
-    assert len(found) + 1 == len(START.deviations(1.0)) == len(MOST.deviations(1.0))
-    for covariance in found:
+    assert len(found) + 2 == len(START.deviations(1.0)) == len(MOST.deviations(1.0))
+    sizes = network_sizes([[item[0]] for item in items])
+    for covariance in (*found, alike(sizes, sizes)):
         assert np.allclose(covariance, covariance.T)
         assert np.linalg.eigvalsh(covariance).min() > -1e-6

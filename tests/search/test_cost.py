@@ -70,7 +70,7 @@ def test_a_relu_straight_behind_a_convolution_is_fused_and_a_normalised_convolut
 
 def test_the_gradient_of_the_examples_themselves_is_not_paid_for():
     first, *others = training_kernels_of(NETWORK)
-    assert first == replace(kernels_of(NETWORK)[0], kind="first_conv")
+    assert first == replace(kernels_of(NETWORK)[0], kind="first_conv", beside="")
     assert others == list(evaluation_kernels_of(NETWORK)[1:])
     assert others[-1].kind == "cross_entropy"
 
