@@ -82,10 +82,12 @@ class StepSession:
             outputs = self.gradient_graph.run(GRADIENT_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[2])
 
-        for size, (gradient_sum, loss_sum, chunk_norms), _ in self._chunks(run, x, y, mask):
-            total = gradient_sum if total is None else _add(total, gradient_sum)
-            loss += float(loss_sum)
-            norms.append(chunk_norms[:size])
+        is_alone = self.num_chunks(len(x)) == 1
+        for size, outputs, _ in self._chunks(run, x, y, mask):
+            total = _add(total, outputs[0], is_alone)
+            loss += float(outputs[1])
+            norms.append(outputs[2][:size].copy())
+            del outputs
         if total is None:
             total = np.zeros(self.manifest.num_parameters, np.float32)
         return total.astype(np.float32, copy=False), loss, np.concatenate(norms)
@@ -106,15 +108,20 @@ class StepSession:
             outputs = self.evaluate_graph.run(EVALUATE_OUTPUTS, {**fixed, **example_inputs(x), "y": y, "mask": mask})
             return outputs, np.isfinite(outputs[0]) & np.isfinite(outputs[1]).all(axis=1)
 
-        for size, (chunk_losses, chunk_metrics), is_finite in self._chunks(run, x, y, mask):
-            losses.append(np.where(is_finite, chunk_losses, np.float32(inf))[:size])
-            metrics.append(chunk_metrics[:size])
+        for size, outputs, is_finite in self._chunks(run, x, y, mask):
+            losses.append(np.where(is_finite, outputs[0], np.float32(inf))[:size])
+            metrics.append(outputs[1][:size].copy())
+            del outputs
         return np.concatenate(losses), np.concatenate(metrics)
 
     def _chunks(
         self, run: Run, x: Inputs, y: Labels, mask: Flags | Vector | None
     ) -> Iterator[tuple[int, Outputs, Flags]]:
-        """Per chunk: number of its examples, outputs, and which rows were finite at first."""
+        """Per chunk: number of its examples, outputs, and which rows were finite at first.
+
+        Outputs lie in the runtime's arena, which grows around what is still there when the next chunk runs: whoever
+        takes them copies what is to stay, and lets go of them.
+        """
         check = check_examples if mask is None else check_form
         check(self.manifest, x, y)
         batch = self.manifest.batch_size
@@ -230,10 +237,11 @@ def _check_values(manifest: Manifest, y: Labels) -> None:
         )
 
 
-def _add(total: Vector, gradient_sum: Vector) -> Vector:
-    """The sum over chunks, in float64 from the second one on; one chunk, the usual case on a phone, is its own sum."""
-    out = total if total.dtype == np.float64 else None
-    return np.add(total, gradient_sum, out=out, dtype=np.float64)
+def _add(total: Vector | None, gradient_sum: Vector, is_alone: bool) -> Vector:
+    """The sum over chunks, in float64; one chunk alone, the usual case on a phone, is its own sum."""
+    if total is None:
+        return gradient_sum if is_alone else gradient_sum.astype(np.float64)
+    return np.add(total, gradient_sum, out=total)
 
 
 def _run_finite(run: Run, x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, Flags]:
@@ -244,6 +252,7 @@ def _run_finite(run: Run, x: Inputs, y: Labels, mask: Vector) -> tuple[Outputs, 
     if not mask.any():
         return [np.zeros_like(output) for output in outputs], is_finite
     if not is_finite.all():
+        del outputs  # before the second run takes memory of its own
         _fill(x, y, mask)
         outputs, _ = run(x, y, mask)
     return outputs, is_finite
