@@ -58,12 +58,12 @@ def methods() -> list[tuple[Method, int]]:
         Method(FEATHERS, feathers),
         Method("feathers, two phases", {**feathers, "evaluation_rounds": 40}, {FINAL: TWO_PHASES}),
         Method("fedex", {**fedex, "rounds": 7}),
-        Method("tuning then nas", {**fedex, "order": "tuning_then_nas", "rounds": 15, "tuning_share": 0.6}),
+        Method("tuning then nas", {**fedex, "order": "tuning_then_nas", "rounds": 10, "tuning_share": 0.6}),
         Method("nas only", {**fedex, "order": "nas", "rounds": 7, "default": DEFAULT}),
         Method("tuning only", {**fedex, "order": "tuning", "rounds": 62}),
-        Method("random search", {"algorithm": "random_search", "trials": 6, "rounds": 9, "parallel": 6}),
+        Method("random search", {"algorithm": "random_search", "trials": 6, "rounds": 10, "parallel": 6}),
         Method("successive halving", {"algorithm": "successive_halving", "candidates": 18, "eta": 3}),
-        Method("tpe", {"algorithm": "tpe", "trials": 12, "rounds": 4, "random": 4, "parallel": 2}),
+        Method("tpe", {"algorithm": "tpe", "trials": 16, "rounds": 4, "random": 4, "parallel": 2}),
         Method("default", one, {LISTS: fixed(DEFAULT)}),
     )
     return [(method, count) for ones, count in ((primary, len(SEEDS)), (others, FEWER)) for method in ones]
