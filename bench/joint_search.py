@@ -6,12 +6,12 @@ that every search costs its clients about the same seconds (50, read from the co
 widely that one of its periods costs four times that). Accuracies are the emulator's over all test splits after the same
 final training from fresh weights with the configuration that was found; FEATHERS has its own second phase besides.
 `one network` is our tuner on the network that ranks first: what choosing a network by training adds. NAS before tuning
-has five rounds of some five steps on the architecture, each about its learning rate long: with 3e-3 an operation's share
-goes from one in seven to 16% at most. So it stands there with ten times that, too.
+has five rounds of some five steps on the architecture, each about its learning rate long: with 3e-3 the share of an
+operation goes from one in seven to 16% at most. So it stands there with ten times that, too.
 
 `random networks` puts the network that ours found among 20 random ones within the limits, all trained by the
-configuration that ours found, from fresh weights, by the exact accuracy over all validation splits. Those also chose the
-found network, which favours it.
+configuration that ours found, from fresh weights, by the exact accuracy over all validation splits. Those also chose
+the found network, which favours it.
 
 Rows are kept in --work, one line a method and seed: what was stopped goes on from there. The methods of the primary
 claim have 20 paired seeds, the others fewer.
