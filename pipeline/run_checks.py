@@ -14,20 +14,14 @@ from pipeline.run_sections import (
 )
 from pipeline.search_sections import (
     ALGORITHMS,
+    OF_BLOCKS,
+    OF_CELLS,
     EvolutionSection,
-    FedNasSection,
-    NestedRaceSection,
     Nsga2Section,
-    RandomPruningSection,
     SearchSection,
-    UniformWidthSection,
 )
+from pipeline.server_rules import server_rules
 from search.algorithms.merged_halving import MergedHalving
-
-# They prune widths, take parts of the largest network, or breed blocks' options.
-_OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
-# They train supernets of cells, or read a network's edges.
-_OF_CELLS = (FeathersSection, FedExSection, MergedHalvingSection, TpeSection)
 
 
 def broken_rules(run: RunFile) -> list[str]:
@@ -36,14 +30,7 @@ def broken_rules(run: RunFile) -> list[str]:
     if run.run.kind == "real" and run.fleet is not None:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
     lines.extend(_target_rules(run))
-    lines.extend(_server_rules(run.training))
-    if run.search.algorithm == "nested_race" and (
-        run.training.server_momentum or run.training.server_optimizer != "fedavg"
-    ):
-        lines.append(
-            "[training] server_optimizer and server_momentum remember steps of one network, and nested_race averages "
-            "parts of many: leave both out"
-        )
+    lines.extend(server_rules(run))
     if run.fleet is not None:
         lines.extend(_fleet_rules(run.fleet))
     if run.final.rounds == 0 and run.final.start == "fresh":
@@ -82,10 +69,10 @@ def _networks_rules(run: RunFile) -> Iterator[str]:
         yield f"needs exactly one of [space], networks of blocks, and [cells], networks of cells; got {given}"
     if run.space is not None:
         yield from _space_rules(run.space)
-        yield from _kind_rules("[space]", "supernets of cells", "[cells]", run.search, _OF_CELLS)
+        yield from _kind_rules("[space]", "supernets of cells", "[cells]", run.search, OF_CELLS)
     if run.cells is not None:
         yield from _cells_rules(run.cells)
-        yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, _OF_BLOCKS)
+        yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, OF_BLOCKS)
         yield from _architecture_rules(run)
         yield from _depth_rules(run, run.cells)
 
@@ -207,15 +194,6 @@ def _fleet_rules(fleet: FleetSection) -> Iterator[str]:
             f"[fleet] straggler_factor = {fleet.straggler_factor:g} has no meaning without stragglers; "
             "remove it or set straggler_share above 0"
         )
-
-
-def _server_rules(training: TrainingSection) -> Iterator[str]:
-    given = training.model_fields_set
-    if training.server_optimizer == "fedadam" and "server_learning_rate" not in given:
-        yield "[training] fedadam moves each value by about server_learning_rate; give one, e.g. 0.01"
-    for name in ("server_beta2", "server_epsilon"):
-        if training.server_optimizer != "fedadam" and name in given:
-            yield f"[training] {name} belongs to fedadam; remove it or set server_optimizer = 'fedadam'"
 
 
 def _ordinary_rules(training: TrainingSection) -> Iterator[str]:
