@@ -224,7 +224,7 @@ class Feathers:
 
 def num_explored(gamma: float, entropy: float, num_configurations: int) -> int:
     """S, the configurations of a round of exploration at an entropy in nats: at least one, at most all."""
-    return max(1, min(num_configurations, round(gamma * entropy)))
+    return max(1, round(min(num_configurations, gamma * entropy)))
 
 
 def probabilities_of(rewards: Sequence[float]) -> Floats:
