@@ -9,7 +9,8 @@ architecture weights; then the network that was found trains from fresh weights,
 Differences: a configuration is drawn once a round of exploration, not again; a found network over the limits gives way
 to the most probable one within them, or where those are rare to one reached from the most probable by cheaper
 operations; where nobody could train with a configuration, its gain counts as the lowest of the round; dropout does not
-join in the second phase, since no training step here draws random numbers.
+join in the second phase, since no training step here draws random numbers; Adam's moments, momentum and the shuffle
+of the examples begin anew with each assignment.
 """
 
 from collections.abc import Sequence
