@@ -73,7 +73,7 @@ def _networks_rules(run: RunFile) -> Iterator[str]:
     if run.cells is not None:
         yield from _cells_rules(run.cells)
         yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, OF_BLOCKS)
-        yield from _architecture_rules(run)
+        yield from _architecture_rules(run, run.cells)
         yield from _depth_rules(run, run.cells)
 
 
@@ -97,11 +97,17 @@ def _kind_rules(
         )
 
 
-def _architecture_rules(run: RunFile) -> Iterator[str]:
+def _architecture_rules(run: RunFile, cells: CellsSection) -> Iterator[str]:
     """What searches by architecture weights need."""
     search, rate = run.search, run.training.architecture_learning_rate
     if not isinstance(search, FeathersSection | FedExSection) or search.order == "tuning":
         return
+    if len(cells.operations) == 1:
+        yield (
+            f"[cells] operations must be two or more for {search.algorithm}, whose architecture weights choose among "
+            f"them, got {list(cells.operations)}: add one, e.g. 'skip', or set [search] algorithm = 'fedex' with "
+            "order = 'tuning', which tunes without them"
+        )
     default = search.default if isinstance(search, FedExSection) else None
     if search.order in {"nas", "nas_then_tuning"}:
         if default is None:
