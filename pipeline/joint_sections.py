@@ -39,7 +39,7 @@ class FeathersSection(Section):
     rounds: PositiveInt
     evaluation_rounds: Annotated[int, Field(ge=0)] = 0
     configurations: PositiveInt = 120
-    gamma: PositiveFloat = 4.0
+    gamma: Annotated[float, Field(gt=0, le=1000)] = 4.0
     period: PositiveInt = 10
     step: Annotated[float, Field(gt=0, le=1)] = 0.3
     moves: JointMoves = "alternate"

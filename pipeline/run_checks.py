@@ -14,20 +14,14 @@ from pipeline.run_sections import (
 )
 from pipeline.search_sections import (
     ALGORITHMS,
+    OF_BLOCKS,
+    OF_CELLS,
     EvolutionSection,
-    FedNasSection,
-    NestedRaceSection,
     Nsga2Section,
-    RandomPruningSection,
     SearchSection,
-    UniformWidthSection,
 )
+from pipeline.server_rules import server_rules
 from search.algorithms.merged_halving import MergedHalving
-
-# They prune widths, take parts of the largest network, or breed blocks' options.
-_OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
-# They train supernets of cells, or read a network's edges.
-_OF_CELLS = (FeathersSection, FedExSection, MergedHalvingSection, TpeSection)
 
 
 def broken_rules(run: RunFile) -> list[str]:
@@ -36,14 +30,7 @@ def broken_rules(run: RunFile) -> list[str]:
     if run.run.kind == "real" and run.fleet is not None:
         lines.append("[fleet] belongs to emulated runs: real phones bring their own profiles; remove it")
     lines.extend(_target_rules(run))
-    lines.extend(_server_rules(run.training))
-    if run.search.algorithm == "nested_race" and (
-        run.training.server_momentum or run.training.server_optimizer != "fedavg"
-    ):
-        lines.append(
-            "[training] server_optimizer and server_momentum remember steps of one network, and nested_race averages "
-            "parts of many: leave both out"
-        )
+    lines.extend(server_rules(run))
     if run.fleet is not None:
         lines.extend(_fleet_rules(run.fleet))
     if run.final.rounds == 0 and run.final.start == "fresh":
@@ -82,11 +69,11 @@ def _networks_rules(run: RunFile) -> Iterator[str]:
         yield f"needs exactly one of [space], networks of blocks, and [cells], networks of cells; got {given}"
     if run.space is not None:
         yield from _space_rules(run.space)
-        yield from _kind_rules("[space]", "supernets of cells", "[cells]", run.search, _OF_CELLS)
+        yield from _kind_rules("[space]", "supernets of cells", "[cells]", run.search, OF_CELLS)
     if run.cells is not None:
         yield from _cells_rules(run.cells)
-        yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, _OF_BLOCKS)
-        yield from _architecture_rules(run)
+        yield from _kind_rules("[cells]", "networks of blocks", "[space]", run.search, OF_BLOCKS)
+        yield from _architecture_rules(run, run.cells)
         yield from _depth_rules(run, run.cells)
 
 
@@ -110,11 +97,17 @@ def _kind_rules(
         )
 
 
-def _architecture_rules(run: RunFile) -> Iterator[str]:
+def _architecture_rules(run: RunFile, cells: CellsSection) -> Iterator[str]:
     """What searches by architecture weights need."""
     search, rate = run.search, run.training.architecture_learning_rate
     if not isinstance(search, FeathersSection | FedExSection) or search.order == "tuning":
         return
+    if len(cells.operations) == 1:
+        yield (
+            f"[cells] operations must be two or more for {search.algorithm}, whose architecture weights choose among "
+            f"them, got {list(cells.operations)}: add one, e.g. 'skip', or set [search] algorithm = 'fedex' with "
+            "order = 'tuning', which tunes without them"
+        )
     default = search.default if isinstance(search, FedExSection) else None
     if search.order in {"nas", "nas_then_tuning"}:
         if default is None:
@@ -209,15 +202,6 @@ def _fleet_rules(fleet: FleetSection) -> Iterator[str]:
             f"[fleet] straggler_factor = {fleet.straggler_factor:g} has no meaning without stragglers; "
             "remove it or set straggler_share above 0"
         )
-
-
-def _server_rules(training: TrainingSection) -> Iterator[str]:
-    given = training.model_fields_set
-    if training.server_optimizer == "fedadam" and "server_learning_rate" not in given:
-        yield "[training] fedadam moves each value by about server_learning_rate; give one, e.g. 0.01"
-    for name in ("server_beta2", "server_epsilon"):
-        if training.server_optimizer != "fedadam" and name in given:
-            yield f"[training] {name} belongs to fedadam; remove it or set server_optimizer = 'fedadam'"
 
 
 def _ordinary_rules(training: TrainingSection) -> Iterator[str]:

@@ -162,7 +162,8 @@ class TrainingSection(Section):
             its typical size.
         server_learning_rate, server_momentum: Of the server's step along the mean update; 1 and 0 are plain FedAvg.
             The momentum is beta1 of `fedadam`, usually 0.9.
-        server_beta2, server_epsilon: Of `fedadam`; the larger epsilon, the more alike all values are treated.
+        server_beta2, server_epsilon: Of `fedadam`; the larger epsilon, the more alike all values are treated. Several
+            options of the server's are for searches whose candidates train apart (`server_rules`).
         artifact_batch_size: B, the examples a phone computes at a time: memory only, no result depends on it.
     """
 
@@ -177,10 +178,10 @@ class TrainingSection(Section):
     architecture_learning_rate: RealOptions[PositiveFloat] | None = None
     architecture_weight_decay: RealOptions[NonNegative] = (0.0,)
     server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    server_learning_rate: PositiveFloat = 1.0
-    server_momentum: Momentum = 0.0
-    server_beta2: Momentum = 0.99
-    server_epsilon: PositiveFloat = 1e-3
+    server_learning_rate: RealOptions[PositiveFloat] = (1.0,)
+    server_momentum: RealOptions[Momentum] = (0.0,)
+    server_beta2: RealOptions[Momentum] = (0.99,)
+    server_epsilon: RealOptions[PositiveFloat] = (1e-3,)
     artifact_batch_size: PositiveInt = 32
 
 

@@ -251,3 +251,7 @@ ALGORITHMS: dict[str, type[Section]] = {
     "fedex": FedExSection,
     "merged_halving": MergedHalvingSection,
 }
+# They prune widths, take parts of the largest network, or breed blocks' options.
+OF_BLOCKS = (FedNasSection, NestedRaceSection, Nsga2Section, RandomPruningSection, UniformWidthSection)
+# They train supernets of cells, or read a network's edges.
+OF_CELLS = (FeathersSection, FedExSection, MergedHalvingSection, TpeSection)

@@ -52,15 +52,23 @@ def report(
 
 
 def _tell_cost(folder: Path, json: bool) -> None:
-    from pipeline.report.costs import costs_of  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.report.costs import (  # noqa: PLC0415  (help must not wait for it)
+        costs_of,
+        tells_what_was_thrown_away,
+        thrown_away,
+        thrown_away_in_words,
+    )
+    from pipeline.report.formats import percent  # noqa: PLC0415
     from pipeline.report.savings import savings_of  # noqa: PLC0415
     from pipeline.run_result import read_result  # noqa: PLC0415
 
     result = read_result(folder)
     costs, savings = costs_of(result), savings_of(result)
-    told = {"stages": costs.stages, "total": costs.total, "savings": savings}
+    lost = thrown_away(result) if tells_what_was_thrown_away(result) else None
+    told = {"stages": costs.stages, "total": costs.total, "savings": savings, "thrown_away": lost}
     tables = [_cost_table(result, costs), *([_savings_table(savings)] if savings else [])]
-    print_result(told, json, Group(*tables))
+    words = [] if lost is None else [f"{percent(lost)} {thrown_away_in_words(result)}"]
+    print_result(told, json, Group(*tables, *words))
 
 
 def _cost_table(result: "RunResult", costs: "Costs") -> Table:

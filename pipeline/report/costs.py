@@ -124,8 +124,10 @@ def course_of(result: RunResult) -> Course:
 def thrown_away(result: RunResult) -> float:
     """Share of the search's client-rounds of training from which nothing came: no later trial and no winner has it.
 
-    A trial that is merged counts by its share in the mean, as far as that is below an equal one. What [final] trains
-    belongs to no search, whatever weights it starts from.
+    A trial that is merged counts by its share in the mean, as far as that is below an equal one: as a whole, so that
+    weights of operations which no later network has count as kept. What [final] trains belongs to no search, whatever
+    weights it starts from; where these are fresh, all that is not thrown away went into later trials and winners of
+    the search and into no model (`thrown_away_in_words`).
     """
     used: dict[int, float] = {model.trial: 1.0 for model in result.models}
     for trial in result.trials:
@@ -143,6 +145,33 @@ def thrown_away(result: RunResult) -> float:
             rounds[cost.trial] = rounds.get(cost.trial, 0) + cost.num_assignments
     lost = sum(count * (1 - used.get(trial, 0.0)) for trial, count in rounds.items())
     return lost / max(1, sum(rounds.values()))
+
+
+def thrown_away_in_words(result: RunResult) -> str:
+    """What is so of the share that was thrown away, and of the rest."""
+    if all(model.is_fresh for model in result.models):
+        lost = "no later trial of the search began with what was learnt in them"
+        kept = (
+            " No model has any of the rest either: final training began with fresh weights, and what the search "
+            "trained only chose network and configuration."
+        )
+    else:
+        lost, kept = "nothing that was learnt in them is in a later trial or in a model", ""
+    merged = ""
+    if any(trial.merged for trial in result.trials):
+        merged = (
+            "; a trial whose weights went into a mean counts by its share there, as far as that is below an equal one, "
+            "and weights of operations that no later network has count as kept"
+        )
+    return (
+        f"of the client-rounds of training were thrown away: {lost}.{kept} Counted are those of the search and of "
+        f"trials after it, not the final training of a winner{merged}."
+    )
+
+
+def tells_what_was_thrown_away(result: RunResult) -> bool:
+    """Whether a report does: of searches that tune as they go, or train a supernet."""
+    return result.tuning is not None or any(trial.candidate.architecture.is_supernet for trial in result.trials)
 
 
 def _place(key: tuple[str, str]) -> tuple[int, str, int]:

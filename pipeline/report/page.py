@@ -13,7 +13,7 @@ from pipeline.report import formats
 from pipeline.report.candidates import candidates_of, settings_of
 from pipeline.report.cells import cells_of
 from pipeline.report.cost_plots import draw_course, draw_savings, draw_stages, draw_trials
-from pipeline.report.costs import costs_of, course_of, thrown_away
+from pipeline.report.costs import costs_of, course_of, thrown_away, thrown_away_in_words
 from pipeline.report.curves import curves_of, draw_final, draw_search, has_course
 from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
@@ -121,8 +121,9 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             course=course,
             course_plot=draw_course(course),
             thrown_away=thrown_away(result),
+            thrown_away_in_words=thrown_away_in_words(result),
             splits=splits_of(result.privacy) if result.privacy else (),
-            spending=draw_spending(result.privacy, curves),
+            spending=draw_spending(result, curves),
             picture=picture_of(result.winning.candidate.architecture),
             cells=cells_of(result),
             settings=settings_of(result),

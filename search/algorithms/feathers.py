@@ -9,7 +9,8 @@ architecture weights; then the network that was found trains from fresh weights,
 Differences: a configuration is drawn once a round of exploration, not again; a found network over the limits gives way
 to the most probable one within them, or where those are rare to one reached from the most probable by cheaper
 operations; where nobody could train with a configuration, its gain counts as the lowest of the round; dropout does not
-join in the second phase, since no training step here draws random numbers.
+join in the second phase, since no training step here draws random numbers; Adam's moments, momentum and the shuffle
+of the examples begin anew with each assignment.
 """
 
 from collections.abc import Sequence
@@ -224,7 +225,7 @@ class Feathers:
 
 def num_explored(gamma: float, entropy: float, num_configurations: int) -> int:
     """S, the configurations of a round of exploration at an entropy in nats: at least one, at most all."""
-    return max(1, min(num_configurations, round(gamma * entropy)))
+    return max(1, round(min(num_configurations, gamma * entropy)))
 
 
 def probabilities_of(rewards: Sequence[float]) -> Floats:

@@ -16,6 +16,7 @@ as tuners with shared weights do: close to convergence one round favours whateve
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
@@ -116,8 +117,8 @@ class MergedHalving:
                 f"group_size must be <= {len(self.clients)} clients, got {self._group_size}: make groups smaller, or "
                 "wait for more clients"
             )
-        if not self.sharpness >= 0:
-            raise ValueError(f"sharpness must be >= 0, got {self.sharpness}")
+        if not 0 <= self.sharpness < inf:
+            raise ValueError(f"sharpness must be finite and >= 0, got {self.sharpness}")
 
     @property
     def state_type(self) -> type[MergedHalvingState]:
@@ -162,9 +163,9 @@ class MergedHalving:
         configurations = tuple(dict.fromkeys(drawn))
         rows = [tuple(drawn.count(one) / len(drawn) for one in configurations)]
         for rung in state.rungs:
-            shares = dict.fromkeys(configurations, 0.0)
-            for one, (_, share) in zip(rung, merged_shares(rung, self.sharpness), strict=True):
-                shares[one.candidate.hyper_parameters] += share
+            shares, trained = dict.fromkeys(configurations, 0.0), {one.trained: one.candidate for one in rung}
+            for trial, share in merged_shares(rung, self.sharpness):
+                shares[trained[trial].hyper_parameters] += share
             rows.append(tuple(shares.values()))
         return TuningHistory(
             configurations, tuple(rows), ("start", *(f"rung {i + 1}" for i in range(len(state.rungs))))
@@ -254,12 +255,17 @@ def ranked_networks(
 
 
 def merged_shares(scored: Sequence[Contender], sharpness: float) -> tuple[tuple[int, float], ...]:
-    """Trials and their shares in the mean: a softmax of their accuracies."""
+    """Trials and their shares in the mean: a softmax of their accuracies; without those that it leaves nothing to."""
     if not scored:
         return ()
-    shares = softmax(sharpness * np.array([one.accuracy or 0.0 for one in scored]))
+    accuracies = np.array([one.accuracy or 0.0 for one in scored])
+    with np.errstate(over="ignore"):  # so far behind that the exponential is 0 in any case
+        shares = softmax(sharpness * (accuracies - accuracies.max()))
+    # Below the smallest normal number a share times a weight loses the weight's digits.
     return tuple(
-        (one.trained, float(share)) for one, share in zip(scored, shares, strict=True) if one.trained is not None
+        (one.trained, float(share))
+        for one, share in zip(scored, shares, strict=True)
+        if one.trained is not None and share >= np.finfo(np.float64).tiny
     )
 
 

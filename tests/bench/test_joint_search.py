@@ -1,7 +1,19 @@
 import pytest
 
 from bench import joint_search
-from bench.joint_search import AFTER, DEFAULT, OURS, compare, fixed, methods, place, random_networks
+from bench.joint_search import (
+    AFTER,
+    DEFAULT,
+    NETWORKS,
+    OURS,
+    RIVALS,
+    compare,
+    fixed,
+    methods,
+    networks_row,
+    place,
+    random_networks,
+)
 from bench.search_runs import tasks_of
 from pipeline.run_file import parse_run_file
 
@@ -22,7 +34,7 @@ def test_every_method_is_a_run_file_that_can_be_run():
         run = parse_run_file(task.run_file)
         assert run.search.algorithm == method.search["algorithm"]
         assert count in {10, 20}
-    assert [method.name for method, count in methods() if count == 20] == [OURS, AFTER]
+    assert [method.name for method, count in methods() if count == 20] == [OURS, *RIVALS]
 
 
 def test_random_networks_are_trained_as_the_found_one_is():
@@ -41,6 +53,47 @@ def test_the_default_has_one_configuration():
 def test_the_place_among_random_networks_counts_equals_by_half():
     found = row(0, 0.9, final_curves={"3": [0.1, 0.5]})
     assert place(found, {"curves": {"0": [0.9, 0.4], "1": [0.0, 0.5], "2": [0.6], "3": [0.5, 0.2]}}) == 0.625
+
+
+class Made:
+    """A sitting whose runs are made up: of four random networks so many, by seed, are worse than the found one."""
+
+    def __init__(self, worse):
+        self.worse, self.asked = worse, []
+
+    def rows(self, tasks):
+        self.asked += tasks
+        (task,) = tasks
+        worse = self.worse[task.seed]
+        return [{"seed": task.seed, "curves": {str(i): [0.4 if i < worse else 0.6] for i in range(4)}}]
+
+
+@pytest.mark.parametrize(
+    ("worse", "mean", "is_met"),
+    [
+        ((4, 4), 1.0, True),
+        ((4, 3), 0.875, True),
+        ((3, 3), 0.75, False),  # above the bar, not on it
+        ((4, 2), 0.75, False),
+        ((3, 2), 0.625, False),
+        ((2, 2), 0.5, False),
+        ((0, 0), 0.0, False),
+    ],
+)
+def test_the_found_networks_are_better_than_three_quarters_of_the_random_ones_on_average(worse, mean, is_met):
+    sitting = Made(dict(zip((4, 7), worse, strict=True)))
+    ours = [row(seed, 0.9, final_curves={"3": [0.5]}) for seed in (4, 7)]
+    (told,), (bar,) = networks_row(sitting, ours, TEXT)
+    assert (bar.value, bar.bar, bar.met) == (mean, 0.75, is_met)
+    assert (told["method"], told["seeds"], told["place"]) == (NETWORKS, 2, mean)
+    assert told["places"] == {4: worse[0] / 4, 7: worse[1] / 4}
+    assert [(task.seed, task.method) for task in sitting.asked] == [
+        (seed, f"{NETWORKS}, seed {seed}") for seed in (4, 7)
+    ]
+
+
+def test_without_a_found_network_nothing_is_said_of_its_place():
+    assert networks_row(Made({}), [], TEXT) == ([], [])
 
 
 def test_the_primary_bar_is_the_bound_of_the_paired_difference():

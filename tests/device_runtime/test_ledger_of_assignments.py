@@ -1,13 +1,16 @@
 """All releases of an assignment are charged together; what older versions charged counts."""
 
 from dataclasses import replace
+from math import sqrt
+from typing import get_args
 
 import pytest
 
-from device_runtime.accounting import BudgetExceededError, Release
+from device_runtime.accounting import BudgetExceededError, Release, ReleaseKind
 from device_runtime.ledger import Ledger, LedgerError, read_ledger
 from device_runtime.ledger_storage import LedgerMemory
 from device_runtime.state_commands import summarise
+from device_runtime.terms import Unit
 from device_runtime.wire import SPLITS
 from tests.device_runtime.ledgers import BUDGET, METRICS, SOURCE, UPDATE, CutStorage, PowerCutError, spend
 
@@ -115,6 +118,39 @@ class TestTogether:
         for i in range(9):
             ledger.charge(together, f"run-0-{i}")
             returned.extend(together)
+
+
+@pytest.mark.parametrize("unit", get_args(Unit))
+@pytest.mark.parametrize("kind", get_args(ReleaseKind))
+class TestEveryKind:
+    """What a release costs is the same whatever it is called."""
+
+    @pytest.fixture
+    def budget(self, unit):
+        return replace(BUDGET, unit=unit)
+
+    @pytest.fixture
+    def release(self, kind, unit):
+        """Of three fifths of the budget, without a draw: order / (2 s^2)."""
+        split = "train" if kind == "update" else "validation"
+        return Release(kind, split, 1.0, sqrt(BUDGET.order / (2 * 0.6 * BUDGET.rdp())), unit=unit)
+
+    def test_it_is_spent_in_full_on_its_splits_now_and_after_opening_again(self, storage, budget, release):
+        charged = spend(storage, budget, [release])
+        for ledger in (charged, Ledger(storage, SOURCE, budget)):
+            spent = {split: ledger.spent_rdp(split) for split in SPLITS}
+            assert spent == dict.fromkeys(SPLITS, 0.0) | dict.fromkeys(
+                release.charged_splits, release.rdp(budget.order)
+            )
+
+    def test_what_exceeds_the_budget_because_of_it_is_refused_now_and_after_opening_again(
+        self, storage, budget, release
+    ):
+        charged = spend(storage, budget, [release])
+        for ledger in (charged, Ledger(storage, SOURCE, budget)):
+            with pytest.raises(BudgetExceededError, match=f"one more {release.kind} on the"):
+                ledger.charge([release], "run-0-1")
+            assert ledger.releases() == (release,)
 
 
 def test_an_old_ledger_is_read_and_goes_on():

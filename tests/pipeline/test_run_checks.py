@@ -81,9 +81,6 @@ def test_the_starting_points_break_no_rule(start):
             {"straggler_factor": 2.0},
             "straggler_factor = 2 has no meaning without stragglers; remove it or set",
         ),
-        ("training", {"server_optimizer": "fedadam"}, "fedadam moves each value by about server_learning_rate; give"),
-        ("training", {"server_beta2": 0.9}, "server_beta2 belongs to fedadam; remove it or set server_optimizer"),
-        ("training", {"server_epsilon": 0.1}, "server_epsilon belongs to fedadam; remove it or set"),
         (
             "fleet",
             {"profiles": ["pixel-4"], "population": "even"},
@@ -209,15 +206,6 @@ def test_evolution_needs_sizes_that_fit_each_other(population, tournament, line)
         tournament_size=tournament,
     )
     assert line in told
-
-
-@pytest.mark.parametrize("change", [{"server_momentum": 0.5}, {"server_optimizer": "fedadam"}])
-def test_a_server_that_remembers_the_steps_of_one_network_trains_no_supernet(change):
-    race = {**ORDINARY, "search": {"algorithm": "nested_race"}}
-    assert lines(race, "training") == []
-    assert any(
-        "nested_race averages parts of many: leave both out" in line for line in lines(race, "training", **change)
-    )
 
 
 def test_nsga2_breeds_only_after_its_first_generation():

@@ -176,7 +176,7 @@ def test_a_single_value_is_a_list_of_one_option():
 
 def test_what_has_a_default_is_plain_federated_averaging_without_clipping():
     training = parse_run_file(ORDINARY).training
-    assert (training.server_learning_rate, training.server_momentum, training.max_grad_norm) == (1.0, 0.0, None)
+    assert (training.server_learning_rate, training.server_momentum, training.max_grad_norm) == ((1.0,), (0.0,), None)
 
 
 def test_a_run_file_cannot_be_changed_after_reading():

@@ -1,8 +1,9 @@
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from device_runtime.accounting import Budget, Release
+from device_runtime.accounting import Budget, Release, ReleaseKind
 from device_runtime.wire import CheckIn, Headroom
 from pipeline.coordinator.eligibility import (
     Device,
@@ -97,6 +98,17 @@ def test_the_phones_own_ledger_is_respected_at_its_own_order():
     assert not fits_headroom([RELEASE], Headroom(5, {"train": cost * 0.999, "validation": 100.0}))
     assert not fits_headroom([RELEASE], Headroom(6, {"train": cost}))
     assert not fits_headroom([RELEASE], Headroom(5, {"validation": 100.0}))
+
+
+@pytest.mark.parametrize("kind", get_args(ReleaseKind))
+def test_every_kind_of_release_counts_for_the_budget_and_for_the_headroom(kind):
+    budget, release = Budget(8.0, 1e-5, 8), replace(RELEASE, kind=kind)
+    enough, less = release.rdp(8), release.rdp(8) * 0.999
+    for others in ((), (replace(RELEASE, kind="metrics", split="validation"),)):
+        assert fits_budget(budget, {"train": budget.rdp() - enough}, [*others, release])
+        assert not fits_budget(budget, {"train": budget.rdp() - less}, [*others, release])
+        assert fits_headroom([*others, release], Headroom(8, {"train": enough, "validation": 1.0}))
+        assert not fits_headroom([*others, release], Headroom(8, {"train": less, "validation": 1.0}))
 
 
 def test_private_rounds_are_for_phones_with_a_budget_and_others_for_phones_without():

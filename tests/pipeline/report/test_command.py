@@ -7,8 +7,10 @@ from typer.testing import CliRunner
 from device_runtime.console import build_app, run_program
 from pipeline.command_line import PROGRAM
 from pipeline.limits import needs_of
-from pipeline.report.costs import costs_of
+from pipeline.report.costs import costs_of, thrown_away
+from pipeline.report.formats import percent
 from profiles.records import to_plain
+from search.algorithm import TuningHistory
 
 
 def run(*arguments: object):
@@ -77,7 +79,26 @@ def test_the_rows_of_the_cost_are_json(made, tmp_path):
     result = made.write_run(tmp_path / "run", made.result())
     costs = costs_of(result)
     rows = json.loads(run(tmp_path / "run", "--cost", "--json"))
-    assert rows == {"stages": to_plain(costs.stages), "total": to_plain(costs.total), "savings": []}
+    assert rows == {
+        "stages": to_plain(costs.stages),
+        "total": to_plain(costs.total),
+        "savings": [],
+        "thrown_away": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("is_fresh", "words"),
+    [(False, "is in a later trial or in a model"), (True, "No model has any of the rest either: final training began")],
+)
+def test_the_cost_of_a_joint_search_tells_what_was_thrown_away(made, tmp_path, is_fresh, words):
+    tried = made.result().trials[0].candidate.hyper_parameters
+    tuned = made.result(tuning=TuningHistory((tried,), ((1.0,),), ("end",)), models=(made.model(is_fresh=is_fresh),))
+    result = made.write_run(tmp_path / "run", tuned)
+    told = " ".join(run(tmp_path / "run", "--cost").split())
+    assert f"{percent(thrown_away(result))} of the client-rounds of training were thrown away: " in told
+    assert words in told
+    assert json.loads(run(tmp_path / "run", "--cost", "--json"))["thrown_away"] == thrown_away(result)
 
 
 def test_the_cost_alone_goes_into_no_file(made, tmp_path, capsys):

@@ -3,7 +3,16 @@ from dataclasses import replace
 import pytest
 
 from pipeline.report.cost_plots import draw_course, draw_stages, draw_trials
-from pipeline.report.costs import CoursePoint, costs_of, course_of, thrown_away
+from pipeline.report.costs import (
+    CoursePoint,
+    costs_of,
+    course_of,
+    tells_what_was_thrown_away,
+    thrown_away,
+    thrown_away_in_words,
+)
+from search.algorithm import TuningHistory
+from search.architecture import Cell, Edge, Stage
 
 
 def test_phases_come_in_the_order_of_the_run_and_add_up(made):
@@ -108,6 +117,34 @@ def test_trials_after_the_search_count_too(made):
     costs = (made.cost("search", 1, 1.0), made.cost("final", 2, 1.0), made.cost("final", 1, 30.0))
     assert thrown_away(replace(result, trials=(*result.trials[:2], late), costs=costs)) == pytest.approx(1 / 2)
     assert thrown_away(replace(result, costs=())) == 0
+
+
+def test_what_was_thrown_away_is_told_by_where_final_training_begins(made):
+    result = with_trials(made)
+    words = thrown_away_in_words(result)
+    assert "thrown away: nothing that was learnt in them is in a later trial or in a model. Counted are" in words
+    assert "a mean" not in words
+    fresh = thrown_away_in_words(replace(result, models=(made.model(is_fresh=True),)))
+    assert "thrown away: no later trial of the search began with what was learnt in them. No model has any of" in fresh
+    assert "final training began with fresh weights, and what the search trained only chose network and conf" in fresh
+    assert "or in a model" not in fresh
+
+
+def test_merged_weights_that_no_later_network_has_are_told_as_kept(made):
+    merged = {"is_shared": True, "is_kept": False, "merged": ((0, 0.2), (2, 0.8))}
+    words = thrown_away_in_words(with_trials(made, t1=merged))
+    assert "counts by its share there, as far as that is below an equal one, and weights of operations that no" in words
+
+
+def test_only_searches_that_tune_or_train_a_supernet_tell_what_was_thrown_away(made):
+    result = made.result()
+    assert not tells_what_was_thrown_away(result)
+    history = TuningHistory((result.trials[0].candidate.hyper_parameters,), ((1.0,),), ("end",))
+    assert tells_what_was_thrown_away(replace(result, tuning=history))
+    mixed = Cell(((Edge(0, ("skip", "conv_3")),),))
+    supernet = replace(made.small, stages=(Stage("cell", 4, cell=mixed),))
+    trial = replace(result.trials[0], candidate=replace(result.trials[0].candidate, architecture=supernet))
+    assert tells_what_was_thrown_away(replace(result, trials=(trial, *result.trials[1:])))
 
 
 def test_the_course_adds_up_what_trials_cost_and_leaves_the_final_training_out(made):

@@ -332,6 +332,15 @@ def test_rounds_of_exploration_are_told_as_thrown_away(made):
     assert "33.3% of the client-rounds of training were thrown away" in Outline(render_report(made.run(result))).text
 
 
+def test_a_model_that_begins_anew_is_told_to_have_nothing_of_the_searchs_training(made):
+    result = joint_search(made, models=(made.model(trial=2, is_fresh=True),))
+    text = Outline(render_report(made.run(result))).text
+    assert (
+        "0.0% of the client-rounds of training were thrown away: no later trial of the search began with what" in text
+    )
+    assert "No model has any of the rest either: final training began with fresh weights" in text
+
+
 def test_a_joint_search_whose_winner_is_not_trained_on_has_no_curves(made):
     result = joint_search(made, curves=joint_search(made).curves[:2])
     assert (

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.report.costs import thrown_away
+from pipeline.report.curves import curves_of
+from pipeline.report.spending import spent_lines
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.session import SearchRequest, run_search
 from tests.pipeline.searching.test_joint_search import charged, planned
@@ -128,5 +130,9 @@ def test_a_private_search_charges_what_it_planned(name, unit, tmp_path):
     schedule, expected = planned(text + PRIVACY[unit])
     assert charged(result) == expected
     assert result.privacy.epsilon == pytest.approx(schedule.epsilon)
+    own, *final = spent_lines(result.privacy, result.trials, curves_of(result))
+    if name == "feathers":  # whose second phase trains one round that is kept, before [final] its own
+        assert (own.name, len(own.epsilons), len(final)) == ("the search's own", 1, 1)
+        assert own.epsilons[0] < final[0].epsilons[0] <= schedule.epsilon
     kinds = {kind for _, _, kind in expected}
     assert kinds == {"update", "reward", "metrics"} | ({"architecture"} if unit == "example" else set())

@@ -7,7 +7,7 @@ import pytest
 
 from search.algorithms import Feathers
 from search.algorithms.configurations import entropy_of
-from search.algorithms.feathers import Gain, moved_rewards, probabilities_of
+from search.algorithms.feathers import Gain, moved_rewards, num_explored, probabilities_of
 from search.budget import Feasibility
 from search.candidate import NOT_ASKED, Observation
 from search.cells import found_network
@@ -35,6 +35,13 @@ def play(search, gain, seed=0, failed=()):
         rounds.append(trials)
         states.append(state)
     return rounds, states
+
+
+@pytest.mark.parametrize(
+    ("gamma", "entropy", "expected"), [(4.0, 1.2, 5), (4.0, 0.1, 1), (4.0, 4.7, 12), (1e308, 4.7, 12), (1e308, 0.0, 1)]
+)
+def test_a_round_explores_at_least_one_and_at_most_all_whatever_gamma_is(gamma, entropy, expected):
+    assert num_explored(gamma, entropy, 12) == expected
 
 
 def test_three_arms_move_as_worked_out_by_hand():

@@ -51,6 +51,17 @@ def test_one_step_of_the_distribution_is_the_exponentiated_gradient_of_the_paper
     assert (after.baseline, after.baseline_weight) == (pytest.approx(0.9 * 3.0 + 1.75), pytest.approx(0.9 * 2 + 1))
 
 
+def test_what_was_drawn_rarely_moves_the_distribution_the_more(cell_space):
+    search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
+    told = (Told(0, 2.0, 10), Told(1, 2.0, 10), Told(2, 1.0, 10))
+    after = search._tuned(replace(search.init(0), logits=(0.0, -2.0, -3.0), told=told))
+    # Probabilities e^0, e^-2 and e^-3 over 1.185122: 0.843795, 0.114195, 0.042010; baseline (2 + 2 + 1) / 3 = 5/3.
+    # Gradients 1/3 * (loss - 5/3) / probability: 1/9 / 0.843795 = 0.131680, 1/9 / 0.114195 = 0.972993 and
+    # -2/9 / 0.042010 = -5.289738; over the largest 0.024894, 0.183940 and -1; times the step sqrt(2 ln 3) = 1.482304:
+    # 0.036900, 0.272655 and -1.482304. Logits less these: -0.036900, -2.272655, -1.517696; less the largest of them:
+    assert after.logits == pytest.approx((0.0, -2.235755, -1.480796), abs=2e-6)
+
+
 def test_a_configuration_that_nobody_could_train_with_loses_as_the_worst_does(cell_space):
     search = FedEx(cell_space, FREE, CLIENTS, rounds=2, num_configurations=3)
     after = search._tuned(replace(search.init(0), told=(Told(0, None, 0), Told(1, 3.0, 5), Told(2, 1.0, 5))))

@@ -101,6 +101,33 @@ def test_shares_are_a_softmax_of_accuracies(cell_space):
 
 
 @pytest.mark.parametrize(
+    ("sharpness", "accuracies", "expected"),
+    [
+        (1000.0, (0.95, 0.10), {3: 1.0}),
+        (800.0, (0.95, 0.10), {3: 1.0, 4: np.exp(-680.0)}),
+        (1420.0, (0.5, 0.0), {3: 1.0}),  # e^-710 is a number, and not a normal one
+        (1e308, (0.5, 0.5, 0.4999), {3: 0.5, 4: 0.5}),
+        (1e308, (-9.0, 9.0, 5.0), {4: 1.0}),  # noised, and farther apart than numbers reach
+    ],
+)
+def test_what_is_too_far_behind_for_a_share_is_not_in_the_mean(cell_space, sharpness, accuracies, expected):
+    pair = Candidate(cell_space.smallest(), cell_space.hyper_parameters.sample(np.random.default_rng(0)))
+    shares = merged_shares([Contender(pair, 3 + i, one) for i, one in enumerate(accuracies)], sharpness)
+    assert dict(shares) == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("sharpness", [1000.0, 1e308])
+def test_a_search_whose_best_weighs_all_goes_on_to_its_end(cell_space, sharpness):
+    search = MergedHalving(cell_space, FREE, CLIENTS, 9, 2, num_drawn=20, sharpness=sharpness)
+    parts, state = play(search, lambda rate: 40 * rate - 20)
+    assert [len(trials) for trials in parts] == [9, 9, 3, 3, 1]
+    best = max(parts[0], key=lambda trial: trial.candidate.hyper_parameters.learning_rate)
+    assert parts[2][0].merged == ((best.index, 1.0),)
+    assert [max(row) for row in search.tuning_history(state).probabilities[1:]] == [1.0, 1.0]
+    assert search.winners(state, ()) == {"": parts[-1][0].index}
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_candidates": 0}, "num_candidates must be >= 1, got 0"),
@@ -108,7 +135,8 @@ def test_shares_are_a_softmax_of_accuracies(cell_space):
         ({"eta": 1}, "eta must be >= 2, got 1"),
         ({"rounds": 0}, "rounds must be >= 1, got 0"),
         ({"group_size": 13}, "group_size must be <= 12 clients, got 13"),
-        ({"sharpness": -1.0}, "sharpness must be >= 0, got -1"),
+        ({"sharpness": -1.0}, "sharpness must be finite and >= 0, got -1"),
+        ({"sharpness": np.inf}, "sharpness must be finite and >= 0, got inf"),
         ({"num_drawn": 3}, "num_networks must be <= num_drawn = 3, got 9"),
     ],
 )
