@@ -48,6 +48,7 @@ class Program:
         item_bytes: Bytes of an item, of values that are not float32.
         outputs: Values that the caller gets when the run ends.
         constants: Bytes of each constant.
+        packed: Bytes of those that matrix products lay out anew when the graph is opened.
     """
 
     steps: Sequence[Step]
@@ -55,6 +56,7 @@ class Program:
     outputs: frozenset[str]
     item_bytes: Mapping[str, int]
     constants: Sequence[int] = ()
+    packed: int = 0
 
     def kind(self, name: str) -> tuple[Shape, int]:
         """Shape and item size; values of one kind may have one another's memory."""

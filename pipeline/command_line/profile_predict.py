@@ -1,7 +1,7 @@
 """`handheld profile predict`: what a network costs on phones, and how sure that is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from rich.table import Table
 from device_runtime.console import JsonOption, print_result
 from device_runtime.external_data import fault_of
 from pipeline.command_line.compile import read_record
+from pipeline.command_line.profile_memory import Graphs, PeakMemories, PeakMemory, memory_table, predict_memories
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.energy import big_core_curve, energy_mj
 from profiles.kernel import Kernel
@@ -36,13 +37,14 @@ class Network:
 
     Attributes:
         architecture: None for a graph that is of no space of ours.
+        graphs: What peak memory is counted on.
         warnings: What could not be read off it.
     """
 
     architecture: Architecture | None
     inference: tuple[Kernel, ...]
     training: tuple[Kernel, ...]
-    batch_size: int | None = None
+    graphs: Graphs
     warnings: tuple[str, ...] = ()
 
 
@@ -72,8 +74,8 @@ class PredictedCost:
     Attributes:
         batch_size: Examples of one gradient step.
         num_steps: Gradient steps of a local round.
-        peak_memory_mib: Of a gradient step; None for a graph of no space of ours.
-        cost: What a search reckons with; None likewise.
+        inference_memory, training_step_memory: None where nothing tells it; a warning says why.
+        cost: What a search reckons with; None for a graph of no space of ours.
     """
 
     profile: str
@@ -83,7 +85,8 @@ class PredictedCost:
     training_step: Work
     num_steps: int
     local_round: Work
-    peak_memory_mib: float | None
+    inference_memory: PeakMemory | None
+    training_step_memory: PeakMemory | None
     cost: Cost | None
     warnings: tuple[str, ...]
 
@@ -107,11 +110,12 @@ def predict(  # noqa: PLR0913  (the command's own options)
 ) -> None:
     """Predict latency, training, memory and energy of a network on phones, with the intervals they lie in."""
     network = read_network(what)
-    size = batch_size or network.batch_size or BATCH_SIZE
+    size = batch_size or network.graphs.batch_size or BATCH_SIZE
     num_steps = epochs * ceil(examples / size)
     profiles = [load_profile(name) for name in profile or catalogue_names()]
-    costs = [predict_cost(network, one, size, num_steps) for one in profiles]
-    print_result(costs, json, _view(costs))
+    memories = predict_memories(network.architecture, network.graphs, size)
+    costs = [predict_cost(network, one, size, num_steps, memories) for one in profiles]
+    print_result(costs, json, _view(costs, memories))
 
 
 def read_network(what: Path) -> Network:
@@ -128,10 +132,12 @@ def read_network(what: Path) -> Network:
         return _network_of_artifact(read_artifact(what))
     if what.suffix == ".onnx":
         return _network_of_graph(what.read_bytes(), str(what))
-    return _network_of(read_record(Architecture, what))
+    return _network_of(read_record(Architecture, what), Graphs())
 
 
-def predict_cost(network: Network, profile: DeviceProfile, batch_size: int, num_steps: int) -> PredictedCost:
+def predict_cost(
+    network: Network, profile: DeviceProfile, batch_size: int, num_steps: int, memories: PeakMemories
+) -> PredictedCost:
     """One network on one device; a local round has `num_steps` gradient steps of `batch_size` examples."""
     latency = predict_kernels(profile, network.inference, 1, "forward")
     step = predict_kernels(profile, network.training, batch_size, "gradient")
@@ -139,6 +145,7 @@ def predict_cost(network: Network, profile: DeviceProfile, batch_size: int, num_
         () if profile.is_stable else (f"profile {profile.name!r} is unstable, measure again: {profile.warnings[0]}",)
     )
     cost = cost_of(network.architecture, profile, batch_size) if network.architecture else None
+    warnings = (*unstable, *network.warnings, *latency.warnings, *step.warnings, *memories.warnings)
     return PredictedCost(
         profile=profile.name,
         device_class=profile.device_class,
@@ -147,23 +154,23 @@ def predict_cost(network: Network, profile: DeviceProfile, batch_size: int, num_
         training_step=_work(step, profile),
         num_steps=num_steps,
         local_round=_work(step, profile, num_steps),
-        peak_memory_mib=cost.peak_memory_mib if cost else None,
+        inference_memory=memories.inference,
+        training_step_memory=memories.training_step,
         cost=cost,
-        warnings=tuple(dict.fromkeys((*unstable, *network.warnings, *latency.warnings, *step.warnings))),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def _network_of(architecture: Architecture, batch_size: int | None = None) -> Network:
-    return Network(architecture, kernels_of(architecture), training_kernels_of(architecture), batch_size)
+def _network_of(architecture: Architecture, graphs: Graphs) -> Network:
+    return Network(architecture, kernels_of(architecture), training_kernels_of(architecture), graphs)
 
 
 def _network_of_artifact(artifact: "Artifact") -> Network:
-    manifest = artifact.manifest
+    graphs = Graphs(gradient=artifact.gradient, batch_size=artifact.manifest.batch_size)
     try:
-        return _network_of(from_plain(Architecture, manifest.architecture), manifest.batch_size)
+        return _network_of(from_plain(Architecture, artifact.manifest.architecture), graphs)
     except RecordError:  # a user's module
-        found = _network_of_graph(artifact.evaluate, "evaluate.onnx")
-        return Network(None, found.inference, found.training, manifest.batch_size, found.warnings)
+        return replace(_network_of_graph(artifact.evaluate, "evaluate.onnx"), graphs=graphs)
 
 
 def _network_of_graph(data: bytes, name: str) -> Network:
@@ -179,7 +186,7 @@ def _network_of_graph(data: bytes, name: str) -> Network:
     if found.unknown_operators:
         operators = ", ".join(found.unknown_operators)
         warnings.append(f"operators that are not known: {operators}; measure the model itself where they matter")
-    return Network(None, found.kernels, found.kernels, None, tuple(warnings))
+    return Network(None, found.kernels, found.kernels, Graphs(shipped=data), tuple(warnings))
 
 
 def _work(found: Prediction, profile: DeviceProfile, times: int = 1) -> Work:
@@ -195,19 +202,19 @@ def _work(found: Prediction, profile: DeviceProfile, times: int = 1) -> Work:
     )
 
 
-def _view(costs: list[PredictedCost]) -> Group:
+def _view(costs: list[PredictedCost], memories: PeakMemories) -> Group:
     first = costs[0]
     title = f"chunks of {first.batch_size} examples, {first.num_steps} of them a round"
     if first.cost:
         macs, parameters = f"{first.cost.macs:,} multiply-accumulates", f"{first.cost.parameters:,} parameters"
         title = f"{macs}, {parameters}, {first.cost.size_kib:.1f} KiB; {title}"
     table = Table(title=title, title_justify="left", caption="below: the interval of 80%", caption_justify="left")
-    for column in ("profile", "latency ms", "step ms", "round s", "MiB", "known by"):
+    for column in ("profile", "latency ms", "step ms", "round s", "known by"):
         table.add_column(column, justify="left" if column in ("profile", "known by") else "right", no_wrap=True)
     for one in costs:
         table.add_row(*_cells(one))
     warnings = dict.fromkeys(f"warning: {warning}" for one in costs for warning in one.warnings)
-    return Group(table, *warnings)
+    return Group(table, memory_table(memories), *warnings)
 
 
 def _cells(one: PredictedCost) -> tuple[str, ...]:
@@ -218,7 +225,6 @@ def _cells(one: PredictedCost) -> tuple[str, ...]:
         _with_ends(one.latency.median_ms, one.latency.interval80_ms),
         _with_ends(one.training_step.median_ms, one.training_step.interval80_ms),
         _with_ends(one.local_round.median_ms / 1e3, (low, high)),
-        "" if one.peak_memory_mib is None else f"{one.peak_memory_mib:.2f}",
         "\n".join(methods),
     )
 

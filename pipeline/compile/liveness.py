@@ -1,12 +1,11 @@
-"""Peak memory of an ONNX graph on ONNX Runtime's CPU provider, before it is run anywhere.
+"""The steps of an ONNX graph on ONNX Runtime's CPU provider, before it is run anywhere.
 
 The graph that really runs is the one ONNX Runtime makes of it, with operators fused and constants folded, in its own
-order; its values' lives are simulated by `search.liveness`. What the runtime takes beside its arena is calibrated.
+order; `search.liveness` simulates its values' lives.
 """
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from pipeline.compile.builder import CompileError
-from search.liveness import FLOAT_BYTES, Peak, Program, Shape, Step, convolution_workspace, peak_of
-
-# Beside the arena's pages; fitted on the nets that `bench/predict_memory.py` sets apart for it.
-_SESSION_BYTES = 0.85 * 2**20
-_NODE_BYTES = 3.3 * 2**10  # a kernel, its node and the names of its values
-# Of constants, folded ones above all, copies are left outside of the arena: 0.9 of them as a mean over nets, of which
-# some have twice as much. This is the most with which no net set apart is over by 10%: to be under is worse.
-_CONSTANT_SHARE = 1.2
-_TABLE_SHARE = 8 / 256  # exact, from `bfc_arena.h`: 8 bytes for each 256 of a region, used or not
-_INTERVAL80, _INTERVAL95 = (0.965, 1.005), (0.925, 1.02)  # multiples of the prediction
+from search.liveness import FLOAT_BYTES, Program, Shape, Step, convolution_workspace
 
 _Kind = tuple[Shape, int]  # shape and bytes of an item
 
@@ -34,49 +24,15 @@ _VIEWS = frozenset({"Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten"})
 _IN_PLACE = frozenset(
     {"Relu", "LeakyRelu", "Elu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign", "Softmax", "LogSoftmax"}
 )
+_PRODUCTS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 _MANY = frozenset({"Sum", "Min", "Max", "Mean"})
-
-
-@dataclass(frozen=True)
-class GraphMemory:
-    """Bytes that a process grows by when it opens and runs a graph.
-
-    Attributes:
-        resident: Predicted; the ends of its intervals follow.
-        peak: Of the values alone, by bookkeeping.
-        num_nodes: Operators that run.
-        constants: Bytes of the graph's constants.
-    """
-
-    resident: float
-    interval80: tuple[float, float]
-    interval95: tuple[float, float]
-    peak: Peak
-    num_nodes: int
-    constants: int
-
-
-def predict_memory(graph: bytes) -> GraphMemory:
-    """What a process that opens `graph` and runs it several times needs at its fullest.
-
-    Memory patterns are off and there is one thread, as `device_runtime.session` opens a graph.
-
-    Raises:
-        CompileError: The graph is no ONNX model that runs, or a shape depends on an input; says which.
-    """
-    program = read_program(graph)
-    peak, num_nodes, constants = peak_of(program), len(program.steps), sum(program.constants)
-    arena = peak.written + _TABLE_SHARE * peak.reserved
-    resident = arena + _SESSION_BYTES + _NODE_BYTES * num_nodes + _CONSTANT_SHARE * constants
-    low80, high80, low95, high95 = (resident * share for share in (*_INTERVAL80, *_INTERVAL95))
-    return GraphMemory(resident, (low80, high80), (low95, high95), peak, num_nodes, constants)
 
 
 def read_program(graph: bytes) -> Program:
     """The steps that ONNX Runtime makes of a graph, in its order.
 
     Raises:
-        CompileError: As `predict_memory`.
+        CompileError: The graph is no ONNX model that runs, or a shape depends on an input; says which.
     """
     model = _optimised(graph)
     kinds = _kinds(onnx.load_from_string(graph), model)
@@ -84,12 +40,15 @@ def read_program(graph: bytes) -> Program:
     for name in written:
         if name not in kinds:
             raise CompileError(f"the shape of {name!r} is not fixed; export the graph with a fixed batch")
+    constants = {constant.name: numpy_helper.to_array(constant).nbytes for constant in model.graph.initializer}
+    products = (node.input[1] for node in model.graph.node if node.op_type in _PRODUCTS)
     return Program(
         steps=tuple(_step(node, kinds) for node in model.graph.node),
         shapes={name: kinds[name][0] for name in written},
         outputs=frozenset(value.name for value in model.graph.output),
         item_bytes={name: kinds[name][1] for name in written if kinds[name][1] != FLOAT_BYTES},
-        constants=sorted(numpy_helper.to_array(constant).nbytes for constant in model.graph.initializer),
+        constants=sorted(constants.values()),
+        packed=sum(constants.get(name, 0) for name in dict.fromkeys(products)),
     )
 
 

@@ -84,7 +84,7 @@ def test_it_takes_a_profile_of_ones_own(tmp_path, network):
 def test_a_graph_is_predicted_from_its_operators(tmp_path):
     (told,) = json.loads(run(write_graph(tmp_path / "net.onnx", "Relu"), "--profile", "pixel-4", "--json"))
     assert told["latency"]["median_ms"] > 0
-    assert (told["cost"], told["peak_memory_mib"]) == (None, None)
+    assert told["cost"] is None
     assert not any("not known" in warning for warning in told["warnings"])
 
 

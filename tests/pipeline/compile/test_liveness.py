@@ -4,11 +4,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from bench.resident_memory import measure_resident_mib
-from pipeline.compile.builder import CompileError
 from pipeline.compile.export import export_forward
 from pipeline.compile.graphs import gradient_model
-from pipeline.compile.liveness import predict_memory, read_program
+from pipeline.compile.liveness import read_program
 from pipeline.compile.losses import Loss
 from pipeline.compile.segments import layout_of
 from pipeline.network import build_module
@@ -71,21 +69,12 @@ def test_constants_stay_in_memory():
     assert peak_of(program).live == 2 * BYTES
 
 
-def test_a_shape_that_is_not_fixed_is_refused_by_name():
-    with pytest.raises(CompileError, match="the shape of 'y' is not fixed; export the graph with a fixed batch"):
-        predict_memory(graph_of([helper.make_node("Neg", ["x"], ["y"])], batch="n"))
-
-
-def test_what_is_no_graph_is_refused():
-    with pytest.raises(CompileError, match="ONNX Runtime does not open the graph"):
-        predict_memory(b"no graph")
-
-
-def test_a_prediction_holds_more_than_its_values_and_lies_in_its_intervals():
-    memory = predict_memory(graph_of([helper.make_node("Neg", ["x"], ["y"])]))
-    assert memory.resident > memory.peak.written >= memory.peak.live == BYTES
-    (low80, high80), (low95, high95) = memory.interval80, memory.interval95
-    assert low95 < low80 < memory.resident < high80 < high95
+def test_constants_of_matrix_products_are_packed_each_once():
+    weight = onnx.numpy_helper.from_array(np.ones((SIDE, SIDE), np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["b"])]
+    program = read_program(graph_of([*nodes, helper.make_node("Sub", ["b", "w"], ["y"])], constants=[weight]))
+    assert (list(program.constants), program.packed) == ([BYTES], BYTES)
+    assert read_program(graph_of([helper.make_node("Sub", ["x", "w"], ["y"])], constants=[weight])).packed == 0
 
 
 @pytest.mark.parametrize(
@@ -97,13 +86,3 @@ def test_an_architectures_steps_need_what_its_compiled_graph_needs(architecture)
     simulated = peak_of(training_program(layers_of(architecture), 16))
     assert simulated.live == pytest.approx(compiled.live, rel=0.05)
     assert simulated.written == pytest.approx(compiled.written, rel=0.1)
-
-
-@pytest.mark.slow
-def test_a_process_grows_by_what_was_predicted(tmp_path):
-    network = Architecture((3, 48, 48), 10, Stem(32), (Stage("depthwise", 48),), normalization="group")
-    graph = gradient_graph(network, 16)
-    (tmp_path / "gradient.onnx").write_bytes(graph)
-    memory, measured = predict_memory(graph), measure_resident_mib(tmp_path / "gradient.onnx")
-    assert memory.peak.written > 50 * 2**20
-    assert 0.95 < memory.resident / 2**20 / max(measured["runs_mib"]) < 1.1
