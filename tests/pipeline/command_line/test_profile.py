@@ -124,4 +124,4 @@ def test_predict_warns_of_an_unstable_profile(tmp_path, network):
     arguments = ["profile", "predict", str(network), "--profile", str(path)]
     result = CliRunner().invoke(build_app(PROGRAM), arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert "is unstable, measure again: unstable: heat" in " ".join(result.stderr.split())
+    assert "is unstable, measure again: unstable: heat" in " ".join(result.stdout.split())
