@@ -2,11 +2,13 @@
 
 The profiler writes a list of trace events; a node's is named NODE_kernel_time and tells operator and shapes of inputs
 and outputs, but no attribute: a stride is what the sizes say, a dilation is taken for 1, and the window of a pooling is
-not told at all. The result file has a line for each run, `MODEL,SECONDS,PEAK BYTES,CPU %,RUN`, and with `-s`
-statistics below, which say nothing more.
+not told at all. A HardSwish is run as a HardSigmoid and a Mul, which become one kernel. The result file has a line for
+each run, `MODEL,SECONDS,PEAK BYTES,CPU %,RUN`, and with `-s` statistics below, which say nothing more.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
 from typing import Any
@@ -44,18 +46,17 @@ def read_profile(text: str) -> Found:
     if not nodes:
         raise ForeignTableError("the profile must hold runs of nodes, got none; run the model before end_profiling()")
     rows, unused = [], []
-    for (name, _), events in nodes.items():
-        samples = tuple(event["dur"] / 1e3 for event in events[1 if len(events) > 1 else 0 :])
-        operator = str(events[0]["args"].get("op_name"))
+    for node in _joined([_node(name, events) for (name, _), events in nodes.items()]):
+        where = f"node {node.name} ({node.operator})"
         try:
-            kernel, batch_size = _kernel_of(operator, events[0]["args"])
+            kernel, batch_size = _kernel_of(node.operator, node.arguments)
         except _NoKernelError as error:
-            unused.append(Unused(f"node {name} ({operator})", str(error), sum(samples) / len(samples)))
+            unused.append(Unused(where, str(error), sum(node.samples_ms) / len(node.samples_ms)))
             continue
-        if median(samples) > 0:
-            rows.append(Row(kernel, batch_size, samples))
+        if median(node.samples_ms) > 0:
+            rows.append(Row(kernel, batch_size, node.samples_ms))
         else:
-            unused.append(Unused(f"node {name} ({operator})", "takes less than the profiler's microsecond", 0.0))
+            unused.append(Unused(where, "takes less than the profiler's microsecond", 0.0))
     return Found(
         source=f"ONNX Runtime's profiler, {len(runs_ms)} run(s)",
         kernels=kernel_times(rows),
@@ -81,6 +82,44 @@ def read_perf_test(text: str) -> Found:
             unused.append(Unused(f"line {number}", f"is no run of a model: {line.strip()!r:.60}"))
     models = tuple(_latency(name, times[1:] or times) for name, times in samples.items())
     return Found("onnxruntime_perf_test", models=models, unused=tuple(unused))
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What the profile tells of one node.
+
+    Attributes:
+        arguments: Of its first run: types and shapes of inputs and outputs.
+        samples_ms: Of its runs without the first, which warms up.
+    """
+
+    name: str
+    operator: str
+    arguments: dict[str, Any]
+    samples_ms: tuple[float, ...]
+
+
+def _node(name: str, events: list[dict[str, Any]]) -> _Node:
+    samples = tuple(event["dur"] / 1e3 for event in events[1 if len(events) > 1 else 0 :])
+    return _Node(name, str(events[0]["args"].get("op_name")), events[0]["args"], samples)
+
+
+def _joined(nodes: Sequence[_Node]) -> Iterator[_Node]:
+    """The nodes in the order of a run, each HardSigmoid and the Mul right behind it, of values of its shape, as one."""
+    waiting = list(reversed(nodes))
+    while waiting:
+        node = waiting.pop()
+        if waiting and _is_hard_swish(node, waiting[-1]):
+            pairs = zip(node.samples_ms, waiting.pop().samples_ms, strict=True)
+            node = replace(node, operator="HardSwish", samples_ms=tuple(map(sum, pairs)))
+        yield node
+
+
+def _is_hard_swish(gate: _Node, product: _Node) -> bool:
+    if (gate.operator, product.operator) != ("HardSigmoid", "Mul") or len(gate.samples_ms) != len(product.samples_ms):
+        return False
+    gated, multiplied = (node.arguments.get("input_type_shape", []) for node in (gate, product))
+    return len(gated) == 1 and multiplied == [*gated, *gated]
 
 
 class _NoKernelError(ValueError):

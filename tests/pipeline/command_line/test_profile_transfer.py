@@ -156,4 +156,4 @@ def test_several_files_of_one_phone_make_one_profile():
     told = run(
         "transfer", "--from", "pixel-4", "--with", few, "--with", "kernels.json", "--name", "mine", "-o", "mine.json"
     )
-    assert "carried over from pixel-4 by 5 kernels and 3 networks" in told
+    assert "carried over from pixel-4 by 6 kernels and 3 networks" in told

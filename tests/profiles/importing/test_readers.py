@@ -20,7 +20,8 @@ def graph(path):
         helper.make_node("Conv", ["c0", "w1"], ["c1"], group=8, pads=[2] * 4, name="depthwise"),
         helper.make_node("Relu", ["c1"], ["r1"], name="relu"),
         helper.make_node("MaxPool", ["r1"], ["p"], kernel_shape=[3, 3], strides=[2, 2], name="pool"),
-        helper.make_node("Add", ["r1", "c0"], ["a"], name="sum"),
+        helper.make_node("HardSwish", ["r1"], ["h"], name="swish"),
+        helper.make_node("Add", ["h", "c0"], ["a"], name="sum"),
         helper.make_node("GlobalAveragePool", ["a"], ["g"], name="mean"),
         helper.make_node("Flatten", ["g"], ["f"], name="flat"),
         helper.make_node("Gemm", ["f", "w2", "b2"], ["y"], transB=1, name="head"),
@@ -59,8 +60,9 @@ def test_onnx_runtimes_profiler_tells_kernels_by_their_shapes(profiled):
         Kernel("conv", (8, 32, 32), (8, 32, 32), 5, 1, 8, has_bias=False),
     )
     times = {time.kernel: time for time in found.few.kernels}
-    assert {stem, depthwise} <= set(times)
-    assert set(times) - {stem, depthwise} <= {
+    swish = Kernel("hard_swish", (8, 32, 32), (8, 32, 32))
+    assert {stem, depthwise, swish} <= set(times)
+    assert set(times) - {stem, depthwise, swish} <= {
         Kernel("add", (8, 32, 32), (8, 32, 32)),
         Kernel("global_average", (8, 32, 32), (8,)),
         Kernel("linear", (8,), (4,)),
@@ -97,6 +99,50 @@ def test_nodes_that_cannot_be_used_are_told(changes, reason):
     (unused,) = import_times(json.dumps(both)).unused
     assert reason in unused.reason
     assert unused.ms == 0.04
+
+
+def runs_of(*nodes):
+    """What the profiler writes of three runs of nodes, by operator and shapes of inputs: of 10, 20, ... us and more."""
+    return json.dumps(
+        [
+            {
+                "cat": "Node",
+                "ph": "X",
+                "name": f"{operator}_{place}_kernel_time",
+                "dur": 10 * (place + 1) + number,
+                "args": {
+                    "op_name": operator,
+                    "node_index": str(place),
+                    "input_type_shape": [{"float": shape} for shape in shapes],
+                    "output_type_shape": [{"float": shapes[0]}],
+                },
+            }
+            for number in range(3)
+            for place, (operator, shapes) in enumerate(nodes)
+        ]
+    )
+
+
+def test_a_hard_swish_is_one_kernel_whether_it_is_run_as_one_node_or_as_two():
+    shape, other = [2, 8, 4, 4], [2, 8, 1, 1]
+    one = import_times(runs_of(("HardSwish", [shape])))
+    two = import_times(runs_of(("HardSigmoid", [shape]), ("Mul", [shape, shape])))
+    for found, samples in ((one, (0.011, 0.012)), (two, (0.032, 0.034))):
+        (time,) = found.few.kernels
+        assert time.kernel == Kernel("hard_swish", (8, 4, 4), (8, 4, 4))
+        assert time.samples_ms == pytest.approx(samples)
+        assert (time.batch_size, found.unused) == (2, ())
+    apart = import_times(
+        runs_of(
+            ("HardSigmoid", [other]),
+            ("Mul", [shape, other]),
+            ("HardSigmoid", [shape]),
+            ("Relu", [shape]),
+            ("Mul", [shape, shape]),
+        )
+    )
+    assert [time.kernel.kind for time in apart.few.kernels] == ["relu"]
+    assert len(apart.unused) == 4
 
 
 def test_a_profile_of_one_run_says_that_it_is_cold_and_one_cut_off_how_to_end_it():
