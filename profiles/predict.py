@@ -2,7 +2,8 @@
 
 A device measured with whole networks: its kernels' times, through what those networks say of sums and of errors. A
 device measured with single kernels: their plain sum, which ignores what a runtime does across layers and so is an upper
-estimate for most networks. Any other: rates, and the calibration that came with them if one did.
+estimate for most networks. Any other: rates, and the calibration that came with them if one did. Where a device has
+both, its networks tell and the calibration that came is not used: another device's errors say less than its own.
 
 Intervals without a calibration are rules, as `docs/profiles.md` gives them. Rates of published networks were right
 within a factor of two for small networks; sums of measured kernels within 1.4; so 95% within that, and 80% as a normal

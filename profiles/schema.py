@@ -205,7 +205,7 @@ class DeviceProfile:
         battery_mah: Capacity of the battery when new; None where nothing is known, or there is none.
         networks: Whole graphs of a measured device.
         sessions: In which it was measured, the oldest first.
-        calibrations: Given for a device that nobody measured; a measured one's follow from its networks.
+        calibrations: Given for a device that nobody measured; unused where its own networks are enough to learn from.
     """
 
     name: str

@@ -112,3 +112,20 @@ def test_a_calibration_that_came_with_a_profile_gives_factor_intervals_and_p90(p
     assert found.p90_ms == pytest.approx(1.1 * found.median_ms)
     assert found.interval80_ms == pytest.approx((0.9 * found.median_ms, 1.2 * found.median_ms))
     assert found.interval95_ms == pytest.approx((0.8 * found.median_ms, 1.4 * found.median_ms))
+
+
+def test_what_a_devices_own_networks_say_goes_before_a_calibration_that_came_with_its_profile(profile, monkeypatch):
+    given_, own = (
+        Calibration("forward", 0.5, *ends, 1.1, "a test") for ends in ((0.1, 9, 0.1, 9), (0.9, 1.2, 0.8, 1.4))
+    )
+
+    class Learnt:
+        calibration = own
+
+        def median_ms(self, networks, *_):
+            return [7.0 for _ in networks]
+
+    monkeypatch.setattr("profiles.predict.model_of", lambda *_: Learnt())
+    found = predict_kernels(replace(profile, calibrations=(given_,)), [CONV], 1, "forward")
+    assert found.median_ms == 7.0
+    assert found.interval95_ms == pytest.approx((0.8 * 7.0, 1.4 * 7.0))
