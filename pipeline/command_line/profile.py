@@ -22,7 +22,7 @@ PACK_BATCH_SIZE = 16  # of the pack that ships with the client
 EXAMPLES = {
     "list": "handheld profile list",
     "pack": "handheld profile pack --architecture docs/examples/architecture.json -o runs/pack",
-    "measure": "handheld profile measure --quick -o runs/this-machine.json",
+    "measure": "handheld profile measure --quick -o runs/my-pc.json",
 }
 
 

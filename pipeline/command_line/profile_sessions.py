@@ -20,9 +20,9 @@ from search.architecture import Architecture
 from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
 
 EXAMPLES = {
-    "merge": "handheld profile merge runs/monday.json runs/tuesday.json -o runs/this-machine.json",
+    "merge": "handheld profile merge runs/monday.json runs/tuesday.json -o runs/my-pc.json",
     "compare": "handheld profile compare runs/monday.json runs/tuesday.json",
-    "check": "handheld profile check runs/this-machine.json",
+    "check": "handheld profile check runs/my-pc.json",
 }
 _SHOWN = 5  # holes in the table; --json has all
 

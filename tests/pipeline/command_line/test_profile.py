@@ -114,7 +114,7 @@ def test_the_commands_of_the_users_page_run_in_its_order(tmp_path, monkeypatch):
         app = build_app({"handheld": PROGRAM, "handheld-device": DEVICE_PROGRAM}[program])
         result = CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    assert load_profile("runs/this-machine.json").kernels
+    assert load_profile("runs/my-pc.json").kernels
     assert len(load_profile("runs/both.json").sessions) == 2
 
 
