@@ -118,13 +118,8 @@ def _joined(nodes: Sequence[_Node]) -> Iterator[_Node]:
 def _is_hard_swish(gate: _Node, product: _Node) -> bool:
     if (gate.operator, product.operator) != ("HardSigmoid", "Mul") or len(gate.samples_ms) != len(product.samples_ms):
         return False
-<<<<<<< HEAD
-    gated, multiplied = (node.arguments.get("input_type_shape") for node in (gate, product))
-    return bool(gated) and multiplied == 2 * gated
-=======
     gated, multiplied = (node.arguments.get("input_type_shape", []) for node in (gate, product))
     return len(gated) == 1 and multiplied == [*gated, *gated]
->>>>>>> profiles-memory-command
 
 
 class _NoKernelError(ValueError):
