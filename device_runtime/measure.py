@@ -31,6 +31,7 @@ from profiles.schema import (
 from profiles.sessions import Session
 
 _RESERVE = 0.95  # of the budget is planned with: a visit that has begun is not broken off
+_WATCH_EVERY = 3  # rounds: to watch takes longer than to time, and single nodes vary less than whole networks
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class _Bench:
         self.networks: list[list[GraphVisits]] = []
         self._left = list(measurement.pack.manifest.networks())
         self._clock, self._start, self._advance = clock, clock(), advance
-        self._round_s = 0.0  # of one round through what is measured
+        self._timed_s = self._watched_s = 0.0  # of the first round through what is measured
         call = measurement.pack.manifest.call()
         self.call = None if call is None else self._new(call)
 
@@ -135,32 +136,43 @@ class _Bench:
             place = next_network([self._keys(network) for network in self._left], known)
             network, began = [self._new(entry) for entry in self._left.pop(place)], self._clock()
             for graph in network:
-                self._visit(graph)
-            self._round_s += self._clock() - began
+                self._time(graph)
+            timed = self._clock()
+            for graph in network:
+                self._watch(graph)
+            self._timed_s += timed - began
+            self._watched_s += self._clock() - timed
             self.networks.append(network)
             known |= self._quick_look(network)
             self._tell()
 
     def other_rounds(self) -> None:
         """Visit all of them again, in turns, while the budget lasts."""
-        for _ in range(1, self.plan.num_rounds):
+        for number in range(1, self.plan.num_rounds):
             self._time_call()
             for graph in self.graphs():
                 if self.elapsed_s() > self.plan.budget_s:
                     return
-                self._visit(graph)
+                self._time(graph)
+                if number % _WATCH_EVERY == 0:
+                    self._watch(graph)
                 self._tell()
 
     def _has_time_for_more(self) -> bool:
         """Whether one more network, of average time, leaves time for all rounds."""
-        num = len(self.networks)
-        needed_s = (self.plan.num_rounds * (num + 1) / num - 1) * self._round_s
+        num, first_s = len(self.networks), self._timed_s + self._watched_s
+        needed_s = self._all_rounds_s() * (num + 1) / num - first_s
         return self.elapsed_s() + needed_s < _RESERVE * self.plan.budget_s
+
+    def _all_rounds_s(self) -> float:
+        """Of the networks of the first round."""
+        num_watched = len(range(0, self.plan.num_rounds, _WATCH_EVERY))
+        return self.plan.num_rounds * self._timed_s + num_watched * self._watched_s
 
     def _tell(self) -> None:
         measured = len(self.networks)
         num_networks = measured + (len(self._left) if self._has_time_for_more() else 0)
-        expected_s = min(self.plan.num_rounds * self._round_s * num_networks / measured, self.plan.budget_s)
+        expected_s = min(self._all_rounds_s() * num_networks / measured, self.plan.budget_s)
         self._advance(min(self.elapsed_s() / max(expected_s, 1e-9), 1.0))
 
     def _new(self, entry: PackEntry) -> GraphVisits:
@@ -168,8 +180,10 @@ class _Bench:
         kernels, graph = pack.manifest.kernels_of(entry), pack.graphs[entry.sha256]
         return GraphVisits(GraphRun(graph, entry.direction, kernels, self.measurement.threads), entry.batch_size)
 
-    def _visit(self, graph: GraphVisits) -> None:
+    def _time(self, graph: GraphVisits) -> None:
         graph.rounds.append(time_graph(graph.run, self.plan.visit, self._clock))
+
+    def _watch(self, graph: GraphVisits) -> None:
         graph.watched.append(watch_graph(graph.run, self.plan.visit, self._clock))
 
     def _time_call(self) -> None:

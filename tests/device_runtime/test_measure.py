@@ -4,8 +4,9 @@ from itertools import count
 
 import pytest
 
+from device_runtime import measure
 from device_runtime.conditions import Conditions
-from device_runtime.graph_runs import VisitPlan
+from device_runtime.graph_runs import VisitPlan, watch_graph
 from device_runtime.measure import FULL, QUICK, Measurement, MeasurePlan, measure_device
 from device_runtime.measurement_pack import PackManifest, read_pack
 from device_runtime.node_times import AttributionError
@@ -117,6 +118,14 @@ def test_fast_runs_are_repeated_until_the_visit_is_over_or_the_most_is_reached(m
     for step_s, repetitions in ((1.0, 1), (5e-3, PLAN.visit.min_samples), (1e-3, 10), (1e-6, 25)):
         profile = measure_device(replace(measurement, plan=plan), ticking(step_s), lambda _: None)
         assert {one.repetitions for one in profile.networks} == {repetitions}
+
+
+def test_every_round_times_all_graphs_and_every_third_one_watches_them(measurement, monkeypatch):
+    watched = []
+    monkeypatch.setattr(measure, "watch_graph", lambda *given: watched.append(given[0]) or watch_graph(*given))
+    profile = measure_device(replace(measurement, plan=replace(PLAN, num_rounds=5)), ticking(1e-3), lambda _: None)
+    assert profile.sessions[0].rounds == 5
+    assert len(watched) == 2 * len(profile.networks)
 
 
 def test_a_budget_leaves_networks_out_before_it_leaves_rounds_out(measurement):
