@@ -2,11 +2,13 @@
 
     python -m bench.predict [--quick] [--work runs/predict] [--profile FILE] [--data ../shared/data]
 
-First the project's own command measures this machine (`handheld-device measure`, the default pack). Then networks are
-drawn from the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it is shipped,
-and its gradient step. A prediction cannot agree with a measurement better than a second measurement does, so the bars
-are shares of that; a session whose own second measurement is within 10% for less than 85% of the networks does not
-count, and has that bar alone. Then published measurements (`bench.predict_published`), and how long predicting takes.
+The project's own command measures this machine (`handheld-device measure`, the default pack): five minutes before, and
+five after what is to be predicted, merged, since this machine's speed drifts by some percent within ten minutes.
+Networks are drawn from the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it
+is shipped, and its gradient step. A prediction cannot agree with a measurement better than a second measurement does,
+so the bars are shares of that; a session whose own second measurement is within 10% for less than 85% of the networks
+does not count, and has that bar alone. Then published measurements (`bench.predict_published`), and how long predicting
+takes.
 
 With `--work` a bench that was broken off goes on: what is there is not made again.
 """
@@ -32,6 +34,7 @@ from device_runtime.measurement_pack import Pack, PackEntry, read_pack
 from pipeline.packs import compile_pack, default_architectures, default_shipped, default_spaces
 from profiles.catalogue import load_profile
 from profiles.kernel import Kernel
+from profiles.merging import merge_profiles
 from profiles.predict import Prediction, predict_networks
 from profiles.schema import DeviceProfile, Direction
 from search.architecture import Architecture
@@ -40,7 +43,7 @@ from search.cost import kernels_of
 NETWORKS, QUICK_NETWORKS, BATCH_SIZE, ROUNDS = 250, 24, 16, 3
 SHARES: dict[Direction, float] = {"forward": 0.95, "gradient": 0.90}  # of the second measurement's
 LEAST_SHARE, LEAST_RANK, MANY, SECONDS = 0.85, 0.97, 10_000, 2.0
-SEED = 7
+SEED, MINUTES = 7, 5.0
 VISIT = VisitPlan(visit_ms=10, max_samples=60)
 PACKAGES = ("numpy", "scikit-learn", "onnxruntime-training-cpu")
 COLUMNS = ("task", "device", "kind", "within_10", "simple_within_10", "median_error", "covered_80", "covered_95")
@@ -52,7 +55,7 @@ Times = list[tuple[float, float]]  # medians of the first and the second measure
 def main() -> None:
     """Run the bench; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few networks, a measurement of two minutes, one draw")
+    parser.add_argument("--quick", action="store_true", help="few networks, two measurements of a minute, one draw")
     parser.add_argument("--work", type=Path, help="folder to keep profile, graphs and times in, and to go on from")
     parser.add_argument("--profile", type=Path, help="profile of this machine; left out, it is measured")
     parser.add_argument("--data", type=Path, default=predict_published.DATA, help="folder with phones/ in it")
@@ -67,12 +70,16 @@ def main() -> None:
 def run(arguments: argparse.Namespace, work: Path) -> Result:
     """All rows and bars."""
     result = new_result("predict", PACKAGES)
-    profile = load_profile(str(arguments.profile or measured_profile(work, quick=arguments.quick)))
-    networks = held_out(QUICK_NETWORKS if arguments.quick else NETWORKS)
-    pack = _kept_pack(networks, work / "held-out")
+    minutes = 1.0 if arguments.quick else MINUTES
+    pack = _kept_pack(held_out(QUICK_NETWORKS if arguments.quick else NETWORKS), work / "held-out")
+    before = arguments.profile or measured_profile(work / "before.json", minutes)
+    entries_by_way = {direction: entries_of(pack, direction) for direction in SHARES}
+    times_by_way = {way: _kept_times(pack, own, work / f"{way}.json") for way, own in entries_by_way.items()}
+    profile = load_profile(str(before))
+    if arguments.profile is None:
+        profile = merge_profiles(profile, load_profile(str(measured_profile(work / "after.json", minutes))))
     for direction, share in SHARES.items():
-        entries = entries_of(pack, direction)
-        times = _kept_times(pack, entries, work / f"{direction}.json")
+        entries, times = entries_by_way[direction], times_by_way[direction]
         row = predicted_row(profile, [pack.manifest.kernels_of(one) for one in entries], entries[0], times)
         result.rows.append(row)
         result.bars.extend(bars_of(row, share))
@@ -84,12 +91,12 @@ def run(arguments: argparse.Namespace, work: Path) -> Result:
     return result
 
 
-def measured_profile(work: Path, *, quick: bool) -> Path:
+def measured_profile(path: Path, minutes: float) -> Path:
     """Measure this machine as a user does, unless it is done."""
-    path = work / "profile.json"
     if not path.exists():
         command = [sys.executable, "-c", "from device_runtime.command_line import main; main()", "measure"]
-        subprocess.run([*command, "-o", str(path), *(["--quick"] if quick else [])], check=True, stdout=sys.stderr)
+        told = ["--name", "this-machine", "--minutes", f"{minutes:g}", "-o", str(path)]
+        subprocess.run([*command, *told], check=True, stdout=sys.stderr)
     return path
 
 
