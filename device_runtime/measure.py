@@ -17,7 +17,7 @@ from device_runtime.kernel_table import GraphVisits, corrected_times, kernel_tab
 from device_runtime.measurement_pack import Pack, PackEntry
 from device_runtime.next_network import next_network
 from device_runtime.probe import Host
-from device_runtime.timing import judge, warnings_of
+from device_runtime.timing import Stability, judge, warnings_of
 from profiles.rates import fit_within_networks
 from profiles.samples import summarize
 from profiles.schema import (
@@ -101,7 +101,8 @@ def measure_device(
     bench.first_round()
     bench.other_rounds()
     advance(1.0)
-    return _profile(bench, _session(bench, before, conditions()))
+    stability = judge([graph.rounds for graph in bench.graphs()])
+    return _profile(bench, _session(bench, stability, before, conditions()), warnings_of(stability))
 
 
 class _Bench:
@@ -202,9 +203,8 @@ class _Bench:
             yield from zip(graph.keys(), np.median(times, axis=0).clip(0).tolist(), strict=True)
 
 
-def _session(bench: _Bench, before: Conditions, after: Conditions) -> Session:
+def _session(bench: _Bench, stability: Stability, before: Conditions, after: Conditions) -> Session:
     measurement = bench.measurement
-    stability = judge([graph.rounds for graph in bench.graphs()])
     return Session(
         pack_id=measurement.pack.pack_id,
         measured_on=measurement.measured_on,
@@ -226,11 +226,10 @@ def _session(bench: _Bench, before: Conditions, after: Conditions) -> Session:
     )
 
 
-def _profile(bench: _Bench, session: Session) -> DeviceProfile:
+def _profile(bench: _Bench, session: Session, warnings: tuple[str, ...]) -> DeviceProfile:
     measurement, host, graphs = bench.measurement, bench.measurement.host, bench.graphs()
     kernels = kernel_table(graphs, bench.call_ms())
     source = f"measured by Handheld on the device: measurement pack {session.pack_id[:12]}"
-    warnings = warnings_of(judge([graph.rounds for graph in graphs]))
     return DeviceProfile(
         name=measurement.name,
         device_class=measurement.device_class,

@@ -92,9 +92,9 @@ def relations(parts: Parts, others: Parts) -> Iterator[Floats]:
     yield smooth
 
 
-def network_sizes(networks: Sequence[Sequence[Kernel]]) -> Floats:
+def network_sizes(bytes_moved: Sequence[int]) -> Floats:
     """f64[n, 1]: logarithms of the bytes that networks move for one example."""
-    return np.log([[sum(kernel.bytes_moved(1) for kernel in network) + 1.0] for network in networks])
+    return np.log([[moved + 1.0] for moved in bytes_moved])
 
 
 def alike(sizes: Floats, others: Floats) -> Floats:

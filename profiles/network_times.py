@@ -86,7 +86,8 @@ class NetworkModel:
         keys = {item: ((kernels[item[0]], *item[1:]), ms[item[0]]) for item in set(chain.from_iterable(placed))}
         self._ask([key for key in keys.values() if key not in self.known_ms])
         parts_ms = {item: self.known_ms[key] for item, key in keys.items()}
-        shares = self._whole_shares([[kernels[place] for place in network] for network in networks])
+        moved = [kernel.bytes_moved(1) for kernel in kernels]
+        shares = self._whole_shares([sum(moved[place] for place in network) for network in networks])
         found = []
         for network, share in zip(placed, shares, strict=True):
             plain = call_ms + sum(ms[item[0]] for item in network)
@@ -94,9 +95,9 @@ class NetworkModel:
             found.append(min(max(corrected, self.ratios[0] * plain), self.ratios[1] * plain))
         return found
 
-    def _whole_shares(self, networks: Sequence[Sequence[Kernel]]) -> list[float]:
+    def _whole_shares(self, bytes_moved: Sequence[int]) -> list[float]:
         # Six digits, and one by one: how many were asked for at once must not show.
-        sizes = network_sizes(networks) if networks else np.empty((0, 1))
+        sizes = network_sizes(bytes_moved) if bytes_moved else np.empty((0, 1))
         return [float(f"{(row * self.size_weights).sum():.6g}") for row in alike(sizes, self.sizes)]
 
     def _ask(self, keys: Sequence[tuple[Item, float]]) -> None:
@@ -130,6 +131,20 @@ class _Rows:
     blind: Floats
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Networks as sums of parts.
+
+    Attributes:
+        counts: f64[n, parts].
+        plain_ms: f64[n], the call and the parts' own times.
+    """
+
+    counts: Floats
+    parts: Parts
+    plain_ms: Floats
+
+
 @lru_cache(maxsize=64)
 def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> NetworkModel | None:
     """Learn from the profile's networks of the nearest batch size; None where there are too few."""
@@ -150,17 +165,16 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
         for place, network in enumerate(networks)
     ]
     blind_counts, blind_parts = _count(items, seen, names)
-    sizes = network_sizes([network.kernels for network in networks])
-    plain_ms, blind_plain_ms = call_ms + counts @ parts.ms, call_ms + blind_counts @ blind_parts.ms
-    whole = alike(sizes, sizes) * plain_ms
-    of_parts = [counts @ one @ counts.T for one in relations(parts, parts)]
-    blind_parts_too = [blind_counts @ one @ counts.T for one in relations(blind_parts, parts)]
+    sizes = network_sizes([sum(kernel.bytes_moved(1) for kernel in network.kernels) for network in networks])
+    seen_sums = _Sums(counts, parts, call_ms + counts @ parts.ms)
+    blind_sums = _Sums(blind_counts, blind_parts, call_ms + blind_counts @ blind_parts.ms)
+    near = alike(sizes, sizes)
     rows = _Rows(
         measured_ms=measured_ms,
-        plain_ms=plain_ms,
-        blind_plain_ms=blind_plain_ms,
-        covariances=_in_shares([*of_parts, whole * plain_ms[:, None]], measured_ms),
-        blind=_in_shares([*blind_parts_too, whole * blind_plain_ms[:, None]], measured_ms),
+        plain_ms=seen_sums.plain_ms,
+        blind_plain_ms=blind_sums.plain_ms,
+        covariances=_covariances(seen_sums, seen_sums, near, measured_ms),
+        blind=_covariances(blind_sums, seen_sums, near, measured_ms),
     )
     unit = float(np.median(measured_ms / counts.sum(1)))  # of corrections that do not hang on a kernel's time
     deviations, errors = _fit_deviations(rows, unit)
@@ -173,7 +187,7 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
         parts=parts,
         weights=variances[:-2, None] * (shares @ counts),
         sizes=sizes,
-        size_weights=variances[-2] * shares * plain_ms,
+        size_weights=variances[-2] * shares * rows.plain_ms,
         constant_ms=float(variances[-1] * shares.sum()),
         names=names,
         ratios=(float(ratios.min() / _ROOM), float(ratios.max() * _ROOM)),
@@ -207,9 +221,11 @@ def _count(
     return counts, parts_of([item for item, _ in places], np.array([alone for _, alone in places]), names)
 
 
-def _in_shares(covariances: Sequence[Floats], measured_ms: Floats) -> Floats:
-    """f64[components + 2, n, n]: of shares of the measured times, with the constant's."""
-    return np.stack([*covariances, np.ones_like(covariances[-1])]) / np.outer(measured_ms, measured_ms)
+def _covariances(sums: _Sums, others: _Sums, near: Floats, measured_ms: Floats) -> Floats:
+    """f64[components + 2, n, n] of shares of the measured times; `near` is how alike networks are in size."""
+    each = [sums.counts @ relation @ others.counts.T for relation in relations(sums.parts, others.parts)]
+    whole = near * others.plain_ms * sums.plain_ms[:, None]
+    return np.stack([*each, whole, np.ones_like(whole)]) / np.outer(measured_ms, measured_ms)
 
 
 def _covariance(rows: _Rows, deviations: Floats) -> Floats:

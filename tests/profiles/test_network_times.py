@@ -125,7 +125,7 @@ def test_covariances_of_corrections_are_symmetric_and_those_of_a_process():
     parts = parts_of(items, np.linspace(0.1, 1, len(items)), {})
     found = list(relations(parts, parts))
     assert len(found) + 2 == len(START.deviations(1.0)) == len(MOST.deviations(1.0))
-    sizes = network_sizes([[item[0]] for item in items])
+    sizes = network_sizes([kernel.bytes_moved(1) for kernel, _, _ in items])
     for covariance in (*found, alike(sizes, sizes)):
         assert np.allclose(covariance, covariance.T)
         assert np.linalg.eigvalsh(covariance).min() > -1e-6
