@@ -16,7 +16,7 @@ third row of it has our lists, our clip and our one step a round.
 or two training examples, and a third of them one to validate with: a synthetic partition, which shows the unit at work
 and says nothing about phones that hold more. Its data are dealt otherwise, so it is compared with nothing.
 
-Accuracies are the emulator's exact ones over all test splits. Rows are kept in --work, one line a method and seed.
+Accuracies are the emulator's exact ones over all test splits. Rows are kept, one line a method and seed.
 """
 
 import re
@@ -35,7 +35,7 @@ from bench import joint_search
 from bench.joint_search import FEATHERS, LISTS, OURS
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import Comparison, accuracy_of, paired, summary
-from bench.search_runs import Method, Row, Sitting, Task, mean_of, parser_of, tasks_of
+from bench.search_runs import Method, Row, Task, mean_of, parser_of, sitting_of, tasks_of
 from pipeline.report.plots import percent_axis
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import PrivacySection, RunFile
@@ -277,7 +277,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.plot is not None and arguments.plot.suffix not in {".svg", ".png"}:
         parser.error(f"--plot must end in .svg or .png, got {arguments.plot}")  # now, and not after hours
-    sitting = Sitting(arguments.work, arguments.processes, arguments.seeds)
+    sitting = sitting_of(arguments)
     result = new_result("joint_privacy", joint_search.PACKAGES)
     rows = sitting.rows_by_method(methods(), SEEDS, tasks_for, arguments.methods)
     result.rows.extend(table_row(name, own, rows.get(OURS, [])) for name, own in rows.items() if own)

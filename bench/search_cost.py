@@ -7,7 +7,7 @@ how long their weights were trained on the way; `final training from its weights
 how long the straightforward search must train its candidates: the smallest of 5, 10, 20 rounds after which twice as
 many swap at most one pair of the candidates' mean scores over five seeds set apart; 20 where that never holds.
 
-Rows are kept in --work, one line a method and seed: what was stopped goes on from there. The first methods have 20
+Rows are kept, one line a method and seed: what was stopped goes on from there. The first methods have 20
 paired seeds; the rest, which no claim rests on, have fewer.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.measuring import Bar, Result, new_result, print_result
 from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, paired, summary
-from bench.search_runs import Method, Row, Sitting, parser_of, tasks_of
+from bench.search_runs import Method, Row, Sitting, parser_of, sitting_of, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
@@ -202,7 +202,7 @@ def main() -> None:
     parser = parser_of("search_cost", __doc__, names, "only these methods, beside `rounds`")
     arguments = parser.parse_args()
     result = new_result("search_cost", PACKAGES)
-    _run(Sitting(arguments.work, arguments.processes, arguments.seeds), arguments.methods, result)
+    _run(sitting_of(arguments), arguments.methods, result)
     print_result(result, COLUMNS, arguments.output)
 
 

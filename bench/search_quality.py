@@ -14,10 +14,9 @@
   makes the pass longer for all, one that is easier costs nothing.
 - `measured`, `unreliable`: `bench/search_processes.py`.
 
-Rows are kept in --work, one line a method and seed: what was stopped goes on from there.
+Rows are kept, one line a method and seed: what was stopped goes on from there.
 """
 
-import argparse
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ from bench.search_cost import ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFE
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
-from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
+from bench.search_runs import Method, Row, Sitting, mean_of, parser_of, sitting_of, tasks_of
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection
 from profiles.catalogue import load_profile
@@ -230,17 +229,13 @@ def _limits_bar(over: int) -> Bar:
 
 def main() -> None:
     """Run the bench; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.search_quality", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, help="only the first so many seeds")
+    parser = parser_of("search_quality", __doc__)
     parser.add_argument("--full-rounds", type=int, choices=ROUNDS, default=10, help="of the straightforward search")
     parts = ("cifar", "fidelity", "platforms", "measured", "unreliable")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="only these")
-    parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     arguments = parser.parse_args()
     result = new_result("search_quality", PACKAGES)
-    sitting = Sitting(arguments.work, arguments.processes, arguments.seeds)
+    sitting = sitting_of(arguments)
     runs: dict[str, Callable[[Sitting], Part]] = {
         "cifar": partial(cifar, full_rounds=arguments.full_rounds),
         "fidelity": fidelity,

@@ -169,11 +169,13 @@ class Sitting:
         work: Folder of rows and of runs under way.
         num_processes: Runs at a time.
         num_seeds: Of each method at most the first so many; None for all.
+        lines: File of the rows; None for `rows.jsonl` in `work`.
     """
 
     work: Path
     num_processes: int = 1
     num_seeds: int | None = None
+    lines: Path | None = None
 
     def seeds(self, wanted: range) -> range:
         """Those of this sitting."""
@@ -181,7 +183,7 @@ class Sitting:
 
     def rows(self, tasks: Sequence[Task], run: Run = run_task) -> list[Row]:
         """Rows of all tasks, by seed; see `run_tasks`."""
-        done = run_tasks(tasks, self.work, self.work / "rows.jsonl", self.num_processes, run)
+        done = run_tasks(tasks, self.work, self.lines or self.work / "rows.jsonl", self.num_processes, run)
         return sorted(done, key=lambda row: row["seed"])
 
     def rows_by_method(
@@ -206,9 +208,9 @@ class Sitting:
 
 
 def parser_of(
-    bench: str, description: str | None, names: Sequence[str], which: str = "only these methods"
+    bench: str, description: str | None, names: Sequence[str] = (), which: str = "only these methods"
 ) -> argparse.ArgumentParser:
-    """Options of a bench whose rows are kept.
+    """Options of a bench whose rows are kept; see `sitting_of`.
 
     Args:
         bench: Its module.
@@ -216,12 +218,19 @@ def parser_of(
         which: What it says of those that are asked for.
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{bench}", description=description)
-    parser.add_argument("--work", type=Path, required=True, help="folder of rows and of runs under way")
+    parser.add_argument("--work", type=Path, required=True, help="folder of runs under way")
+    parser.add_argument("--rows", type=Path, help="file of rows to go on from (default: rows.jsonl in --work)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help=which)
+    if names:
+        parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help=which)
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
     return parser
+
+
+def sitting_of(arguments: argparse.Namespace) -> Sitting:
+    """What the options of `parser_of` say."""
+    return Sitting(arguments.work, arguments.processes, arguments.seeds, arguments.rows)
 
 
 def row_of(result: RunResult) -> Row:

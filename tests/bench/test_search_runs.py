@@ -11,10 +11,12 @@ from bench.search_runs import (
     Sitting,
     Task,
     mean_of,
+    parser_of,
     replace_lines,
     row_of,
     run_task,
     run_tasks,
+    sitting_of,
     tasks_of,
 )
 from pipeline.run_file import RunFileError, parse_run_file
@@ -140,6 +142,16 @@ def test_a_run_that_was_stopped_goes_on_and_one_of_another_run_file_begins_anew(
 def test_a_sitting_may_end_after_the_first_seeds():
     assert list(Sitting("work", num_seeds=2).seeds(range(1000, 1005))) == [1000, 1001]
     assert list(Sitting("work").seeds(range(3))) == [0, 1, 2]
+
+
+def test_a_sitting_may_go_on_from_rows_that_are_kept_elsewhere(tmp_path):
+    options = ["--work", str(tmp_path / "work"), "--rows", str(tmp_path / "kept.jsonl"), "--seeds", "1"]
+    sitting = sitting_of(parser_of("some", "Some bench.").parse_args(options))
+    (tmp_path / "kept.jsonl").write_text(json.dumps({**vars(TASKS[0]), "kept": True}) + "\n")
+    assert [row.get("kept") for row in sitting.rows(TASKS[:2], count_letters)] == [True, None]
+    assert done(tmp_path / "work") == ["a1"]
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
+    assert (sitting.num_seeds, sitting.num_processes) == (1, 1)
 
 
 def test_a_method_has_its_own_search_and_settings_and_each_seed_all_methods():
