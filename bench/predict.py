@@ -31,7 +31,7 @@ from bench import predict_published
 from bench.measuring import Bar, Result, new_result, print_result
 from device_runtime.graph_runs import GraphRun, VisitPlan, time_graph
 from device_runtime.measurement_pack import Pack, PackEntry, read_pack
-from pipeline.packs import compile_pack, default_architectures, default_shipped, default_spaces
+from pipeline.packs import compile_pack, default_architectures, default_random, default_spaces
 from profiles.catalogue import load_profile
 from profiles.kernel import Kernel
 from profiles.merging import merge_profiles
@@ -102,7 +102,7 @@ def measured_profile(path: Path, minutes: float) -> Path:
 
 def held_out(num: int) -> list[Architecture]:
     """Different networks of the default spaces in turns, none of the default pack's."""
-    rng, known = np.random.default_rng(SEED), {*default_architectures(), *default_shipped()}
+    rng, known = np.random.default_rng(SEED), {*default_architectures(), *default_random()}
 
     def new() -> Iterator[Architecture]:
         for space in cycle(default_spaces()):

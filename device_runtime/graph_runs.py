@@ -116,7 +116,7 @@ def watch_graph(run: GraphRun, plan: VisitPlan, clock: Clock) -> Watched:
         profile = Path(opened.session.end_profiling()).read_text(encoding="utf-8")
         nodes = read_nodes((folder / "optimised.onnx").read_bytes())
     shares = find_shares(nodes, run.kernels)
-    runs = read_runs(profile)[-num_runs:]
+    runs = read_runs(profile, num_runs)
     num_nodes = node_counts(shares, [*runs[-1]], len(run.kernels))
     return Watched(kernel_times(runs, shares, len(run.kernels)), num_nodes)
 

@@ -1,13 +1,17 @@
-"""Measurement packs: a folder of whole networks' graphs, in three directions, that any ONNX Runtime can time.
+"""Measurement packs: whole networks' graphs, in three directions, that any ONNX Runtime can time.
+
+A folder of a manifest and an archive of the graphs: together they take a third of what they would one by one.
 
 The nodes of a graph are named after the kernels they belong to, so that one run under the runtime's node profiler
 yields a time for each kernel: `k3/Conv_7` is of the graph's fourth kernel, `k3k9/Softmax_2` of two alike. What cuts the
 parameters' vector into parts and joins it again is called `parameters`, and what comes after the last layer `loss`.
 """
 
-import gzip
 import hashlib
-import zlib
+import io
+import lzma
+import tarfile
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from profiles.kernel import Kernel
 from profiles.records import RecordError, decode_record
 from profiles.schema import Direction
 
-MANIFEST = "manifest.json"
+MANIFEST, GRAPHS = "manifest.json", "graphs.tar.xz"
 CALL_KIND = "call"
 DEFAULT_PACK = Path(__file__).parent / "default_pack"
 
@@ -32,7 +36,7 @@ class PackEntry:
     Attributes:
         kernels: In order and with repeats, by their places in the manifest's list.
         network: The graphs of a network share its number.
-        sha256: Of the graph, in the file `SHA256.onnx.gz`. Its inputs may hold any values.
+        sha256: Of the graph, which the archive has as `SHA256.onnx`. Its inputs may hold any values.
     """
 
     kernels: tuple[int, ...]
@@ -111,14 +115,15 @@ class Pack:
                 raise PackError(f"{where} {fault}; compile the pack again (handheld profile pack)")
 
 
-def graph_file(sha256: str) -> str:
-    """Name of a graph's file in the folder."""
-    return f"{sha256}.onnx.gz"
-
-
-def pack_graph(graph: bytes) -> bytes:
-    """A graph as its file holds it."""
-    return gzip.compress(graph, mtime=0)
+def archive_of(graphs: Iterable[bytes]) -> bytes:
+    """The archive of graphs; the same graphs give the same bytes."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:xz", preset=9) as archive:
+        for sha256, graph in {hashlib.sha256(graph).hexdigest(): graph for graph in graphs}.items():
+            member = tarfile.TarInfo(f"{sha256}.onnx")
+            member.size = len(graph)
+            archive.addfile(member, io.BytesIO(graph))
+    return file.getvalue()
 
 
 def read_pack(folder: Path) -> Pack:
@@ -130,8 +135,7 @@ def read_pack(folder: Path) -> Pack:
     data = _read(folder / MANIFEST)
     manifest = decode_manifest(data, str(folder / MANIFEST))
     names = {entry.sha256 for entry in manifest.entries}
-    graphs = {sha256: _read_graph(folder / graph_file(sha256), sha256) for sha256 in sorted(names)}
-    return Pack(hashlib.sha256(data).hexdigest(), manifest, graphs)
+    return Pack(hashlib.sha256(data).hexdigest(), manifest, _read_graphs(folder / GRAPHS, names))
 
 
 def decode_manifest(data: bytes, where: str) -> PackManifest:
@@ -158,14 +162,20 @@ def default_pack() -> Pack:
     return read_pack(DEFAULT_PACK)
 
 
-def _read_graph(path: Path, sha256: str) -> bytes:
+def _read_graphs(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    data, graphs = _read(path), dict[str, bytes]()
     try:
-        graph = gzip.decompress(_read(path))
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        graph = b""
-    if hashlib.sha256(graph).hexdigest() != sha256:
-        raise PackError(f"{path} was altered; compile the pack again (handheld profile pack)")
-    return graph
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None and (name := Path(member.name).stem) in names:
+                    graphs[name] = file.read()
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise PackError(f"{path} was altered ({error}); compile the pack again (handheld profile pack)") from error
+    for name in sorted(names):
+        if hashlib.sha256(graphs.get(name, b"")).hexdigest() != name:
+            raise PackError(f"graph {name} of {path} was altered; compile the pack again (handheld profile pack)")
+    return graphs
 
 
 def _read(path: Path) -> bytes:

@@ -1,12 +1,14 @@
 """What an architecture costs on a device: latency, time of a training step, peak memory while training, size."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import nan
+from types import MappingProxyType
 
 from profiles.kernel import BYTES_PER_VALUE, JOINING, Kernel, placed
 from profiles.predict import METHODS, Method, Prediction, predict_kernels
-from profiles.schema import DeviceProfile
+from profiles.schema import DeviceProfile, Direction, KernelKey
 from search.architecture import Architecture
 from search.layers import Layer, layers_of
 from search.liveness import peak_of
@@ -116,6 +118,20 @@ def training_kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of gradient.onnx: the layers', the first without a gradient of its input, then loss, norms, clip."""
     first, *others = _layer_kernels(architecture)
     return (replace(first, kind="first_conv"), *others, _loss_kernel(architecture))
+
+
+KERNELS_OF: Mapping[Direction, Callable[[Architecture], tuple[Kernel, ...]]] = MappingProxyType(
+    {"forward": kernels_of, "evaluate": evaluation_kernels_of, "gradient": training_kernels_of}
+)
+
+
+def kernel_keys(architecture: Architecture, batch_size: int) -> list[KernelKey]:
+    """All that a network does on phones, with repeats: `forward` for one example, the others for `batch_size`."""
+    return [
+        (kernel, 1 if direction == "forward" else batch_size, direction)
+        for direction, kernels in KERNELS_OF.items()
+        for kernel in kernels(architecture)
+    ]
 
 
 @lru_cache(maxsize=256)

@@ -56,10 +56,10 @@ def pack(  # noqa: PLR0913  (the command's own options)
         list[Path] | None, typer.Option(help="JSON of an Architecture to be measured; repeatable.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Networks to take from the search space.")] = 64,
-    shipped_draws: Annotated[
-        int, typer.Option(min=0, help="Further ones, of which only the shipped model is measured.")
-    ] = 110,
+    draws: Annotated[int, typer.Option(min=1, help="Networks that show most of the search space.")] = 24,
+    random_draws: Annotated[
+        int, typer.Option(min=0, help="Further ones, drawn by chance, that are measured without evaluation.")
+    ] = 150,
     batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:
@@ -68,36 +68,36 @@ def pack(  # noqa: PLR0913  (the command's own options)
     Carry the folder to a device and run `handheld-device measure --pack` there.
     """
     with Console(stderr=True).status("importing torch"):
-        from pipeline.packs import compile_pack, default_architectures, default_shipped  # noqa: PLC0415
-    networks, shipped = [read_record(Architecture, path) for path in architecture or ()], list[Architecture]()
+        from pipeline.packs import compile_pack, default_architectures, default_random  # noqa: PLC0415
+    networks, further = [read_record(Architecture, path) for path in architecture or ()], list[Architecture]()
     if run:
-        drawn, shipped = _networks_of(run, draws, shipped_draws)
+        drawn, further = _networks_of(run, draws, random_draws)
         networks += drawn
     if not networks:
-        networks, shipped = list(default_architectures()), list(default_shipped())
+        networks, further = list(default_architectures()), list(default_random())
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("compiling networks", total=len(networks) + len(shipped))
-        written = compile_pack(networks, batch_size, output, lambda: progress.advance(bar), shipped=shipped)
+        bar = progress.add_task("compiling networks", total=len(networks) + len(further))
+        written = compile_pack(networks, batch_size, output, lambda: progress.advance(bar), further=further)
     summary = _summarize(written, output)
     counts = f"{summary.num_networks} networks of {summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB"
     line = f"{counts}, pack {summary.pack_id[:12]} in {output}"
     print_result(summary, json, Group(line, f"next: handheld-device measure --pack {output} -o profile.json"))
 
 
-def _networks_of(run: Path, num_draws: int, num_shipped: int) -> tuple[list[Architecture], list[Architecture]]:
-    """Networks of a run file's search space over its data, and those of which the shipped model alone is measured."""
+def _networks_of(run: Path, num_telling: int, num_random: int) -> tuple[list[Architecture], list[Architecture]]:
+    """Networks of a run file's search space over its data, telling ones and random ones."""
     # What the data source imports may be heavy.
     from device_runtime.examples import SpecOverrides, open_source  # noqa: PLC0415
     from pipeline.digits import DATA_SCHEMES  # noqa: PLC0415
-    from pipeline.packs import drawn_architectures, random_architectures  # noqa: PLC0415
+    from pipeline.packs import random_architectures, telling_architectures  # noqa: PLC0415
     from pipeline.run_file import read_run_file  # noqa: PLC0415
     from pipeline.searching.choices import space_of  # noqa: PLC0415
 
     run_file = read_run_file(run)
     source = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES)
     space = space_of(run_file, source.spec)
-    drawn = drawn_architectures(space, num_draws)
-    return list(drawn), list(random_architectures(space, num_shipped, drawn))
+    telling = telling_architectures(space, num_telling)
+    return list(telling), list(random_architectures(space, num_random, telling))
 
 
 def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:

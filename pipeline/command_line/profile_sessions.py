@@ -17,7 +17,7 @@ from profiles.merging import Comparison, compare_profiles, merge_profiles
 from profiles.records import encode_record
 from profiles.schema import DeviceProfile, KernelKey
 from search.architecture import Architecture
-from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
+from search.cost import kernel_keys
 
 EXAMPLES = {
     "merge": "handheld profile merge runs/monday.json runs/tuesday.json -o runs/my-pc.json",
@@ -111,18 +111,10 @@ def check(
     """
     found = load_profile(profile)
     networks = [read_record(Architecture, path) for path in architecture or ()]
-    checked = _checked(found, profile, [key for network in networks for key in _keys_of(network, batch_size)])
+    checked = _checked(found, profile, [key for network in networks for key in kernel_keys(network, batch_size)])
     print_result(checked, json, _checked_view(checked))
     if checked.faults:
         raise FaultyProfileError(f"{profile} should not be relied on: {checked.faults[0]}")
-
-
-def _keys_of(network: Architecture, batch_size: int) -> list[KernelKey]:
-    return [
-        *((kernel, 1, "forward") for kernel in kernels_of(network)),
-        *((kernel, batch_size, "evaluate") for kernel in evaluation_kernels_of(network)),
-        *((kernel, batch_size, "gradient") for kernel in training_kernels_of(network)),
-    ]
 
 
 def _checked(found: DeviceProfile, path: Path, wanted: list[KernelKey]) -> CheckedProfile:

@@ -18,10 +18,9 @@ from profiles.few import FewTimes, ModelLatency, few_of, join_few, read_few, wit
 from profiles.records import encode_record
 from profiles.schema import DeviceClass, DeviceProfile, Figure
 from search.architecture import Architecture
-from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
+from search.cost import KERNELS_OF
 
 EXAMPLE = "handheld profile transfer --from pixel-4 --with docs/examples/few.json --name my-phone -o runs/my-phone.json"
-_KERNELS = {"forward": kernels_of, "evaluate": evaluation_kernels_of, "gradient": training_kernels_of}
 
 
 def transfer(  # noqa: PLR0913  (the command's own options)
@@ -125,7 +124,7 @@ def _resolved(model: ModelLatency, folder: Path) -> ModelLatency:
     if model.architecture is None:
         return model
     network = read_record(Architecture, folder / model.architecture)
-    return replace(model, kernels=_KERNELS[model.direction](network))
+    return replace(model, kernels=KERNELS_OF[model.direction](network))
 
 
 def _view(profile: DeviceProfile, output: Path) -> Group:

@@ -3,19 +3,17 @@
 from pipeline.packs.compile import compile_pack
 from pipeline.packs.coverage import (
     default_architectures,
-    default_shipped,
+    default_random,
     default_spaces,
-    drawn_architectures,
-    kernel_keys,
     random_architectures,
+    telling_architectures,
 )
 
 __all__ = [
     "compile_pack",
     "default_architectures",
-    "default_shipped",
+    "default_random",
     "default_spaces",
-    "drawn_architectures",
-    "kernel_keys",
     "random_architectures",
+    "telling_architectures",
 ]

@@ -1,46 +1,27 @@
-"""Which networks a measurement pack holds: those that show most kernels of a search space."""
+"""Which networks a measurement pack holds: some that show most kernels of a search space, many drawn by chance."""
 
 from collections.abc import Collection, Iterable
 from itertools import chain
 
 import numpy as np
 
-from pipeline.packs.networks import CALL
 from profiles.kernel import Kernel
-from profiles.schema import KernelKey
 from search.architecture import Architecture
 from search.cell_space import CellSpace
-from search.cost import evaluation_kernels_of, kernels_of, training_kernels_of
+from search.cost import kernels_of, training_kernels_of
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.space import SearchSpace, Space
 
 _DRAWS = 8  # networks drawn for each that is taken
-_TELLING = 24
-_DEFAULT_NETWORKS, _DEFAULT_SHIPPED = 64, 110  # of each default space
+_NUM_TELLING, _NUM_RANDOM = 24, 150  # of a space
 
 
-def kernel_keys(architectures: Iterable[Architecture], batch_size: int) -> tuple[KernelKey, ...]:
-    """Distinct kernels of all architectures: forward for one example, evaluate and gradient for B; an empty call."""
-    keys: dict[KernelKey, None] = {(CALL, 1, "forward"): None}
-    for architecture in architectures:
-        keys |= dict.fromkeys((kernel, 1, "forward") for kernel in kernels_of(architecture))
-        keys |= dict.fromkeys((kernel, batch_size, "evaluate") for kernel in evaluation_kernels_of(architecture))
-        keys |= dict.fromkeys((kernel, batch_size, "gradient") for kernel in training_kernels_of(architecture))
-    return tuple(keys)
+def telling_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
+    """Networks that show most kernels of a space, the most telling first; the same every time.
 
-
-def drawn_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
-    """Networks of a space, the most telling first; the same every time.
-
-    The first 24 show most of its kernels: its smallest and its largest, of cells the supernet, which phones may train,
-    then of many drawn ones that with the most kernels that none before has, again and again. A kernel that none of them
-    has is predicted from others. The rest are drawn as a search draws them: they tell what is usual in the space.
+    Its smallest and its largest, of cells the supernet, which phones may train, then of many drawn ones that with the
+    most kernels that none before has, again and again. A kernel that none of them has is predicted from others.
     """
-    telling = _telling_architectures(space, min(num_networks, _TELLING))
-    return (*telling, *random_architectures(space, num_networks - len(telling), telling))
-
-
-def _telling_architectures(space: Space, num_networks: int) -> tuple[Architecture, ...]:
     rng = np.random.default_rng(0)
     supernet = (space.supernet(),) if isinstance(space, CellSpace) else ()
     ends = tuple(dict.fromkeys((space.smallest(), space.largest(), *supernet)))
@@ -56,11 +37,15 @@ def _telling_architectures(space: Space, num_networks: int) -> tuple[Architectur
 
 
 def random_architectures(space: Space, num_networks: int, known: Collection[Architecture]) -> tuple[Architecture, ...]:
-    """Networks of a space by chance, none of `known`; the same every time. Fewer where it has no more."""
-    rng, found = np.random.default_rng(1), dict[Architecture, None]()
-    for _ in range(_DRAWS * num_networks):
-        network = space.sample(rng).architecture
-        if network not in known and len(found) < num_networks:
+    """Networks drawn as a search draws them, none of `known`; the same every time. Fewer where the space has no more.
+
+    They tell what is usual in the space.
+    """
+    rng = np.random.default_rng(1)
+    drawn = (space.sample(rng).architecture for _ in range(_DRAWS * num_networks))
+    found = dict[Architecture, None]()
+    while len(found) < num_networks and (network := next(drawn, None)) is not None:
+        if network not in known:
             found[network] = None
     return tuple(found)
 
@@ -88,18 +73,18 @@ def default_spaces() -> tuple[SearchSpace, ...]:
 
 
 def default_architectures() -> tuple[Architecture, ...]:
-    """The networks of the default pack: of each of its spaces in turns."""
-    return tuple(
-        chain(*zip(*(drawn_architectures(space, _DEFAULT_NETWORKS) for space in default_spaces()), strict=True))
-    )
+    """The telling networks of the default pack: of each of its spaces in turns."""
+    return _in_turns(telling_architectures(space, _NUM_TELLING) for space in default_spaces())
 
 
-def default_shipped() -> tuple[Architecture, ...]:
-    """The networks of which the default pack has the shipped model alone."""
+def default_random() -> tuple[Architecture, ...]:
+    """The random networks of the default pack: of each of its spaces in turns."""
     known = set(default_architectures())
-    return tuple(
-        chain(*zip(*(random_architectures(space, _DEFAULT_SHIPPED, known) for space in default_spaces()), strict=True))
-    )
+    return _in_turns(random_architectures(space, _NUM_RANDOM, known) for space in default_spaces())
+
+
+def _in_turns(found: Iterable[tuple[Architecture, ...]]) -> tuple[Architecture, ...]:
+    return tuple(chain(*zip(*found, strict=True)))
 
 
 def _own_kernels(network: Architecture) -> frozenset[Kernel]:

@@ -50,11 +50,6 @@ def network_graphs(architecture: Architecture, batch_size: int) -> dict[Directio
     }
 
 
-def shipped_graph(architecture: Architecture) -> onnx.ModelProto:
-    """A network's graph `forward` alone, the same as among `network_graphs`."""
-    return _shipped(build_module(_named_by_kernel(layers_of(architecture))), architecture)
-
-
 def call_graph() -> onnx.ModelProto:
     """A graph in which nothing happens."""
     graph = GraphBuilder("k0")

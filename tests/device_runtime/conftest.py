@@ -14,7 +14,7 @@ from torch import nn
 
 from device_runtime.artifact import FILES, FROZEN, Artifact, check_artifact
 from device_runtime.ledger_storage import LedgerFile, LedgerMemory, LedgerStorage
-from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file, pack_graph
+from device_runtime.measurement_pack import GRAPHS, PackEntry, PackManifest, archive_of
 from device_runtime.session import StepSession
 from device_runtime.specs import ExampleSpec, FrozenTensors, InputSpec, LayoutEntry, Manifest
 from device_runtime.terms import ARCHITECTURE
@@ -163,7 +163,7 @@ def tiny_pack() -> Callable[[Path], Path]:
 
     def write(folder: Path) -> Path:
         folder.mkdir(parents=True)
-        entries = []
+        entries, written = [], []
         for direction, network, places, nodes, inputs, outputs, sizes in graphs:
             values = (
                 [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in names]
@@ -173,7 +173,8 @@ def tiny_pack() -> Callable[[Path], Path]:
             model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
             data = model.SerializeToString(deterministic=True)
             entries.append(PackEntry(places, sizes[0], direction, network, hashlib.sha256(data).hexdigest()))
-            (folder / graph_file(entries[-1].sha256)).write_bytes(pack_graph(data))
+            written.append(data)
+        (folder / GRAPHS).write_bytes(archive_of(written))
         (folder / "manifest.json").write_bytes(encode_record(PackManifest(kernels, tuple(entries), 17, "1.12.0", {})))
         return folder
 

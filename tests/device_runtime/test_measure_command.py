@@ -12,7 +12,7 @@ from device_runtime.command_line import PROGRAM
 from device_runtime.console import build_app, run_program
 from device_runtime.measure import FULL, QUICK
 from device_runtime.measure_command import read_link
-from device_runtime.measurement_pack import MANIFEST, PackManifest, graph_file, pack_graph, read_pack
+from device_runtime.measurement_pack import GRAPHS, MANIFEST, PackManifest, archive_of, read_pack
 from profiles.catalogue import load_profile
 from profiles.records import decode_record, encode_record
 
@@ -64,12 +64,13 @@ def test_a_folder_that_is_no_pack_is_wrong_usage(tmp_path, capsys):
 def test_a_pack_with_a_graph_that_reads_files_is_wrong_usage(tmp_path, tiny_pack, capsys):
     folder = tiny_pack(tmp_path / "pack")
     manifest = decode_record(PackManifest, (folder / MANIFEST).read_bytes())
-    model = onnx.load_from_string(read_pack(folder).graphs[manifest.entries[0].sha256])
+    first, *others = (read_pack(folder).graphs[entry.sha256] for entry in manifest.entries)
+    model = onnx.load_from_string(first)
     tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
     tensor.data_location = onnx.TensorProto.EXTERNAL
     graph = model.SerializeToString()
     entry = replace(manifest.entries[0], sha256=hashlib.sha256(graph).hexdigest())
-    (folder / graph_file(entry.sha256)).write_bytes(pack_graph(graph))
+    (folder / GRAPHS).write_bytes(archive_of([graph, *others]))
     (folder / MANIFEST).write_bytes(encode_record(replace(manifest, entries=(entry, *manifest.entries[1:]))))
     with pytest.raises(SystemExit) as left:
         run_program(PROGRAM, ["measure", "-o", str(tmp_path / "p.json"), "--pack", str(folder)])

@@ -23,7 +23,9 @@ KERNELS = (CONV, RELU, LINEAR, LOSS)
 
 
 def event(name, dur, cat="Node"):
-    return {"cat": cat, "name": name, "dur": dur, "ts": 0, "args": {}}
+    """In the profiler's own order."""
+    arguments = {"provider": "CPUExecutionProvider", "name": "k7/Other_kernel_time"}
+    return {"cat": cat, "pid": 1, "tid": 1, "dur": dur, "ts": 0, "ph": "X", "name": name, "args": arguments}
 
 
 def test_a_node_is_its_kernels_by_its_own_name_whatever_stands_before_it():
@@ -81,8 +83,11 @@ def test_runs_are_told_apart_and_only_the_nodes_own_time_counts():
         event("k1/Relu_kernel_time", 3),
         event("model_run", 17, "Session"),
     ]
-    runs = read_runs(json.dumps(profile))
-    assert runs == [{"k0/Conv": 10, "k1/Relu": 2}, {"k0/Conv": 12, "k1/Relu": 3}]
+    written = "[\n" + ",\n".join(map(json.dumps, profile)) + "\n]\n"
+    assert read_runs(written, 2) == [{"k0/Conv": 10, "k1/Relu": 2}, {"k0/Conv": 12, "k1/Relu": 3}]
+    assert read_runs(written, 1) == [{"k0/Conv": 12, "k1/Relu": 3}]
+    with pytest.raises(AttributionError, match="wrote of 2 runs, there were 3"):
+        read_runs(written, 3)
 
 
 def test_all_of_a_runs_time_goes_to_kernels():

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from device_runtime.accounting import Budget
-from device_runtime.measurement_pack import PackEntry, PackManifest, graph_file, pack_graph
+from device_runtime.measurement_pack import GRAPHS, PackEntry, PackManifest, archive_of
 from device_runtime.private_random import PrivateRandom
 from device_runtime.specs import ExampleSpec, LayoutEntry, Manifest
 from device_runtime.terms import EvaluateTerms, MeasureTerms, PrivacyTerms, TrainTerms, Unit
@@ -87,11 +87,12 @@ def evaluation(privacy: PrivacyTerms | None = None, split: str = "validation") -
 def write_pack(folder: Path) -> Path:
     """A measurement pack whose graphs nobody runs here."""
     folder.mkdir()
-    kernels, entries = (Kernel("relu", (2, 8, 8), (2, 8, 8)),), []
+    kernels, entries, graphs = (Kernel("relu", (2, 8, 8), (2, 8, 8)),), [], []
     for batch_size, direction in ((1, "forward"), (4, "evaluate"), (4, "gradient")):
         data = onnx.ModelProto(doc_string=f"{direction} for {batch_size}").SerializeToString()
         entries.append(PackEntry((0,), batch_size, direction, 1, hashlib.sha256(data).hexdigest()))
-        (folder / graph_file(entries[-1].sha256)).write_bytes(pack_graph(data))
+        graphs.append(data)
+    (folder / GRAPHS).write_bytes(archive_of(graphs))
     (folder / "manifest.json").write_bytes(encode_record(PackManifest(kernels, tuple(entries), 17, "1.14.0", {})))
     return folder
 

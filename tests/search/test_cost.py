@@ -10,6 +10,7 @@ from search.cost import (
     cost_of,
     evaluation_kernels_of,
     forward_chunk_ms,
+    kernel_keys,
     kernels_of,
     peak_memory_bytes,
     training_chunk_ms,
@@ -73,6 +74,17 @@ def test_the_gradient_of_the_examples_themselves_is_not_paid_for():
     assert first == replace(kernels_of(NETWORK)[0], kind="first_conv", beside="")
     assert others == list(evaluation_kernels_of(NETWORK)[1:])
     assert others[-1].kind == "cross_entropy"
+
+
+def test_what_a_network_does_is_listed_by_direction_with_repeats():
+    keys = kernel_keys(NETWORK, 8)
+    for direction, batch_size, kernels in (
+        ("forward", 1, kernels_of(NETWORK)),
+        ("evaluate", 8, evaluation_kernels_of(NETWORK)),
+        ("gradient", 8, training_kernels_of(NETWORK)),
+    ):
+        assert [key for key in keys if key[2] == direction] == [(kernel, batch_size, direction) for kernel in kernels]
+    assert len(keys) == sum(direction in {"forward", "evaluate", "gradient"} for _, _, direction in keys)
 
 
 def test_peak_memory_is_what_the_arena_holds_at_its_fullest_and_a_little_more():
