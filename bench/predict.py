@@ -2,25 +2,26 @@
 
     python -m bench.predict [--quick] [--work runs/predict] [--profile FILE] [--data ../shared/data]
 
-The project's own command measures this machine (`handheld-device measure`, the default pack): five minutes before, and
-five after what is to be predicted, merged, since this machine's speed drifts by some percent within ten minutes.
-Networks are drawn from the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it
-is shipped, and its gradient step. A prediction cannot agree with a measurement better than a second measurement does,
-so the bars are shares of that; a session whose own second measurement is within 10% for less than 85% of the networks
-does not count, and has that bar alone. Then published measurements (`bench.predict_published`), and how long predicting
-takes.
+The project's own command measures this machine (`handheld-device measure`, the default pack). Networks are drawn from
+the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it is shipped, and its
+gradient step. This machine's speed drifts by 5% within minutes, so the command is paused three times for that: the
+profile and both measurements are of the same ten minutes. A prediction cannot agree with a measurement better than a
+second measurement does, so the bars are shares of that; a session whose own second measurement is within 10% for less
+than 85% of the networks does not count, and has that bar alone. Then published measurements (`bench.predict_published`),
+and how long predicting takes.
 
-With `--work` a bench that was broken off goes on: what is there is not made again.
+With `--work` what is there is not made again, and with `--profile` no profile is.
 """
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from device_runtime.measurement_pack import Pack, PackEntry, read_pack
 from pipeline.packs import compile_pack, default_architectures, default_random, default_spaces
 from profiles.catalogue import load_profile
 from profiles.kernel import Kernel
-from profiles.merging import merge_profiles
 from profiles.predict import Prediction, predict_networks
 from profiles.schema import DeviceProfile, Direction
 from search.architecture import Architecture
@@ -43,7 +43,7 @@ from search.cost import kernels_of
 NETWORKS, QUICK_NETWORKS, BATCH_SIZE, ROUNDS = 250, 24, 16, 3
 SHARES: dict[Direction, float] = {"forward": 0.95, "gradient": 0.90}  # of the second measurement's
 LEAST_SHARE, LEAST_RANK, MANY, SECONDS = 0.85, 0.97, 10_000, 2.0
-SEED, MINUTES = 7, 5.0
+SEED, MINUTES, PAUSE_SHARE = 7, 10.0, 7  # the session runs for some 5.5 of its minutes
 VISIT = VisitPlan(visit_ms=10, max_samples=60)
 PACKAGES = ("numpy", "scikit-learn", "onnxruntime-training-cpu")
 COLUMNS = ("task", "device", "kind", "within_10", "simple_within_10", "median_error", "covered_80", "covered_95")
@@ -55,7 +55,7 @@ Times = list[tuple[float, float]]  # medians of the first and the second measure
 def main() -> None:
     """Run the bench; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few networks, two measurements of a minute, one draw")
+    parser.add_argument("--quick", action="store_true", help="few networks, a profile of a minute, one draw")
     parser.add_argument("--work", type=Path, help="folder to keep profile, graphs and times in, and to go on from")
     parser.add_argument("--profile", type=Path, help="profile of this machine; left out, it is measured")
     parser.add_argument("--data", type=Path, default=predict_published.DATA, help="folder with phones/ in it")
@@ -72,12 +72,14 @@ def run(arguments: argparse.Namespace, work: Path) -> Result:
     result = new_result("predict", PACKAGES)
     minutes = 1.0 if arguments.quick else MINUTES
     pack = _kept_pack(held_out(QUICK_NETWORKS if arguments.quick else NETWORKS), work / "held-out")
-    before = arguments.profile or measured_profile(work / "before.json", minutes)
     entries_by_way = {direction: entries_of(pack, direction) for direction in SHARES}
-    times_by_way = {way: _kept_times(pack, own, work / f"{way}.json") for way, own in entries_by_way.items()}
-    profile = load_profile(str(before))
-    if arguments.profile is None:
-        profile = merge_profiles(profile, load_profile(str(measured_profile(work / "after.json", minutes))))
+    kept, measured = work / "times.json", arguments.profile or work / "profile.json"
+    if not (kept.exists() and measured.exists()):
+        session = None if arguments.profile else measuring(measured, minutes)
+        times = measure_twice(pack, entries_by_way, session, minutes * 60 / PAUSE_SHARE)
+        kept.write_text(json.dumps(times), encoding="utf-8")
+    times_by_way = json.loads(kept.read_text(encoding="utf-8"))
+    profile = load_profile(str(measured))
     for direction, share in SHARES.items():
         entries, times = entries_by_way[direction], times_by_way[direction]
         row = predicted_row(profile, [pack.manifest.kernels_of(one) for one in entries], entries[0], times)
@@ -91,13 +93,11 @@ def run(arguments: argparse.Namespace, work: Path) -> Result:
     return result
 
 
-def measured_profile(path: Path, minutes: float) -> Path:
-    """Measure this machine as a user does, unless it is done."""
-    if not path.exists():
-        command = [sys.executable, "-c", "from device_runtime.command_line import main; main()", "measure"]
-        told = ["--name", "this-machine", "--minutes", f"{minutes:g}", "-o", str(path)]
-        subprocess.run([*command, *told], check=True, stdout=sys.stderr)
-    return path
+def measuring(path: Path, minutes: float) -> subprocess.Popen[bytes]:
+    """Begin to measure this machine as a user does."""
+    command = [sys.executable, "-c", "from device_runtime.command_line import main; main()", "measure"]
+    told = ["--name", "this-machine", "--minutes", f"{minutes:g}", "-o", str(path)]
+    return subprocess.Popen([*command, *told], stdout=sys.stderr)
 
 
 def held_out(num: int) -> list[Architecture]:
@@ -124,21 +124,54 @@ def _kept_pack(networks: Sequence[Architecture], folder: Path) -> Pack:
     return read_pack(folder) if folder.exists() else compile_pack(networks, BATCH_SIZE, folder)
 
 
-def _kept_times(pack: Pack, entries: Sequence[PackEntry], path: Path) -> Times:
-    if not path.exists():
-        path.write_text(json.dumps(measure_twice(pack, entries)), encoding="utf-8")
-    return [(first, second) for first, second in json.loads(path.read_text(encoding="utf-8"))]
+def measure_twice(
+    pack: Pack,
+    entries_by_way: Mapping[Direction, Sequence[PackEntry]],
+    session: subprocess.Popen[bytes] | None,
+    between_s: float,
+) -> dict[Direction, Times]:
+    """Medians of each graph's two measurements, whose rounds take turns.
+
+    Args:
+        session: Runs between the rounds and waits during them.
+        between_s: How long it runs between two of them.
+
+    Raises:
+        CalledProcessError: It failed.
+    """
+    samples: dict[Direction, list[tuple[list[float], list[float]]]] = {
+        way: [([], []) for _ in entries] for way, entries in entries_by_way.items()
+    }
+    try:
+        for _ in range(ROUNDS):
+            _run_on(session, between_s)
+            for half, (way, entries) in product((0, 1), entries_by_way.items()):
+                for entry, own in zip(entries, samples[way], strict=True):
+                    graph = GraphRun(pack.graphs[entry.sha256], way, pack.manifest.kernels_of(entry), 1)
+                    own[half].extend(time_graph(graph, VISIT, time.perf_counter))
+        _run_on(session, None)
+    finally:
+        if session is not None and session.poll() is None:
+            session.kill()  # also one that is paused
+            session.wait()
+    return {
+        way: [(float(np.median(first)), float(np.median(second))) for first, second in found]
+        for way, found in samples.items()
+    }
 
 
-def measure_twice(pack: Pack, entries: Sequence[PackEntry]) -> Times:
-    """Medians of each graph's two measurements, whose rounds take turns."""
-    samples: list[tuple[list[float], list[float]]] = [([], []) for _ in entries]
-    for _ in range(ROUNDS):
-        for half in (0, 1):
-            for entry, own in zip(entries, samples, strict=True):
-                graph = GraphRun(pack.graphs[entry.sha256], entry.direction, pack.manifest.kernels_of(entry), 1)
-                own[half].extend(time_graph(graph, VISIT, time.perf_counter))
-    return [(float(np.median(first)), float(np.median(second))) for first, second in samples]
+def _run_on(session: subprocess.Popen[bytes] | None, seconds: float | None) -> None:
+    """Let a paused process run for so long, or to its end."""
+    if session is None:
+        return
+    if session.poll() is None:
+        session.send_signal(signal.SIGCONT)
+    try:
+        session.wait(seconds)
+    except subprocess.TimeoutExpired:
+        session.send_signal(signal.SIGSTOP)
+    if session.returncode:
+        raise subprocess.CalledProcessError(session.returncode, session.args)
 
 
 def predicted_row(profile: DeviceProfile, networks: Sequence[Sequence[Kernel]], entry: PackEntry, times: Times) -> Row:

@@ -83,14 +83,20 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
     return GraphKernels(placed(kernels), tuple(unknown))
 
 
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def of_one_example(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with a batch of one where its size is free."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     given = {one.name for one in fixed.graph.initializer}
-    for value in fixed.graph.input:
+    for value in (*fixed.graph.input, *fixed.graph.output):
         sizes = value.type.tensor_type.shape.dim
         if value.name not in given and sizes and not sizes[0].dim_value:
             sizes[0].dim_value = 1
+    return fixed
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    fixed = of_one_example(model)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]

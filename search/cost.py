@@ -16,7 +16,7 @@ from search.training_graph import training_program
 
 WITHOUT_WORK = frozenset({"flatten", "identity", "choice"})  # a choice's softmax is part of the mixes that read it
 # What lies idle between values varies with the smallest of them, of which some are left out; rather over than under.
-_IDLE = 1.03
+IDLE_SHARE = 1.03
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def peak_memory_bytes(architecture: Architecture, batch_size: int) -> int:
 
     Leaves out the runtime itself, some 3 KiB an operator, and the examples that wait for their chunk.
     """
-    return round(_IDLE * peak_of(training_program(_layers(architecture), batch_size)).written)
+    return round(IDLE_SHARE * peak_of(training_program(_layers(architecture), batch_size)).written)
 
 
 @lru_cache(maxsize=256)

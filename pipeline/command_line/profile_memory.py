@@ -128,13 +128,8 @@ def _exported(architecture: Architecture) -> bytes:
 
 
 def _of_one_example(graph: bytes) -> bytes:
-    """The graph with a batch of one where its size is free."""
     import onnx  # noqa: PLC0415
 
-    model = onnx.load_from_string(graph)
-    given = {one.name for one in model.graph.initializer}
-    for value in (*model.graph.input, *model.graph.output):
-        sizes = value.type.tensor_type.shape.dim
-        if value.name not in given and sizes and not sizes[0].dim_value:
-            sizes[0].dim_value = 1
-    return bytes(model.SerializeToString())
+    from pipeline.onnx_kernels import of_one_example  # noqa: PLC0415
+
+    return bytes(of_one_example(onnx.load_from_string(graph)).SerializeToString())

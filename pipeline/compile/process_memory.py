@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.compile.liveness import read_program
 from search.architecture import Architecture
+from search.cost import IDLE_SHARE
 from search.layers import layers_of
 from search.liveness import Peak, Program, peak_of
 from search.training_graph import training_program
@@ -21,9 +22,7 @@ _TABLE_SHARE = 8 / 256  # exact, from `bfc_arena.h`: 8 bytes for each 256 of a r
 # over nets, of which some have twice as much. This is the most with which no net set apart is over by 10%: to be under
 # is worse.
 _CONSTANT_SHARE = 1.2
-# Of an architecture: what lies idle between values varies with the smallest of them, of which some are left out; a
-# graph has more operators than an architecture has steps.
-_IDLE, _NODES_A_STEP, _LEAST_NODES = 1.03, 1.65, 60
+_NODES_A_STEP, _LEAST_NODES = 1.65, 60  # a graph has more operators than an architecture has steps
 # Of a shipped model: copies of its constants while the file is read, and later; more of those that are laid out anew.
 # Fitted on the shipped models of 85 such nets: where one takes 8% more than this, others take a quarter less.
 _OPENED_SHARE, _OPENED_PACKED = 1.3, 4.0
@@ -86,7 +85,7 @@ def predict_step_memory(architecture: Architecture, batch_size: int) -> ProcessM
     program = training_program(layers_of(architecture), batch_size)
     peak, num_nodes = peak_of(program), _LEAST_NODES + round(_NODES_A_STEP * len(program.steps))
     beside = _SESSION_BYTES + _NODE_BYTES * num_nodes + _CONSTANT_SHARE * sum(program.constants)
-    return _with_errors(_arena(peak, _IDLE) + beside, _OF_ARCHITECTURES, program, peak, num_nodes)
+    return _with_errors(_arena(peak, IDLE_SHARE) + beside, _OF_ARCHITECTURES, program, peak, num_nodes)
 
 
 def predict_inference_memory(graph: bytes) -> ProcessMemory:

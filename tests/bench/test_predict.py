@@ -1,7 +1,13 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench.predict import bars_of, entries_of, held_out, measure_twice, predicted_row, spearman, speed_bar
+from device_runtime.graph_runs import time_graph
 from pipeline.packs import compile_pack, default_architectures, default_spaces
 from profiles.catalogue import load_profile
 from search.architecture import Architecture, Stem
@@ -26,10 +32,14 @@ def test_networks_are_different_ones_of_the_default_spaces_and_none_of_the_packs
     assert held_out(5) == networks[:5]
 
 
+def both_ways(pack):
+    return {direction: entries_of(pack, direction) for direction in ("forward", "gradient")}
+
+
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
 def test_each_network_is_measured_twice_and_stands_beside_its_prediction(pack, direction):
     entries = entries_of(pack, direction)
-    times = measure_twice(pack, entries)
+    times = measure_twice(pack, both_ways(pack), None, 0.0)[direction]
     assert len(times) == 2
     assert all(ms > 0 for both in times for ms in both)
     found = predicted_row(
@@ -39,6 +49,45 @@ def test_each_network_is_measured_twice_and_stands_beside_its_prediction(pack, d
         assert tested[:2] == pytest.approx([first, second], rel=1e-4)
         numbers = dict(zip(found["columns"], tested, strict=True))
         assert numbers["low95"] < numbers["low80"] < numbers["median_ms"] < numbers["high80"] < numbers["high95"]
+
+
+def python(code):
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def is_paused(session):
+    return Path(f"/proc/{session.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_the_session_waits_while_networks_are_measured_and_then_runs_to_its_end(pack, monkeypatch):
+    session, seen = python("import time; time.sleep(1.0)"), []
+
+    def noted(*args):
+        seen.append(is_paused(session) if session.poll() is None else None)
+        return time_graph(*args)
+
+    monkeypatch.setattr("bench.predict.time_graph", noted)
+    measure_twice(pack, both_ways(pack), session, 0.05)
+    assert session.returncode == 0
+    assert seen[0] is True
+    assert False not in seen
+
+
+def test_a_session_that_fails_is_told(pack):
+    with pytest.raises(subprocess.CalledProcessError):
+        measure_twice(pack, both_ways(pack), python("raise SystemExit(3)"), 60.0)
+
+
+def test_a_bench_that_is_broken_off_leaves_no_session_paused(pack, monkeypatch):
+    session = python("import time; time.sleep(600)")
+
+    def broken_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.predict.time_graph", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        measure_twice(pack, both_ways(pack), session, 0.05)
+    assert session.returncode == -signal.SIGKILL
 
 
 def test_the_share_is_of_what_a_second_measurement_reaches():

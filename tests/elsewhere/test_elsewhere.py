@@ -68,3 +68,17 @@ def test_the_graphs_give_the_golden_outputs(case, elsewhere):
     ]
     found[case.name] = np.max(steps)  # NaN where there is one
     assert found[case.name] < TOLERANCE
+
+
+def test_all_of_a_runs_time_is_told_by_kernel_on_the_newest(say):
+    command = [python_environment(), HERE / "run_watched.py", "4"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = json.loads(done.stdout)
+    assert {direction for direction, *_ in said["graphs"]} == {"forward", "evaluate", "gradient"}
+    for _, run_ms, kernels_ms, num_nodes in said["graphs"]:
+        assert num_nodes > 1
+        assert np.percentile(kernels_ms, 25) == pytest.approx(run_ms, rel=0.01)
+    say(f"{said['runtime']}: the nodes of {len(said['graphs'])} graphs are all of kernels")
