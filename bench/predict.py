@@ -7,8 +7,8 @@ the same spaces, none of the pack's, and predicted; and each is measured twice, 
 gradient step. This machine's speed drifts by 5% within minutes, so the command is paused three times for that: the
 profile and both measurements are of the same ten minutes. A prediction cannot agree with a measurement better than a
 second measurement does, so the bars are shares of that; a session whose own second measurement is within 10% for less
-than 85% of the networks does not count, and has that bar alone. Then published measurements (`bench.predict_published`),
-and how long predicting takes.
+than 85% of the networks does not count, and has that bar alone. Then published measurements, and how long predicting
+takes.
 
 With `--work` what is there is not made again, and with `--profile` no profile is.
 """

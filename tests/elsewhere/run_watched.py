@@ -2,8 +2,8 @@
 
     PYTHONPATH=REPOSITORY python run_watched.py NETWORKS
 
-Of the default pack's first and last networks. Prints one line of JSON: the runtime, and of every graph its direction, how
-long it takes and how long what is left of its kernels takes together when the profiler's own work is taken off.
+Of the default pack's first and last networks. Prints one line of JSON: the runtime, and of every graph its direction,
+how long it takes, how long its kernels take together in each sample, and how many nodes they have.
 """
 
 import json
