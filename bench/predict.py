@@ -4,17 +4,18 @@
 
 The project's own command measures this machine (`handheld-device measure`, the default pack). Networks are drawn from
 the same spaces, none of the pack's, and predicted; and each is measured twice, by turns: as it is shipped, and its
-gradient step. This machine's speed drifts by 5% within minutes, so the command is paused three times for that: the
-profile and both measurements are of the same ten minutes. A prediction cannot agree with a measurement better than a
-second measurement does, so the bars are shares of that; a session whose own second measurement is within 10% for less
-than 85% of the networks does not count, and has that bar alone. Then published measurements, and how long predicting
-takes.
+gradient step. This machine's speed drifts by 5% within a minute and differs between its cores, so command and
+measurements take turns of a second on one core: all are of the same ten minutes. A prediction cannot agree with a
+measurement better than a second measurement does, so the bars are shares of that; a session whose own second one
+is within 10% for less than 85% of the networks does not count, and has that bar alone. Then published measurements, and
+how long predicting takes.
 
 With `--work` what is there is not made again, and with `--profile` no profile is.
 """
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice, product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ from search.cost import kernels_of
 NETWORKS, QUICK_NETWORKS, BATCH_SIZE, ROUNDS = 250, 24, 16, 3
 SHARES: dict[Direction, float] = {"forward": 0.95, "gradient": 0.90}  # of the second measurement's
 LEAST_SHARE, LEAST_RANK, MANY, SECONDS = 0.85, 0.97, 10_000, 2.0
-SEED, MINUTES, PAUSE_SHARE = 7, 10.0, 7  # the session runs for some 5.5 of its minutes
+SEED, MINUTES, TURN_S = 7, 10.0, 0.6
+SESSIONS_TURN_S = 1.0  # it takes about so much longer than the two measurements
 VISIT = VisitPlan(visit_ms=10, max_samples=60)
 PACKAGES = ("numpy", "scikit-learn", "onnxruntime-training-cpu")
 COLUMNS = ("task", "device", "kind", "within_10", "simple_within_10", "median_error", "covered_80", "covered_95")
@@ -73,10 +76,12 @@ def run(arguments: argparse.Namespace, work: Path) -> Result:
     minutes = 1.0 if arguments.quick else MINUTES
     pack = _kept_pack(held_out(QUICK_NETWORKS if arguments.quick else NETWORKS), work / "held-out")
     entries_by_way = {direction: entries_of(pack, direction) for direction in SHARES}
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     kept, measured = work / "times.json", arguments.profile or work / "profile.json"
     if not (kept.exists() and measured.exists()):
         session = None if arguments.profile else measuring(measured, minutes)
-        times = measure_twice(pack, entries_by_way, session, minutes * 60 / PAUSE_SHARE)
+        times = measure_twice(pack, entries_by_way, session)
         kept.write_text(json.dumps(times), encoding="utf-8")
     times_by_way = json.loads(kept.read_text(encoding="utf-8"))
     profile = load_profile(str(measured))
@@ -128,13 +133,11 @@ def measure_twice(
     pack: Pack,
     entries_by_way: Mapping[Direction, Sequence[PackEntry]],
     session: subprocess.Popen[bytes] | None,
-    between_s: float,
 ) -> dict[Direction, Times]:
     """Medians of each graph's two measurements, whose rounds take turns.
 
     Args:
-        session: Runs between the rounds and waits during them.
-        between_s: How long it runs between two of them.
+        session: Waits while a graph is measured, and runs in turns with that.
 
     Raises:
         CalledProcessError: It failed.
@@ -143,12 +146,14 @@ def measure_twice(
         way: [([], []) for _ in entries] for way, entries in entries_by_way.items()
     }
     try:
-        for _ in range(ROUNDS):
-            _run_on(session, between_s)
-            for half, (way, entries) in product((0, 1), entries_by_way.items()):
-                for entry, own in zip(entries, samples[way], strict=True):
-                    graph = GraphRun(pack.graphs[entry.sha256], way, pack.manifest.kernels_of(entry), 1)
-                    own[half].extend(time_graph(graph, VISIT, time.perf_counter))
+        began = -inf
+        for half, (way, entries) in product((0, 1) * ROUNDS, entries_by_way.items()):
+            for entry, own in zip(entries, samples[way], strict=True):
+                if time.perf_counter() - began > TURN_S:
+                    _run_on(session, SESSIONS_TURN_S)
+                    began = time.perf_counter()
+                graph = GraphRun(pack.graphs[entry.sha256], way, pack.manifest.kernels_of(entry), 1)
+                own[half].extend(time_graph(graph, VISIT, time.perf_counter))
         _run_on(session, None)
     finally:
         if session is not None and session.poll() is None:
@@ -170,6 +175,7 @@ def _run_on(session: subprocess.Popen[bytes] | None, seconds: float | None) -> N
         session.wait(seconds)
     except subprocess.TimeoutExpired:
         session.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, session.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # a signal takes a moment
     if session.returncode:
         raise subprocess.CalledProcessError(session.returncode, session.args)
 

@@ -39,7 +39,7 @@ def both_ways(pack):
 @pytest.mark.parametrize("direction", ["forward", "gradient"])
 def test_each_network_is_measured_twice_and_stands_beside_its_prediction(pack, direction):
     entries = entries_of(pack, direction)
-    times = measure_twice(pack, both_ways(pack), None, 0.0)[direction]
+    times = measure_twice(pack, both_ways(pack), None)[direction]
     assert len(times) == 2
     assert all(ms > 0 for both in times for ms in both)
     found = predicted_row(
@@ -60,22 +60,25 @@ def is_paused(session):
 
 
 def test_the_session_waits_while_networks_are_measured_and_then_runs_to_its_end(pack, monkeypatch):
-    session, seen = python("import time; time.sleep(1.0)"), []
+    session, seen = python("import time; time.sleep(0.5)"), []
 
     def noted(*args):
         seen.append(is_paused(session) if session.poll() is None else None)
         return time_graph(*args)
 
+    monkeypatch.setattr("bench.predict.SESSIONS_TURN_S", 0.05)
+    monkeypatch.setattr("bench.predict.TURN_S", 0.0)
     monkeypatch.setattr("bench.predict.time_graph", noted)
-    measure_twice(pack, both_ways(pack), session, 0.05)
+    measure_twice(pack, both_ways(pack), session)
     assert session.returncode == 0
+    assert len(seen) == 24
     assert seen[0] is True
     assert False not in seen
 
 
 def test_a_session_that_fails_is_told(pack):
     with pytest.raises(subprocess.CalledProcessError):
-        measure_twice(pack, both_ways(pack), python("raise SystemExit(3)"), 60.0)
+        measure_twice(pack, both_ways(pack), python("raise SystemExit(3)"))
 
 
 def test_a_bench_that_is_broken_off_leaves_no_session_paused(pack, monkeypatch):
@@ -86,7 +89,7 @@ def test_a_bench_that_is_broken_off_leaves_no_session_paused(pack, monkeypatch):
 
     monkeypatch.setattr("bench.predict.time_graph", broken_off)
     with pytest.raises(KeyboardInterrupt):
-        measure_twice(pack, both_ways(pack), session, 0.05)
+        measure_twice(pack, both_ways(pack), session)
     assert session.returncode == -signal.SIGKILL
 
 
