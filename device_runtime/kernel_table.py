@@ -104,9 +104,12 @@ def corrected_times(graphs: Sequence[GraphVisits], call_ms: float) -> Iterator[A
     """Milliseconds of each graph's kernels without the profiler's work, [samples, kernels]; they add up to its own."""
     added = {direction: node_overhead_ms(graphs, direction, call_ms) for direction in {one.direction for one in graphs}}
     for graph in graphs:
-        times = graph.watched_ms() - added[graph.direction] * graph.num_nodes()
-        total = float(np.percentile(times.sum(axis=1), _QUARTER))
-        yield times * (_net_ms(graph, call_ms) / total) if total > 0 else times.clip(0)
+        watched = graph.watched_ms()
+        times = watched - added[graph.direction] * graph.num_nodes()
+        if _total_ms(times) <= 0:
+            times = watched  # the profiler's work was all that showed: shares as they looked with it
+        total = _total_ms(times)
+        yield times * (_net_ms(graph, call_ms) / total) if total > 0 else np.zeros_like(times)
 
 
 def node_overhead_ms(graphs: Sequence[GraphVisits], direction: Direction, call_ms: float) -> float:
@@ -114,9 +117,13 @@ def node_overhead_ms(graphs: Sequence[GraphVisits], direction: Direction, call_m
     found = []
     for graph in graphs:
         if graph.direction == direction:
-            total = float(np.percentile(graph.watched_ms().sum(axis=1), _QUARTER))
-            found.append((total - _net_ms(graph, call_ms)) / max(float(graph.num_nodes().sum()), 1.0))
+            more = _total_ms(graph.watched_ms()) - _net_ms(graph, call_ms)
+            found.append(more / max(float(graph.num_nodes().sum()), 1.0))
     return max(float(np.median(found)), 0.0)
+
+
+def _total_ms(times: Array) -> float:
+    return float(np.percentile(times.sum(axis=1), _QUARTER))
 
 
 def _net_ms(graph: GraphVisits, call_ms: float) -> float:

@@ -78,10 +78,11 @@ def measure_seconds(profile: DeviceProfile, manifest: PackManifest, plan: Measur
     for entry in manifest.entries:
         kernels = manifest.kernels_of(entry)
         run_ms = call_ms + sum(predict_kernel(profile, one, entry.batch_size, entry.direction).ms for one in kernels)
-        for most in (visit.max_samples, visit.max_watched):  # as it is, then under the profiler
+        visits = ((plan.num_timed(entry.direction), visit.max_samples), (plan.num_watched, visit.max_watched))
+        for number, most in visits:
             timed_ms = min(max(visit.visit_ms, visit.min_samples * run_ms), most * run_ms)
-            visits_ms += visit.num_warm_up * run_ms + timed_ms
-    return min(plan.num_rounds * visits_ms / 1e3, plan.budget_s)
+            visits_ms += number * (visit.num_warm_up * run_ms + timed_ms)
+    return min(visits_ms / 1e3, plan.budget_s)
 
 
 def transfer_seconds(num_bytes: int, mbit_s: float, latency_ms: float) -> float:

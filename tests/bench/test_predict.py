@@ -71,7 +71,7 @@ def test_the_session_waits_while_networks_are_measured_and_then_runs_to_its_end(
     monkeypatch.setattr("bench.predict.time_graph", noted)
     measure_twice(pack, both_ways(pack), session)
     assert session.returncode == 0
-    assert len(seen) == 24
+    assert len(seen) == 2 * 5 * (3 * 2 + 2)
     assert seen[0] is True
     assert False not in seen
 

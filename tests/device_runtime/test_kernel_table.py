@@ -54,6 +54,23 @@ def test_a_profiler_that_seems_to_take_time_away_is_taken_to_add_nothing():
     assert np.median(times) == pytest.approx(1.0)
 
 
+def test_a_graph_of_which_the_profiler_seems_to_be_all_still_adds_up():
+    slow, quick = visited((A, B), (5e-3, 50e-3), (1, 9)), visited((A, C), (1e-3, 3e-3), (1, 1))
+    quick.watched = [Watched(one.kernels_ms - ADDED, one.num_nodes) for one in quick.watched]
+    more = [visited((A, B), (5e-3, 50e-3), (1, 9)) for _ in range(3)]
+    quick.rounds = [[CALL + 1e-5] * NUM_RUNS] * 2
+    *_, times = corrected_times([slow, *more, quick], CALL)
+    assert np.percentile(times.sum(axis=1), 25) == pytest.approx(1e-5)
+    assert (times >= 0).all()
+
+
+def test_in_a_graph_that_takes_no_longer_than_a_call_no_kernel_takes_anything():
+    graph = visited((A, B), (5e-3, 50e-3), (1, 9))
+    graph.rounds = [[CALL] * NUM_RUNS] * 2
+    (times,) = corrected_times([graph], CALL)
+    assert (times == 0).all()
+
+
 def test_a_kernel_without_nodes_of_its_own_takes_nothing():
     (time,) = [one for one in kernel_table([visited((A, B), (0.0, 1.0), (0, 1))], CALL) if one.kernel == A]
     assert (time.median_ms, time.spread, set(time.samples_ms)) == (0.0, 0.0, {0.0})
