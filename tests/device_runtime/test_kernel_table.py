@@ -55,7 +55,7 @@ def test_a_profiler_that_seems_to_take_time_away_is_taken_to_add_nothing():
 
 
 def test_a_graph_of_which_the_profiler_seems_to_be_all_still_adds_up():
-    slow, quick = visited((A, B), (5e-3, 50e-3), (1, 9)), visited((A, C), (1e-3, 3e-3), (1, 1))
+    slow, quick = visited((A, B), (5e-3, 50e-3), (1, 9)), visited((A, C), (1e-4, 3e-4), (1, 1))
     quick.watched = [Watched(one.kernels_ms - ADDED, one.num_nodes) for one in quick.watched]
     more = [visited((A, B), (5e-3, 50e-3), (1, 9)) for _ in range(3)]
     quick.rounds = [[CALL + 1e-5] * NUM_RUNS] * 2
