@@ -9,7 +9,7 @@ with the smallest errors (5.10 to 5.12).
 
 How far a prediction is to be trusted is what networks left out say, without the times of kernels that only one network
 more has, or none: those are then predicted from the others' kernels, as a new network's are. The intervals are
-quantiles of these errors ("Cross-conformal predictors", arXiv:1208.0806).
+quantiles of these errors (`profiles.network_errors`).
 """
 
 from collections import Counter
@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profiles.kernel import Kernel
 from profiles.kernel_times import owners_of, predict_all, tables_of
+from profiles.network_errors import between_measurements, calibration_of
 from profiles.network_parts import (
     MOST,
     START,
@@ -191,7 +191,9 @@ def model_of(profile: DeviceProfile, direction: Direction, batch_size: int) -> N
         constant_ms=float(variances[-1] * shares.sum()),
         names=names,
         ratios=(float(ratios.min() / _ROOM), float(ratios.max() * _ROOM)),
-        calibration=_calibration(direction, errors, networks, float(np.median(ratios)), source),
+        calibration=calibration_of(
+            direction, errors, between_measurements(profile.sessions), networks, float(np.median(ratios)), source
+        ),
     )
 
 
@@ -271,27 +273,3 @@ def _leave_out(rows: _Rows, deviations: Floats) -> tuple[Floats, Floats]:
     # Without row i the solution is that of all rows less what row i brought (eq. 5.10 to 5.12).
     found = blind @ solved - np.einsum("ij,ji->i", blind, inverse) * solved / own
     return 1 - rows.blind_plain_ms / rows.measured_ms - found, 1 / own
-
-
-def _calibration(
-    direction: Direction, errors: Floats, networks: Sequence[NetworkTime], factor: float, source: str
-) -> Calibration:
-    (low80, high80), (low95, high95) = (_ends(np.sort(errors), share) for share in (0.8, 0.95))
-    tails = [max(network.p90_ms / network.median_ms, 1.0) for network in networks]
-    return Calibration(direction, factor, low80, high80, low95, high95, float(np.median(tails)), source)
-
-
-def _ends(errors: Floats, share: float) -> tuple[float, float]:
-    """Factors between which a further network lies with probability `share`.
-
-    Where the smallest and the largest of so few errors bound less, they are moved out as a normal distribution's.
-    """
-    n, outside = len(errors), (1 - share) / 2
-    place = (n + 1) * outside - 1
-    if place >= 0:
-        low, high = (float(end) for end in np.interp([place, n - 1 - place], np.arange(n), errors))
-    else:
-        wider = NormalDist().inv_cdf(1 - outside) / NormalDist().inv_cdf(n / (n + 1))
-        middle = float(np.median(errors))
-        low, high = (middle + wider * (float(end) - middle) for end in (errors[0], errors[-1]))
-    return float(np.exp(low)), float(np.exp(high))
