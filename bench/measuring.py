@@ -100,8 +100,18 @@ def new_result(bench: str, packages: Sequence[str]) -> Result:
     return Result(bench, versions_of(packages), describe_machine(), [], [])
 
 
-def print_result(result: Result, columns: Sequence[str], output: Path | None = None) -> None:
-    """For readers a table of some columns and the missed bars on standard error; on standard output one JSON line."""
+def print_result(
+    result: Result,
+    columns: Sequence[str],
+    output: Path | None = None,
+    is_kept: Callable[[dict[str, Any], str], bool] = lambda *_: True,
+) -> None:
+    """For readers a table of some columns and the missed bars on standard error; on standard output one JSON line.
+
+    Args:
+        output: File for the same, laid out in lines.
+        is_kept: Whether a row's column goes there.
+    """
     table = Table(title=result.bench)
     for column in columns:
         table.add_column(column)
@@ -114,7 +124,9 @@ def print_result(result: Result, columns: Sequence[str], output: Path | None = N
     line = json.dumps(to_plain(result), ensure_ascii=False, allow_nan=False)
     if output is not None:
         # What is kept says when and how it came about; what is printed is of this moment anyway.
+        rows = [{name: value for name, value in row.items() if is_kept(row, name)} for row in result.rows]
         kept = {"date": datetime.now(UTC).date().isoformat(), "command": _command(result.bench), **to_plain(result)}
+        kept |= {"rows": to_plain(rows)}
         output.write_text(json.dumps(kept, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(line + "\n")
 

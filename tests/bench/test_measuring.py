@@ -61,6 +61,13 @@ def test_the_last_line_is_one_json_object_and_the_table_goes_to_standard_error(t
     assert "missed" not in captured.err
 
 
+def test_a_file_may_leave_columns_out_that_are_printed(tmp_path, capsys):
+    result = Result("demo", {}, {}, [{"name": "a", "raw": [1]}, {"name": "b", "raw": [2]}], [])
+    print_result(result, ["name"], tmp_path / "out.json", lambda row, name: (row["name"], name) != ("a", "raw"))
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == [{"name": "a"}, {"name": "b", "raw": [2]}]
+    assert json.loads(capsys.readouterr().out)["rows"] == result.rows
+
+
 def test_missed_bars_are_told_on_standard_error(capsys):
     bars = [Bar("small [MiB]", 1.5004, 1.5, met=False), Bar("quick", 3.0, 2.0, met=True), Bar("many", 4, 5, met=False)]
     print_result(Result("demo", {}, {}, [], bars), ["name"])
