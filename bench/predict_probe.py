@@ -35,11 +35,13 @@ def main() -> None:
     """Compare every phone, print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="Folder of the shared data.")
+    parser.add_argument("-o", "--output", type=Path, help="Write the JSON object to this file as well.")
+    arguments = parser.parse_args()
     result = new_result("predict_probe", ())
-    result.rows.extend(compare_phones(parser.parse_args().data / PHONES))
+    result.rows.extend(compare_phones(arguments.data / PHONES))
     share = sum(row["agrees"] for row in result.rows) / len(result.rows)
     result.bars.append(Bar("share of phones that agree", share, MIN_SHARE, share >= MIN_SHARE))
-    print_result(result, ["phone", "agrees", "exact", "soc", "clusters", "abi", "reason"])
+    print_result(result, ["phone", "agrees", "exact", "soc", "clusters", "abi", "reason"], arguments.output)
 
 
 def compare_phones(folder: Path) -> list[Row]:
