@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from pipeline.onnx_kernels import kernels_of_onnx
-from pipeline.packs.networks import shipped_graph
+from pipeline.packs.networks import network_graphs
 from profiles.kernel import Kernel
 from search.architecture import Architecture, Stage, Stem
 from search.cost import kernels_of
@@ -40,7 +40,7 @@ def test_a_convolutional_network_has_the_kernels_of_its_layers():
 
 def test_a_shipped_model_has_the_kernels_of_its_architecture():
     network = Architecture((3, 8, 8), 5, Stem(8), (Stage("inverted", 8, 2, 3, 1, 2), Stage("depthwise", 12)))
-    *found, softmax = kernels_of_onnx(shipped_graph(network)).kernels
+    *found, softmax = kernels_of_onnx(network_graphs(network, 2)["forward"]).kernels
     assert (tuple(found), softmax.kind) == (kernels_of(network), "hard_swish")
 
 

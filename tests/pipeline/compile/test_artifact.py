@@ -114,6 +114,7 @@ print(compile_architecture(CompileRequest(architecture, spec, 4), Path(sys.argv[
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_another_hash_seed_gives_the_same_bytes(folder, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for name in ("architecture", "spec"):

@@ -293,7 +293,7 @@ BREAKABLE += [(name, 0) for name in ("ReluGrad", "SigmoidGrad", "TanhGrad")]
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("change", ["scaled", "shifted along the batch"])
+@pytest.mark.parametrize("change", [pytest.param("scaled", marks=pytest.mark.slow), "shifted along the batch"])
 def test_no_broken_rule_of_a_network_passes(tmp_path, monkeypatch, change):
     num_broken = 0
 

@@ -37,7 +37,7 @@ def kill_after(monkeypatch):
     return set_
 
 
-@pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [31, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_private", [False, True])
 def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, step, emulate, kit, kill_after):
     settings = {"budget": kit.budget if is_private else None, "availability": FLAKY}

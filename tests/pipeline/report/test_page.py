@@ -201,6 +201,7 @@ def test_names_with_html_in_them_are_told_and_not_run(made):
     assert outline.text.count(EVIL) > 10
 
 
+@pytest.mark.slow
 def test_a_search_of_300_candidates_is_still_a_page(made):
     trials = tuple(made.trial(i, 0.3 + i / 1000, 0.1 * (1 + i % 50)) for i in range(300))
     curves = tuple(CurvePoint("search", i, k, 0.01 * k) for i in range(300) for k in range(1, 11))

@@ -92,9 +92,8 @@ reward = { noise_multiplier = 4.0, loss_bound = 3.0 }
 LABELS = {"feathers": "end", "fedex": "end", "merged halving": "rung 2"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "merged halving" else pytest.mark.slow) for name in SEARCHES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_whole_search_ships_a_network_of_cells_and_tells_how_it_chose(name, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(RUN.format(search=SEARCHES[name], final=0 if name == "feathers" else 1), encoding="utf-8")

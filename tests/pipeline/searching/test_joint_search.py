@@ -193,6 +193,7 @@ def test_an_ordinary_joint_search_learns_and_tells_what_it_did(joint):
     assert phases >= {("search", 0), ("final", 6), ("final", 7), ("test", 7)}
 
 
+@pytest.mark.slow
 def test_without_final_rounds_what_the_search_left_is_tested(joint):
     result = run_search(joint(ALL.replace("[final]\nrounds = 1", "[final]\nrounds = 0"), PLAIN_STEPS), Unwatched())
     assert [cost for cost in result.costs if (cost.phase, cost.trial, cost.kind) == ("final", 7, "train")] == []
@@ -228,7 +229,8 @@ def test_a_joint_search_that_is_killed_goes_on_to_the_same_trace(joint, tmp_path
 FORTY = BY_CLIENT.replace("clients = 6", "clients = 40").replace("cohort_size = 6", "cohort_size = 40")
 
 
-@pytest.mark.parametrize(("noise_at", "num_draws"), [("sum", 1), pytest.param("device", 40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("noise_at", "num_draws"), [("sum", 1), ("device", 40)])
 def test_forty_clients_get_the_noise_that_they_were_promised(joint, noise_at, num_draws):
     """Steps so small that what is left of the updates is noise, once for the sum or once a client."""
     still = replace(PLAIN_STEPS, learning_rate=1e-12, architecture_learning_rate=None, server_momentum=0.0)

@@ -113,7 +113,9 @@ def test_a_pair_trains_with_the_step_that_it_drew_as_a_run_of_that_step_alone_wo
         np.testing.assert_array_equal(apart[place].parameters, models[place].parameters)
 
 
-@pytest.mark.parametrize("event", [300, 700], ids=["in the rung", "in final training"])
+@pytest.mark.parametrize(
+    "event", [300, pytest.param(700, marks=pytest.mark.slow)], ids=["in the rung", "in final training"]
+)
 def test_the_drawn_step_survives_a_stop(tuned, tmp_path, monkeypatch, event):
     request, result = tuned
     stopped = replace(request, output=tmp_path / "run")
@@ -153,6 +155,7 @@ def test_the_servers_step_costs_no_privacy(unit):
     assert (several.epsilon, several.order) == (one.epsilon, one.order)
 
 
+@pytest.mark.slow
 def test_with_noise_on_the_sum_the_two_learning_rates_are_one_product(tmp_path):
     """The mean gradient is stepped along by learning_rate times server_learning_rate."""
     text = (

@@ -152,6 +152,7 @@ def test_the_ledger_of_fednas_has_as_many_client_rounds_as_were_to_be_expected(f
     assert stages["final", ""].client_rounds == stages["test", ""].evaluations == 4 * len(result.models)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(finished, tmp_path):
     before = read_finished_run(finished["ordinary"] / "run")
     run_file = tmp_path / "run.toml"
