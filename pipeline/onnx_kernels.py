@@ -56,6 +56,7 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
     Raises:
         ValueError: The file is no valid graph, or a size other than the first is not known.
     """
+    _check(model.graph)
     graph = _with_shapes(model).graph
     constants = {one.name: tuple(one.dims) for one in graph.initializer}
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)} | constants
@@ -81,6 +82,23 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
             kernel = Kernel(node.op_type, _one(shapes.get(read[0])), _one(shapes.get(node.output[0])))
         kernels.append(kernel)
     return GraphKernels(placed(kernels), tuple(unknown))
+
+
+def _check(graph: onnx.GraphProto) -> None:
+    """What shape inference would not survive, or say nothing of."""
+    known = {"", *(one.name for one in (*graph.input, *graph.initializer))}
+    if not graph.input or not graph.node:
+        raise ValueError("the graph must have an input and a node, or it does nothing; export the model again")
+    for node in graph.node:
+        name = f"{node.op_type} {node.name!r}"
+        for which in ("kernel_shape", "strides", "dilations"):
+            if min(sizes := _attribute(node, which, [1]), default=1) < 1:
+                raise ValueError(f"{name} has {which} {[*sizes]}, all must be >= 1; check the file with onnx.checker")
+        if missing := [value for value in node.input if value not in known]:
+            raise ValueError(
+                f"{name} reads {missing[0]!r}, which nothing before it gives; check the file with onnx.checker"
+            )
+        known.update(node.output)
 
 
 def of_one_example(model: onnx.ModelProto) -> onnx.ModelProto:

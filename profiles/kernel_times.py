@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import log, prod
+from math import inf, log, prod
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -28,10 +28,15 @@ _FEW_OWNERS = 2
 
 @dataclass(frozen=True)
 class KernelPrediction:
-    """Milliseconds of one kernel, without the call's overhead, and how it is known."""
+    """Milliseconds of one kernel, without the call's overhead, and how it is known.
+
+    Attributes:
+        reach: Logarithm of how many times more work it is than any measured kernel that it is scaled from; 0 for none.
+    """
 
     ms: float
     method: Method
+    reach: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +109,22 @@ def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, dire
             )
     family = _rows_by_family(profile).get((kernel.family, direction))
     if not family:
-        return KernelPrediction(modelled, "throughput")
+        others = [time for time in profile.kernels if time.direction == direction]
+        return KernelPrediction(modelled, "throughput", _reach(kernel, batch_size, others))
     nearest = min(family, key=lambda time: _distance(time, kernel, batch_size))
     its_model = profile.throughput.kernel_ms(nearest.kernel, nearest.batch_size, direction)
-    return KernelPrediction(without_call(profile, nearest) * modelled / its_model, "scaled")
+    reach = _reach(kernel, batch_size, family)
+    return KernelPrediction(without_call(profile, nearest) * modelled / its_model, "scaled", reach)
+
+
+def _reach(kernel: Kernel, batch_size: int, times: Sequence[KernelTime]) -> float:
+    most = max((_work(time.kernel, time.batch_size) for time in times), default=inf)
+    return max(log(_work(kernel, batch_size) / most), 0.0) if most < inf else 0.0
+
+
+def _work(kernel: Kernel, batch_size: int) -> int:
+    """A byte takes about as long as an operation."""
+    return batch_size * kernel.multiply_accumulates() + kernel.bytes_moved(batch_size)
 
 
 def without_call(profile: DeviceProfile, time: KernelTime) -> float:

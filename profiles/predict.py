@@ -47,6 +47,7 @@ _CALIBRATED_RULES: dict[Method, float] = {
     "scaled": log(1.5),
     "throughput": log(2),
 }
+_REACH = 0.5  # of the logarithm by which more work was asked for than any measured kernel of the kind does
 _UNKNOWN_KIND = log(10)  # its work is not known, so that its time is a guess from what it reads and writes
 _SHARE_80 = 1.2816 / 1.9600  # of a normal distribution's 95% interval
 _TYPICAL_P90 = float(tail_quantile(TYPICAL_TAIL, [0.9])[0])
@@ -154,7 +155,7 @@ def _doubt(network: Sequence[int], known: _Known, given: Calibration | None) -> 
     if total <= 0:
         return rules["measured"]
     doubts = (
-        known.parts[place].ms * (_UNKNOWN_KIND if known.is_guessed(place) else rules[known.parts[place].method])
-        for place in network
+        part.ms * (_UNKNOWN_KIND if known.is_guessed(place) else rules[part.method] + _REACH * part.reach)
+        for place, part in ((place, known.parts[place]) for place in network)
     )
     return sum(doubts) / total

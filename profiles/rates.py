@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from profiles.schema import Direction, Figure, KernelTime, Rates, Throughput
 
 Array = NDArray[np.float64]
-_SMALLEST = 1e-7  # milliseconds of 1e6 multiply-accumulates or bytes: rates stay finite where a term explains nothing
+_SMALLEST = 1e-7  # milliseconds of 1e6 multiply-accumulates or bytes: rates stay finite where no kernel has any
+# How much faster than in the fastest measured kernel, as if it did nothing else. Where all kernels are small, overheads
+# hide the rates, and a fit may leave a term out; then large ones would seem to take nothing.
+_FASTER = 2.0
 _NUM_ITERATIONS = 20
 _FUSED_MS = 1e-4  # a kernel of less was fused into another, and no rate follows from it
 
@@ -47,11 +50,18 @@ def _fit_rates(times: Sequence[KernelTime], direction: Direction, call: Figure) 
     net = np.array([max(time.median_ms - call.value, 1e-3 * time.median_ms, 1e-6) for time in rows])
     overhead, per_mac, per_byte = _fit_nonnegative(np.column_stack([np.ones(len(rows)), work, moved]), net)
     source = f"{call.source}, fitted to {len(rows)} {direction} kernels"
+    least_per_mac, least_per_byte = (_least(net, np.array(done)) for done in (work, moved))
     return Rates(
-        gmac_s=_figure(1 / max(per_mac, _SMALLEST), "GMAC/s", source),
-        memory_gb_s=_figure(1 / max(per_byte, _SMALLEST), "GB/s", source),
+        gmac_s=_figure(1 / max(per_mac, least_per_mac), "GMAC/s", source),
+        memory_gb_s=_figure(1 / max(per_byte, least_per_byte), "GB/s", source),
         layer_overhead_ms=_figure(overhead, "ms", source),
     )
+
+
+def _least(net_ms: Array, done: Array) -> float:
+    """Milliseconds of a unit of what kernels did, in the fastest of them."""
+    is_doing = done > 0
+    return max(float(np.min(net_ms[is_doing] / done[is_doing])) / _FASTER if is_doing.any() else 0.0, _SMALLEST)
 
 
 def _fit_nonnegative(columns: Array, values: Array) -> Array:

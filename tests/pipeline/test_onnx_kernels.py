@@ -82,3 +82,30 @@ def graph(nodes: list[onnx.NodeProto], given: list[int | str], made: list[int | 
     model = helper.make_model(helper.make_graph(nodes, "a test", inputs, outputs))
     model.opset_import[0].version = 17
     return model
+
+
+def pooling(**attributes) -> onnx.NodeProto:
+    return helper.make_node("AveragePool", ["x"], ["y"], "pool", **attributes)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([pooling(kernel_shape=[2, 2], strides=[0, 0])], r"AveragePool 'pool' has strides \[0, 0\], all must be >= 1"),
+        ([pooling(kernel_shape=[0, 2])], r"has kernel_shape \[0, 2\]"),
+        ([helper.make_node("Relu", ["y"], ["y"], "circle")], "Relu 'circle' reads 'y', which nothing before it gives"),
+        ([], "must have an input and a node"),
+    ],
+    ids=["stride", "window", "circle", "nothing"],
+)
+def test_a_graph_that_cannot_run_is_refused_by_what_is_wrong(nodes, message):
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, 4, 4]) for name in "xy")
+    with pytest.raises(ValueError, match=message):
+        kernels_of_onnx(helper.make_model(helper.make_graph(nodes, "graph", [x], [y])))
+
+
+def test_a_graph_without_an_input_is_refused():
+    node = helper.make_node("Constant", [], ["y"], value_float=1.0)
+    graph = helper.make_graph([node], "graph", [], [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [])])
+    with pytest.raises(ValueError, match="must have an input and a node"):
+        kernels_of_onnx(helper.make_model(graph))

@@ -1,10 +1,14 @@
+from dataclasses import replace
+from itertools import product
 from math import inf
 
 import numpy as np
 import pytest
 
+from profiles.catalogue import load_profile
 from profiles.kernel import Kernel
-from profiles.rates import fit_throughput
+from profiles.predict import predict_kernels
+from profiles.rates import fit_throughput, fit_within_networks
 from profiles.schema import Figure, KernelTime, Rates
 
 CALL = Figure(0.01, "ms", "measured", "a test")
@@ -56,6 +60,36 @@ def test_a_term_that_explains_nothing_leaves_a_finite_rate():
     fitted = fit_throughput(flat, CALL).forward
     assert fitted.layer_overhead_ms.value == pytest.approx(1.0, rel=0.01)
     assert 0 < fitted.gmac_s.value < inf
+
+
+def test_no_rate_is_far_above_what_the_fastest_kernel_shows():
+    flat = [KernelTime(time.kernel, 8, time.direction, 1.01, 1.01, 1.01, 0.0, 10) for time in kernel_times()]
+    fitted = fit_throughput(flat, CALL).forward
+    forward = [time for time in flat if time.direction == "forward"]
+    most_macs, most_bytes = (
+        max(done(time.kernel) for time in forward) / 1e6
+        for done in (lambda kernel: 8 * kernel.multiply_accumulates(), lambda kernel: kernel.bytes_moved(8))
+    )
+    assert fitted.gmac_s.value == pytest.approx(2 * most_macs, rel=0.01)
+    assert fitted.memory_gb_s.value == pytest.approx(2 * most_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_kernel_of_a_device_that_knows_small_ones_is_within_its_interval(seed):
+    """Small kernels all take their overhead, so that nothing but it can be fitted."""
+    rng, true = np.random.default_rng(seed), rates(60.0, 100.0, 1e-3)
+    small = [Kernel("conv", (width, 4, 4), (other, 4, 4), 3) for width in (1, 2, 4, 8) for other in (2, 4, 8)]
+    times = []
+    for kernel, direction in product(small, ("forward", "evaluate", "gradient")):
+        ms = true.kernel_ms(kernel, 1) * float(np.exp(0.1 * rng.standard_normal()))
+        times.append(KernelTime(kernel, 1, direction, ms, ms, ms, 0.0, 10))
+    nothing = Figure(0.0, "ms", "measured", "a test")
+    profile = replace(
+        load_profile("pixel-4"), kernels=tuple(times), networks=(), throughput=fit_within_networks(times, nothing)
+    )
+    large = Kernel("conv", (32, 96, 96), (32, 96, 96), 3)
+    low, high = predict_kernels(profile, [large], 1, "forward").interval95_ms
+    assert low < true.kernel_ms(large, 1) < high
 
 
 def test_times_below_the_call_still_give_rates():
