@@ -11,6 +11,7 @@ from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
 from pipeline.command_line.compile import read_record
+from pipeline.command_line.profile_predict import MAX_BATCH_SIZE
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.schema import DeviceProfile
 from search.architecture import Architecture
@@ -60,7 +61,9 @@ def pack(  # noqa: PLR0913  (the command's own options)
     random_draws: Annotated[
         int, typer.Option(min=0, help="Further ones, drawn by chance, that are measured without evaluation.")
     ] = 150,
-    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = PACK_BATCH_SIZE,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="B, the examples of one training step.")
+    ] = PACK_BATCH_SIZE,
     json: JsonOption = False,
 ) -> None:
     """Compile a measurement pack; with neither --architecture nor --run, the default one.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "handheld profile predict docs/examples/architecture.json --profile pixel-4"
 BATCH_SIZE = 16  # of the pack that ships with the client
+MAX_BATCH_SIZE = 2**16  # what is reckoned by example grows with it, at 10**9 to 20 GB
 Interval = tuple[float, float]
 
 
@@ -102,7 +103,10 @@ def predict(  # noqa: PLR0913  (the command's own options)
         typer.Option(help="Name in the catalogue, or a profile's file; left out, all of the catalogue."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="B, the examples of one gradient step; left out, the artifact's, or 16.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_BATCH_SIZE, help="B, the examples of one gradient step; left out, the artifact's, or 16."
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="On the device, for the time of a local round.")] = 100,
     epochs: Annotated[int, typer.Option(min=1, help="Of a local round.")] = 1,

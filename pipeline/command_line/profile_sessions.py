@@ -11,6 +11,7 @@ from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
 from pipeline.command_line.compile import read_record
+from pipeline.command_line.profile_predict import MAX_BATCH_SIZE
 from profiles.catalogue import load_profile
 from profiles.checking import find_faults, find_holes
 from profiles.merging import Comparison, compare_profiles, merge_profiles
@@ -102,7 +103,9 @@ def check(
     architecture: Annotated[
         list[Path] | None, typer.Option(help="JSON of an Architecture whose kernels should be there; repeatable.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="B, the examples of one training step.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="B, the examples of one training step.")
+    ] = 16,
     json: JsonOption = False,
 ) -> None:
     """Check a profile before a search relies on it: bytes, stability, and kernels that nobody measured.

@@ -91,6 +91,12 @@ def test_a_pack_of_architectures_holds_their_kernels(tmp_path, network):
     assert {entry.batch_size for entry in pack.manifest.entries} == {1, 4}
 
 
+def test_a_pack_of_a_batch_size_beyond_any_device_is_wrong_usage(tmp_path, network, capsys):
+    arguments = ("pack", "--architecture", network, "-o", tmp_path / "pack", "--batch-size", 65537)
+    assert "65536" in fail(capsys, *arguments)
+    assert not (tmp_path / "pack").exists()
+
+
 def test_a_pack_of_a_run_file_is_for_its_data(tmp_path):
     run_file = tmp_path / "run.toml"
     run_file.write_text(RUN_FILE, encoding="utf-8")

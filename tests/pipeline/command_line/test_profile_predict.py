@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from device_runtime.console import build_app, run_program
 from pipeline.command_line import PROGRAM
+from pipeline.command_line.profile_predict import MAX_BATCH_SIZE
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.energy import big_core_curve, energy_mj
 from profiles.records import encode_record, to_plain
@@ -110,3 +111,9 @@ def test_files_that_are_none_of_these_are_told_by_name(tmp_path, capsys):
         told = fail(capsys, path)
         assert name in told
         assert words in told
+
+
+def test_the_largest_batch_size_is_told_and_predicts(network, capsys):
+    assert "65536" in fail(capsys, network, "--profile", "pixel-4", "--batch-size", 10**9)
+    (told,) = json.loads(run(network, "--profile", "pixel-4", "--batch-size", MAX_BATCH_SIZE, "--json"))
+    assert told["batch_size"] == 65536

@@ -114,3 +114,8 @@ def test_check_refuses_what_is_no_profile(tmp_path, capsys):
     path = tmp_path / "none.json"
     path.write_text("{}", encoding="utf-8")
     assert "DeviceProfile lacks" in fail(capsys, 2, "check", path)
+
+
+def test_a_batch_size_beyond_any_device_is_wrong_usage(write, architecture, capsys):
+    arguments = ("check", write("monday", 1.0), "--architecture", architecture, "--batch-size")
+    assert "65536" in fail(capsys, 2, *arguments, 65537)
