@@ -1,5 +1,6 @@
 """`handheld-device measure` and `handheld profile measure`: time a measurement pack here and write the profile."""
 
+import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ def measure(  # noqa: PLR0913  (the command's own options)
 
     Nothing else should run meanwhile: what disturbs the times is told in the profile's warnings.
     """
+    _check_threads(threads)
     # ONNX Runtime and numpy: help must not wait for them.
     from device_runtime.measure import FULL, QUICK, Measurement, measure_device  # noqa: PLC0415
     from device_runtime.measurement_pack import default_pack, read_pack  # noqa: PLC0415
@@ -61,6 +63,14 @@ def measure(  # noqa: PLR0913  (the command's own options)
         profile = measure_device(measurement, time.perf_counter, lambda share: progress.update(bar, completed=share))
     output.write_bytes(encode_record(profile))
     print_result(profile, json, _view(profile, output))
+
+
+def _check_threads(threads: int) -> None:
+    """Refuse more than can run at once: they wait for each other busily, and no measurement ends."""
+    # An affinity may leave fewer cores than there are; not every system tells it.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > cores:
+        raise ValueError(f"--threads must be <= {cores}, the cores that this process may use, got {threads}")
 
 
 def read_link(text: str) -> Link:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -35,7 +36,8 @@ def test_a_measurement_is_written_as_a_profile_of_the_outputs_name(tmp_path, tin
         assert word in out
 
 
-def test_json_is_the_profile_and_the_options_are_in_it(tmp_path, tiny_pack):
+def test_json_is_the_profile_and_the_options_are_in_it(tmp_path, tiny_pack, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)  # a machine may have one core
     path, pack = tmp_path / "p.json", tiny_pack(tmp_path / "pack")
     options = ("--name", "tablet", "--device-class", "mid", "--threads", 2)
     told = json.loads(measure("-o", path, "--pack", pack, "--quick", "--json", *options))
@@ -93,3 +95,21 @@ def test_a_link_is_written_as_its_owner_told_it(tmp_path, tiny_pack):
 def test_another_link_is_refused(text):
     with pytest.raises(ValueError, match="must"):
         read_link(text)
+
+
+@pytest.mark.parametrize("tells_affinity", [True, False])
+def test_more_threads_than_cores_are_wrong_usage(tells_affinity, tmp_path, tiny_pack, monkeypatch, capsys):
+    if tells_affinity:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 6}, raising=False)
+    else:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(measuring, "measure_device", lambda *_: 1 / 0)
+    arguments = ["measure", "-o", str(tmp_path / "p.json"), "--pack", str(tiny_pack(tmp_path / "pack")), "--threads"]
+    with pytest.raises(SystemExit) as left:
+        run_program(PROGRAM, [*arguments, "4"])
+    assert left.value.code == 2
+    assert "--threads must be <= 3, the cores that this process may use, got 4" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:  # as many as there are begin to measure
+        run_program(PROGRAM, [*arguments, "3"])
+    assert "ZeroDivisionError" in capsys.readouterr().err
