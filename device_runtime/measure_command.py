@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,11 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
-from profiles.records import encode_record
-from profiles.schema import DeviceClass, Figure, Link
-
-if TYPE_CHECKING:
-    from profiles.schema import DeviceProfile
+from device_runtime.output_files import check_record_output, write_record
+from profiles.schema import DeviceClass, DeviceProfile, Figure, Link
 
 
 def measure(  # noqa: PLR0913  (the command's own options)
@@ -40,6 +37,7 @@ def measure(  # noqa: PLR0913  (the command's own options)
 
     Nothing else should run meanwhile: what disturbs the times is told in the profile's warnings.
     """
+    check_record_output(output, DeviceProfile)
     _check_threads(threads)
     # ONNX Runtime and numpy: help must not wait for them.
     from device_runtime.measure import FULL, QUICK, Measurement, measure_device  # noqa: PLC0415
@@ -61,7 +59,7 @@ def measure(  # noqa: PLR0913  (the command's own options)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("measuring networks", total=1.0)
         profile = measure_device(measurement, time.perf_counter, lambda share: progress.update(bar, completed=share))
-    output.write_bytes(encode_record(profile))
+    write_record(output, profile)
     print_result(profile, json, _view(profile, output))
 
 
@@ -85,7 +83,7 @@ def read_link(text: str) -> Link:
     return Link(*(Figure(value, unit, "estimated", "given to --link by whoever measured") for value, unit in values))
 
 
-def _view(profile: "DeviceProfile", output: Path) -> Table:
+def _view(profile: DeviceProfile, output: Path) -> Table:
     table = Table(title=f"profile {profile.name} in {output}", show_header=False, title_justify="left")
     table.add_row(
         "CPU", f"{profile.soc}, {sum(cluster.num_cores for cluster in profile.clusters)} cores, {profile.abi}"

@@ -9,10 +9,11 @@ from rich.console import Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+from device_runtime.output_files import check_record_output, write_record
 from pipeline.command_line.compile import read_record
+from profiles.few import FewTimes
 from profiles.importing import Imported, import_times
 from profiles.kernel import Kernel
-from profiles.records import encode_record
 from search.architecture import Architecture
 from search.cost import kernels_of
 
@@ -45,10 +46,10 @@ def import_table(  # noqa: PLR0913  (the command's own options)
     latency lookup tables (PaddleSlim, Paddle Lite, CSV) and ExecuTorch's Inspector (TSV or CSV). What cannot be used
     is told line by line. `handheld profile transfer` makes a profile of the result.
     """
+    check_record_output(output, FewTimes, (file, Path(model)))
     name, kernels = _model_of(model)
     found = import_times(file.read_text(encoding="utf-8"), None if form == "auto" else form, name, kernels)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(encode_record(found.few))
+    write_record(output, found.few)
     print_result(found, json, _view(found, output, every_line))
 
 

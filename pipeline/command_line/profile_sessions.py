@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+from device_runtime.output_files import check_record_output, write_record
 from pipeline.command_line.compile import read_record
 from pipeline.command_line.profile_predict import MAX_BATCH_SIZE
 from profiles.catalogue import load_profile
@@ -75,10 +76,9 @@ def merge(
     json: JsonOption = False,
 ) -> None:
     """Join the sessions of one device, threads and runtime into one profile."""
+    check_record_output(output, DeviceProfile, (one, other))
     merged = merge_profiles(load_profile(one), load_profile(other))
-    data = encode_record(merged)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(data)
+    data = write_record(output, merged)
     counts = len(merged.sessions), len(merged.kernels), len(merged.networks)
     summary = MergedProfile(str(output), hashlib.sha256(data).hexdigest(), *counts)
     line = (

@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
+from device_runtime.output_files import check_page_output
 from pipeline.report.profile_facts import examples_of, facts_of, sources_of
 from profiles.catalogue import load_profile
 from profiles.schema import DeviceProfile
@@ -25,6 +26,8 @@ def show(
     The page draws predicted against measured times, kernels by family and how steady the measurement was, as far as the
     profile has them.
     """
+    if html is not None:
+        check_page_output(html, (Path(profile),))
     found = load_profile(profile)
     lines = []
     if html is not None:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
 from device_runtime.measure_command import read_link
+from device_runtime.output_files import check_record_output, write_record
 from device_runtime.probe import describe_device
 from device_runtime.system_files import read_dump
 from pipeline.command_line.compile import read_record
 from profiles.catalogue import load_profile
 from profiles.few import FewTimes, ModelLatency, few_of, join_few, read_few, with_networks
-from profiles.records import encode_record
 from profiles.schema import DeviceClass, DeviceProfile, Figure
 from search.architecture import Architecture
 from search.cost import KERNELS_OF
@@ -59,6 +59,8 @@ def transfer(  # noqa: PLR0913  (the command's own options)
     "architecture": "network.json", "median_ms": 3.2}. The rest is another phone's, as many times as long; the
     intervals of its predictions are as wide as anchors left out in turn say.
     """
+    read = [*map(Path, sources), *few, *([dump] if dump else [])]
+    check_record_output(output, DeviceProfile, read)
     with Console(stderr=True).status("importing scikit-learn"):
         from profiles.carrying import carry_over  # noqa: PLC0415  (help must not wait for it)
     others = [load_profile(one) for one in sources]
@@ -75,8 +77,7 @@ def transfer(  # noqa: PLR0913  (the command's own options)
     ]
     with Console(stderr=True).status("carrying over"):
         made = carry_over(others, join_few(times), device)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(encode_record(made))
+    write_record(output, made)
     print_result(made, json, _view(made, output))
 
 

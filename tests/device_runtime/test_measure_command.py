@@ -97,6 +97,24 @@ def test_another_link_is_refused(text):
         read_link(text)
 
 
+def test_a_file_that_is_no_profile_is_left_alone_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(measuring, "measure_device", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit) as left:
+        run_program(PROGRAM, ["measure", "--quick", "-o", str(path)])
+    assert left.value.code == 2
+    assert f"{path} exists and holds no DeviceProfile" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_an_older_profile_is_replaced(tmp_path, tiny_pack):
+    path = tmp_path / "p.json"
+    path.write_bytes(encode_record(load_profile("pixel-4")))
+    measure("-o", path, "--pack", tiny_pack(tmp_path / "pack"), "--quick")
+    assert load_profile(path).name == "p"
+
+
 @pytest.mark.parametrize("tells_affinity", [True, False])
 def test_more_threads_than_cores_are_wrong_usage(tells_affinity, tmp_path, tiny_pack, monkeypatch, capsys):
     if tells_affinity:

@@ -116,6 +116,19 @@ def test_check_refuses_what_is_no_profile(tmp_path, capsys):
     assert "DeviceProfile lacks" in fail(capsys, 2, "check", path)
 
 
+def test_merge_writes_over_no_session_and_no_other_file(write, tmp_path, capsys):
+    one, other, notes, older = write("monday", 1.0), write("tuesday", 2.0), tmp_path / "notes.txt", write("both", 3.0)
+    notes.write_text("mine", encoding="utf-8")
+    for output, reason in ((one, "is read by"), (other, "is read by"), (notes, "holds no DeviceProfile")):
+        before = output.read_bytes()
+        assert f"{output.name} {'exists and ' if output == notes else ''}{reason}" in fail(
+            capsys, 2, "merge", one, other, "-o", output
+        )
+        assert output.read_bytes() == before
+    run("merge", one, other, "-o", older)
+    assert len(load_profile(older).sessions) == 2
+
+
 def test_a_batch_size_beyond_any_device_is_wrong_usage(write, architecture, capsys):
     arguments = ("check", write("monday", 1.0), "--architecture", architecture, "--batch-size")
     assert "65536" in fail(capsys, 2, *arguments, 65537)

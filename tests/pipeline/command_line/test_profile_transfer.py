@@ -157,3 +157,35 @@ def test_several_files_of_one_phone_make_one_profile():
         "transfer", "--from", "pixel-4", "--with", few, "--with", "kernels.json", "--name", "mine", "-o", "mine.json"
     )
     assert "carried over from pixel-4 by 6 kernels and 3 networks" in told
+
+
+def test_an_import_replaces_few_times_and_nothing_else(capsys):
+    table, few, notes, profile = Path("docs/examples/latency-table.csv"), Path("few.json"), Path("notes.txt"), Path("p")
+    notes.write_text("mine", encoding="utf-8")
+    profile.write_bytes(encode_record(load_profile("redmi-8")))
+    for output, reason in ((table, "is read by"), (notes, "holds no FewTimes"), (profile, "holds no FewTimes")):
+        before = output.read_bytes()
+        complaint = fail(capsys, "import", table, "-o", output)
+        assert str(output) in complaint
+        assert reason in complaint
+        assert output.read_bytes() == before
+    few.write_bytes(encode_record(FewTimes("older")))
+    run("import", table, "-o", few)
+    assert decode_record(FewTimes, few.read_bytes()).kernels
+
+
+def test_a_transfer_replaces_an_older_profile_and_nothing_that_it_reads(capsys):
+    few, source, quick, dump = Path("docs/examples/few.json"), Path("from.json"), Path("quick.json"), Path("phone.txt")
+    source.write_bytes(encode_record(load_profile("pixel-4")))
+    quick.write_bytes(encode_record(load_profile("redmi-8")))
+    dump.write_text("/proc/cpuinfo:processor : 0\n", encoding="utf-8")
+    Path("notes.txt").write_text("mine", encoding="utf-8")
+    reads = ("transfer", "--from", source, "--with", few, "--with", quick, "--dump", dump, "--name", "mine", "-o")
+    for output in (few, source, quick, dump, Path("notes.txt")):
+        before = output.read_bytes()
+        reason = "exists and holds no" if output.name == "notes.txt" else "is read by"
+        assert f"{output} {reason}" in fail(capsys, *reads, output)
+        assert output.read_bytes() == before
+    Path("mine.json").write_bytes(encode_record(load_profile("redmi-8")))
+    transfer(few)
+    assert load_profile("mine.json").name == "mine"
