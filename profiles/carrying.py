@@ -81,7 +81,7 @@ def carry_over(sources: Sequence[DeviceProfile], few: FewTimes, device: DevicePr
         runtime=few.runtime or source.runtime,
         threads=few.threads,
         calibrations=calibrations,
-        warnings=(*_warnings(source, few, anchors), *device.warnings),
+        warnings=(*_warnings(source, few, anchors, calibrations), *device.warnings),
     )
 
 
@@ -212,13 +212,17 @@ def _p90_over_p50(few: FewTimes, direction: Direction) -> float:
     return median(told) if told else float(tail_quantile(ROUGH_TAIL, [0.9])[0])
 
 
-def _warnings(source: DeviceProfile, few: FewTimes, anchors: Sequence[Anchor]) -> list[str]:
+def _warnings(
+    source: DeviceProfile, few: FewTimes, anchors: Sequence[Anchor], calibrations: Sequence[Calibration]
+) -> list[str]:
     told = [f"carried over from {source.name} by {count_anchors(anchors)} ({few.source}): little of it was measured"]
     own = {anchor.direction for anchor in anchors}
-    missing = [direction for direction in get_args(Direction) if direction not in own]
+    missing = [one for one in calibrations if one.direction not in own]
     if missing:
+        low, high = min(one.low95 for one in missing), max(one.high95 for one in missing)
         told.append(
-            f"no {' and no '.join(missing)} time was measured: scaled as the others, right within a factor of two"
+            f"no {' and no '.join(one.direction for one in missing)} time was measured: scaled as the others, 95% of "
+            f"networks expected within {low:.2f} to {high:.2f} times the prediction"
         )
     if few.runtime is not None and few.runtime.name != source.runtime.name:
         told.append(f"measured with {few.runtime.name}, {source.name} with {source.runtime.name}: kernels differ")
