@@ -15,6 +15,8 @@ from profiles.records import RecordError, from_plain, parse_json
 from profiles.samples import summarize
 from profiles.schema import DeviceProfile, Direction, KernelTime, NetworkTime, Runtime
 
+UNKNOWN_VERSION = "unknown"  # of a runtime, where a tool's file tells its name alone
+
 
 @dataclass(frozen=True)
 class ModelLatency:
@@ -91,17 +93,18 @@ def few_of(profile: DeviceProfile) -> FewTimes:
 
 
 def join_few(all_times: Sequence[FewTimes]) -> FewTimes:
-    """Times of one phone from several files; runtime and threads are those of the first.
+    """Times of one phone from several files, of which some may not tell their runtime, or its version.
 
     Raises:
         ValueError: They are of other runtimes or numbers of threads.
     """
-    first = all_times[0]
-    for one in all_times[1:]:
-        if (one.threads, one.runtime) != (first.threads, first.runtime):
+    first = max(all_times, key=lambda one: _told(one.runtime))
+    for one in all_times:
+        if one.threads != first.threads or not _may_be_one(one.runtime, first.runtime):
             raise ValueError(
-                f"times of one phone must be of one runtime and number of threads, got {first.source!r} with "
-                f"{first.threads} thread(s) and {one.source!r} with {one.threads}: measure them alike"
+                f"times of one phone must be of one runtime and number of threads, got {first.source!r} "
+                f"({_name_of(first.runtime)}) with {first.threads} thread(s) and {one.source!r} "
+                f"({_name_of(one.runtime)}) with {one.threads}: measure them alike"
             )
     return replace(
         first,
@@ -110,6 +113,20 @@ def join_few(all_times: Sequence[FewTimes]) -> FewTimes:
         networks=tuple(network for one in all_times for network in one.networks),
         models=tuple(model for one in all_times for model in one.models),
     )
+
+
+def _told(runtime: Runtime | None) -> int:
+    return 0 if runtime is None else 1 if runtime.version == UNKNOWN_VERSION else 2
+
+
+def _name_of(runtime: Runtime | None) -> str:
+    return "runtime not told" if runtime is None else f"{runtime.name} {runtime.version}"
+
+
+def _may_be_one(runtime: Runtime | None, other: Runtime | None) -> bool:
+    if runtime is None or other is None:
+        return True
+    return runtime.name == other.name and (UNKNOWN_VERSION in (runtime.version, other.version) or runtime == other)
 
 
 def with_networks(few: FewTimes) -> FewTimes:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from device_runtime.console import JsonOption, print_result
@@ -48,7 +49,7 @@ def import_table(  # noqa: PLR0913  (the command's own options)
     """
     check_record_output(output, FewTimes, (file, Path(model)))
     name, kernels = _model_of(model)
-    found = import_times(file.read_text(encoding="utf-8"), None if form == "auto" else form, name, kernels)
+    found = import_times(file.read_bytes(), None if form == "auto" else form, name, kernels, str(file))
     write_record(output, found.few)
     print_result(found, json, _view(found, output, every_line))
 
@@ -62,7 +63,7 @@ def _model_of(model: str) -> tuple[str, tuple[Kernel, ...]]:
 
 def _view(found: Imported, output: Path, every_line: bool) -> Group:
     few = found.few
-    table = Table(title=f"{few.source} ({found.form})", title_justify="left")
+    table = Table(title=escape(f"{few.source} ({found.form})"), title_justify="left")
     for name in ("used", "batch", "ms", "p90 ms", "runs"):
         table.add_column(name, justify="left" if name == "used" else "right")
     for (family, batch_size), count in Counter((one.kernel.family, one.batch_size) for one in few.kernels).items():
@@ -71,7 +72,9 @@ def _view(found: Imported, output: Path, every_line: bool) -> Group:
         table.add_row(f"{count} x {family}", str(batch_size), span, "", "")
     for one in few.models:
         p90 = "" if one.p90_ms is None else f"{one.p90_ms:.4g}"
-        table.add_row(f"model {one.model}", str(one.batch_size), f"{one.median_ms:.4g}", p90, str(one.repetitions))
+        table.add_row(
+            escape(f"model {one.model}"), str(one.batch_size), f"{one.median_ms:.4g}", p90, str(one.repetitions)
+        )
     shown = found.unused if every_line else found.unused[:_SHOWN]
     lines = [f"not used: {one.where}: {one.reason}" + (f" ({one.ms:.4g} ms)" if one.ms else "") for one in shown]
     if len(shown) < len(found.unused):
@@ -79,7 +82,6 @@ def _view(found: Imported, output: Path, every_line: bool) -> Group:
     notes = [f"note: {note}" for note in found.notes]
     return Group(
         table,
-        *lines,
-        *notes,
+        *map(escape, (*lines, *notes)),  # names of nodes have brackets, which are no markup
         f"next: handheld profile transfer --from PHONE --with {output} --name NAME -o profile.json",
     )

@@ -47,7 +47,13 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_times(text: str, form: Form | None = None, model: str = "", kernels: tuple[Kernel, ...] = ()) -> Imported:
+def import_times(
+    data: bytes | str,
+    form: Form | None = None,
+    model: str = "",
+    kernels: tuple[Kernel, ...] = (),
+    what: str = "the table",
+) -> Imported:
     """Read a foreign table.
 
     Args:
@@ -55,15 +61,25 @@ def import_times(text: str, form: Form | None = None, model: str = "", kernels: 
         model: Name of the model that the table is about, where it does not tell; a name of `profiles.known_models` says
             what that is.
         kernels: Of that model, where it is another.
+        what: Name of the file, for messages.
 
     Raises:
         ForeignTableError: The form is not known, or nothing of it can be used.
     """
-    form = form or _form_of(text)
-    found = FORMS[form].read(text)
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        form = form or _form_of(text)
+        return _imported(form, FORMS[form].read(text), model, kernels)
+    except UnicodeDecodeError as error:
+        raise ForeignTableError(f"{what} must be text in UTF-8, got other bytes: save it in that encoding") from error
+    except ForeignTableError as error:
+        raise ForeignTableError(f"{what}: {error}") from error
+
+
+def _imported(form: Form, found: Found, model: str, kernels: tuple[Kernel, ...]) -> Imported:
     models, nameless = _named(found.models, model, kernels)
     if not found.kernels and not models:
-        reasons = "; ".join(one.reason for one in nameless)
+        reasons = "; ".join(dict.fromkeys(one.reason for one in nameless or found.unused))
         raise ForeignTableError(f"nothing of the table can be used: {reasons}")
     few = FewTimes(found.source, found.kernels, (), models, found.runtime, found.threads)
     idle = ("this form tells no whole model: --model has no use",) if model and not found.models else ()

@@ -7,6 +7,8 @@ from profiles.few import ModelLatency, kernel_time
 from profiles.kernel import Kernel
 from profiles.schema import KernelTime, Runtime
 
+_LARGEST = 1e15  # beyond every time and count, and exact in every unit
+
 
 class ForeignTableError(ValueError):
     """A file is not what it was taken for, or holds no time that can be used; the message tells the cure."""
@@ -62,8 +64,9 @@ def kernel_times(rows: Iterable[Row]) -> tuple[KernelTime, ...]:
 
 
 def read_number(text: str) -> float | None:
-    """A number, or None for what is none."""
+    """A number, or None for what is none, not finite or so large that it is no time and no count."""
     try:
-        return float(text.strip().removesuffix("%"))
+        number = float(text.strip().removesuffix("%"))
     except ValueError:
         return None
+    return number if abs(number) <= _LARGEST else None

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
+from profiles.few import UNKNOWN_VERSION
 from profiles.importing.found import ForeignTableError, Found, Row, Unused, kernel_times, read_number
 from profiles.kernel import Kernel
+from profiles.schema import Runtime
 
 PLAIN = "kind,batch_size,channels,height,width,out_channels,kernel,stride,groups,dilation,latency_ms"
 _SAME_SHAPE = {
@@ -30,7 +32,10 @@ _SLIM = re.compile(r"^(?P<operation>[a-z_0-9]+(?:,[^,\t]+)+)\t\s*(?P<ms>[\d.eE+-
 _LITE = re.compile(
     r"^(?P<name>\w+)\s+\[(?P<x>[\d ]+)\]\s+\[(?P<y>[\d ]+)\]\s+\((?P<given>[^)]*)\)(?P<ms>(?:\s+[\d.eE+-]+){3})\s*$"
 )
+_ENGINE = re.compile(r"[,:]\s*Paddle[ -]?Lite\s*v?(?P<version>\d[\w.]{0,20})?", re.IGNORECASE)
+_PADDLE = "Paddle-Lite"  # as the catalogue calls it
 _LITE_HEADER = "input_dims"
+_MOST_DIGITS = 10  # of a size; longer ones are no shape
 _SHAPE, _WINDOW = ("batch_size", "channels", "height", "width"), ("kernel", "padding", "stride")
 Line = tuple[int, str]
 
@@ -56,10 +61,11 @@ def read_lookup_table(text: str) -> Found:
             "write pickles and others out as the last"
         )
     source, read, lines = _form_of(text)
-    rows, unused = [], []
+    rows: list[tuple[int, Row]] = []
+    unused = []
     for number, line in lines:
         try:
-            rows.append(read(line))
+            rows.append((number, read(line)))
         except _NoKernelError as error:
             unused.append(Unused(f"line {number} ({line.strip():.50})", str(error)))
     if not rows:
@@ -68,7 +74,29 @@ def read_lookup_table(text: str) -> Found:
     note = (
         "a table tells one time for each line, taken for milliseconds: how far runs spread is not known, and told as 0"
     )
-    return Found(source, kernel_times(rows), unused=tuple(unused), notes=(note,))
+    times = kernel_times(row for _, row in rows)
+    return Found(source, times, unused=tuple(unused), notes=(note, *_repeats(rows)), runtime=_runtime_of(source, text))
+
+
+def _repeats(rows: Sequence[tuple[int, Row]]) -> Iterator[str]:
+    """What to warn of: lines that tell another time than the first of the same kernel, such as of two devices."""
+    first: dict[tuple[Kernel, int], tuple[int, float]] = {}
+    for number, row in rows:
+        (ms,) = row.samples_ms
+        known_number, known_ms = first.setdefault((row.kernel, row.batch_size), (number, ms))
+        if ms != known_ms:
+            yield (
+                f"line {number} tells {ms:g} ms for the {row.kernel.family} of line {known_number}, which tells "
+                f"{known_ms:g} ms: the median of all its lines is taken; remove those that are wrong"
+            )
+
+
+def _runtime_of(source: str, text: str) -> Runtime | None:
+    """Paddle Lite for its own table and those that say so in their first line; a plain CSV does not tell."""
+    if _is_lite(text):
+        return Runtime(_PADDLE, UNKNOWN_VERSION)
+    told = _ENGINE.search(source)
+    return Runtime(_PADDLE, told["version"] or UNKNOWN_VERSION) if told else None
 
 
 def _is_plain(text: str) -> bool:
@@ -93,7 +121,10 @@ def _form_of(text: str) -> tuple[str, Callable[[str], Row], Iterator[Line]]:
 
 
 def _read_plain(columns: Sequence[str], line: str) -> Row:
-    (values,) = csv.reader([line])
+    try:
+        (values,) = csv.reader([line])
+    except csv.Error as error:
+        raise _NoKernelError(f"is no line of a CSV: {error}") from error
     if len(values) != len(columns):
         raise _NoKernelError(f"has {len(values)} values for {len(columns)} columns")
     given = {name: value.strip() for name, value in zip(columns, values, strict=True) if value.strip()}
@@ -125,7 +156,7 @@ def _read_lite(line: str) -> Row:
     found = _LITE.match(line)
     if found is None:
         raise _NoKernelError("is no operation with its shapes and three times")
-    x, y = ([int(size) for size in found[name].split()] for name in ("x", "y"))
+    x, y = (_dims(found[name]) for name in ("x", "y"))
     given = dict(part.strip().split("=", 1) for part in found["given"].split(",") if "=" in part)
     if given.get("dtype", "float") != "float":
         raise _NoKernelError(f"computes with {given['dtype']}: profiles are of float32")
@@ -167,6 +198,10 @@ class _Sizes:
 def _row(kind: str, sizes: _Sizes, ms: float) -> Row:
     x, window = (sizes.channels, sizes.height, sizes.width), (sizes.kernel, sizes.stride)
     y = tuple(_side(size, sizes) for size in x[1:])
+    if min(y) < 1:
+        raise _NoKernelError(f"has a window larger than its input: {sizes.kernel} on {sizes.height} x {sizes.width}")
+    if kind == "conv" and sizes.channels % sizes.groups:
+        raise _NoKernelError(f"has channels that are no groups: {sizes.channels} in {sizes.groups}")
     if kind == "conv":
         y = (sizes.out_channels, *y)
         kernel = Kernel("conv", x, y, *window, sizes.groups, sizes.dilation, has_bias=bool(sizes.has_bias))
@@ -193,15 +228,24 @@ def _sizes(names: Sequence[str], values: Sequence[str]) -> _Sizes:
     return _Sizes(**_whole(dict(zip(names, values, strict=True))))
 
 
+def _dims(text: str) -> list[int]:
+    sizes = text.split()
+    if len(sizes) < 2:
+        raise _NoKernelError(f"has no batch of values: [{text}]")
+    return [_whole({"a size": size})["a size"] for size in sizes]
+
+
 def _whole(texts: Mapping[str, str]) -> dict[str, int]:
     for name, text in texts.items():
-        if not text.strip().isdigit() or (int(text) < 1 and name != "padding"):
-            raise _NoKernelError(f"{name} must be a whole number > 0, got {text!r}")
+        digits = text.strip()
+        is_whole = digits.isdecimal() and len(digits) < _MOST_DIGITS
+        if not is_whole or (int(digits) < 1 and name != "padding"):
+            raise _NoKernelError(f"{name} must be a whole number > 0, got {text!r:.40}")
     return {name: int(text) for name, text in texts.items()}
 
 
 def _milliseconds(text: str) -> float:
     ms = read_number(text)
-    if ms is None or not 0 < ms < float("inf"):
-        raise _NoKernelError(f"a latency must be a number > 0, got {text!r}")
+    if ms is None or ms <= 0:
+        raise _NoKernelError(f"a latency must be a number > 0, got {text!r:.40}")
     return ms

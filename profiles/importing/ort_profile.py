@@ -11,16 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from statistics import median
-from typing import Any
 
-from profiles.few import ModelLatency
+from profiles.few import UNKNOWN_VERSION, ModelLatency
 from profiles.importing.found import ForeignTableError, Found, Row, Unused, kernel_times, read_number
+from profiles.importing.ort_events import NodeRun, Shape, Typed, read_events
 from profiles.kernel import Kernel
-from profiles.records import RecordError, parse_json
+from profiles.schema import Runtime
 
-Shape = tuple[int, ...]
-Shapes = list[dict[str, list[int]]]
-_SUFFIX = "_kernel_time"
+_RUNTIME = Runtime("onnxruntime", UNKNOWN_VERSION)  # neither file tells the version
 _SAME_SHAPE = {"Relu": "relu", "Clip": "relu", "HardSwish": "hard_swish"}
 _FUSED = frozenset({"FusedConv", "FusedGemm"})
 
@@ -34,22 +32,19 @@ def read_profile(text: str) -> Found:
     """Read the profiler's JSON: a time for each kernel whose shapes it tells. The first run of several is warm-up.
 
     Raises:
-        ForeignTableError: It is cut off, or no node of it was run.
+        ForeignTableError: It is cut off, not as the profiler writes it, or no node of it was run.
     """
-    nodes: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    runs_ms = []
-    for event in _events(text):
-        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_SUFFIX):
-            nodes[event["name"].removesuffix(_SUFFIX), str(event["args"].get("node_index", ""))].append(event)
-        elif event.get("name") == "model_run":
-            runs_ms.append(event["dur"] / 1e3)
+    nodes: defaultdict[tuple[str, str], list[NodeRun]] = defaultdict(list)
+    runs, runs_ms = read_events(text)
+    for run in runs:
+        nodes[run.name, run.index].append(run)
     if not nodes:
         raise ForeignTableError("the profile must hold runs of nodes, got none; run the model before end_profiling()")
     rows, unused = [], []
-    for node in _joined([_node(name, events) for (name, _), events in nodes.items()]):
-        where = f"node {node.name} ({node.operator})"
+    for node in _joined([_node(runs) for runs in nodes.values()]):
+        where = f"node {node.run.name} ({node.operator})"
         try:
-            kernel, batch_size = _kernel_of(node.operator, node.arguments)
+            kernel, batch_size = _kernel_of(node)
         except _NoKernelError as error:
             unused.append(Unused(where, str(error), sum(node.samples_ms) / len(node.samples_ms)))
             continue
@@ -61,7 +56,8 @@ def read_profile(text: str) -> Found:
         source=f"ONNX Runtime's profiler, {len(runs_ms)} run(s)",
         kernels=kernel_times(rows),
         unused=tuple(unused),
-        notes=tuple(_notes(nodes, runs_ms)),
+        notes=tuple(_notes({run.operator for run in runs}, runs_ms)),
+        runtime=_RUNTIME,
     )
 
 
@@ -71,7 +67,11 @@ def is_perf_test(text: str) -> bool:
 
 
 def read_perf_test(text: str) -> Found:
-    """Read perf_test's result file: a latency for each model in it, its first run left out as warm-up."""
+    """Read perf_test's result file: a latency for each model in it, its first run left out as warm-up.
+
+    Raises:
+        ForeignTableError: It has no run.
+    """
     samples: defaultdict[str, list[float]] = defaultdict(list)
     unused = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -81,7 +81,12 @@ def read_perf_test(text: str) -> Found:
         elif line.strip() and " Latency" not in line:
             unused.append(Unused(f"line {number}", f"is no run of a model: {line.strip()!r:.60}"))
     models = tuple(_latency(name, times[1:] or times) for name, times in samples.items())
-    return Found("onnxruntime_perf_test", models=models, unused=tuple(unused))
+    if not models:
+        raise ForeignTableError(
+            "perf_test's result file must have lines MODEL,SECONDS,PEAK BYTES,CPU %,RUN, got none; "
+            "name the file behind the model: onnxruntime_perf_test -I -m times -r 200 model.onnx perf.csv"
+        )
+    return Found("onnxruntime_perf_test", models=models, unused=tuple(unused), runtime=_RUNTIME)
 
 
 @dataclass(frozen=True)
@@ -89,19 +94,18 @@ class _Node:
     """What the profile tells of one node.
 
     Attributes:
-        arguments: Of its first run: types and shapes of inputs and outputs.
+        run: Its first run, which tells operator, types and shapes.
+        operator: Of its kernel, which may be more than the node.
         samples_ms: Of its runs without the first, which warms up.
     """
 
-    name: str
+    run: NodeRun
     operator: str
-    arguments: dict[str, Any]
     samples_ms: tuple[float, ...]
 
 
-def _node(name: str, events: list[dict[str, Any]]) -> _Node:
-    samples = tuple(event["dur"] / 1e3 for event in events[1 if len(events) > 1 else 0 :])
-    return _Node(name, str(events[0]["args"].get("op_name")), events[0]["args"], samples)
+def _node(runs: list[NodeRun]) -> _Node:
+    return _Node(runs[0], runs[0].operator, tuple(run.ms for run in runs[1 if len(runs) > 1 else 0 :]))
 
 
 def _joined(nodes: Sequence[_Node]) -> Iterator[_Node]:
@@ -118,31 +122,20 @@ def _joined(nodes: Sequence[_Node]) -> Iterator[_Node]:
 def _is_hard_swish(gate: _Node, product: _Node) -> bool:
     if (gate.operator, product.operator) != ("HardSigmoid", "Mul") or len(gate.samples_ms) != len(product.samples_ms):
         return False
-    gated, multiplied = (node.arguments.get("input_type_shape", []) for node in (gate, product))
-    return len(gated) == 1 and multiplied == [*gated, *gated]
+    gated, multiplied = gate.run.inputs, product.run.inputs
+    return len(gated) == 1 and multiplied == (*gated, *gated)
 
 
 class _NoKernelError(ValueError):
     """A node that is no kernel of ours; the message tells why."""
 
 
-def _events(text: str) -> list[dict[str, Any]]:
-    try:
-        events = parse_json(text, "the profile")
-    except RecordError as error:
-        raise ForeignTableError(f"{error}; a profile is whole once the session's end_profiling() was called") from error
-    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
-        raise ForeignTableError("an ONNX Runtime profile must be a list of events, got something else")
-    return events
-
-
-def _notes(nodes: dict[tuple[str, str], list[dict[str, Any]]], runs_ms: list[float]) -> list[str]:
+def _notes(operators: set[str], runs_ms: list[float]) -> list[str]:
     notes = []
     if len(runs_ms) > 1:
         notes.append(f"the first of {len(runs_ms)} runs is left out: it warms up")
     elif runs_ms:
         notes.append("one run alone: its times are those of a cold start; run the model 20 times and more")
-    operators = {event["args"].get("op_name") for events in nodes.values() for event in events[:1]}
     if operators & _FUSED:
         notes.append("times of fused convolutions and products hold the activation behind them")
     if operators & {"ReorderInput", "ReorderOutput"}:
@@ -150,14 +143,9 @@ def _notes(nodes: dict[tuple[str, str], list[dict[str, Any]]], runs_ms: list[flo
     return notes
 
 
-def _kernel_of(operator: str, arguments: dict[str, Any]) -> tuple[Kernel, int]:
-    shapes = [_shape(one) for one in arguments.get("input_type_shape", [])]
-    outputs = [_shape(one) for one in arguments.get("output_type_shape", [])]
-    if not shapes or not outputs:
-        raise _NoKernelError("tells no shapes")
+def _kernel_of(node: _Node) -> tuple[Kernel, int]:
+    operator, (shapes, outputs) = node.operator, _usable_shapes(node.run)
     x, y = shapes[0], outputs[0]
-    if len(x) < 2 or x[0] < 1:
-        raise _NoKernelError(f"has no batch of values: its input is {list(x)}")
     if operator in {"Conv", "FusedConv"}:
         return _convolution(x, shapes[1:], y), x[0]
     if operator in {"Gemm", "FusedGemm", "MatMul"} and len(x) == len(y) == 2:
@@ -176,7 +164,7 @@ def _kernel_of(operator: str, arguments: dict[str, Any]) -> tuple[Kernel, int]:
 
 
 def _convolution(x: Shape, weights: list[Shape], y: Shape) -> Kernel:
-    if not weights or len(weights[0]) != 4 or len(x) != 4:
+    if not weights or {len(weights[0]), len(x), len(y)} != {4}:
         raise _NoKernelError("tells no weights of a convolution of pixels")
     (_, per_group, kernel, width), stride = weights[0], ceil(x[2] / y[2])
     if kernel != width or x[1] % per_group:
@@ -185,17 +173,28 @@ def _convolution(x: Shape, weights: list[Shape], y: Shape) -> Kernel:
     return Kernel("conv", x[1:], y[1:], kernel, stride, x[1] // per_group, has_bias=has_bias)
 
 
-def _shape(typed: dict[str, list[int]]) -> Shape:
-    (kind, shape), *_ = typed.items()
-    if kind != "float":
-        raise _NoKernelError(f"computes with {kind}: profiles are of float32")
-    return tuple(shape)
+def _usable_shapes(run: NodeRun) -> tuple[list[Shape], list[Shape]]:
+    shapes, outputs = _shapes(run.inputs), _shapes(run.outputs)
+    if not shapes or not outputs:
+        raise _NoKernelError("tells no shapes")
+    if min(len(shapes[0]), len(outputs[0])) < 2:
+        raise _NoKernelError(f"has no batch of values: its input is {list(shapes[0])}")
+    if not all(map(all, (*shapes, *outputs))):
+        raise _NoKernelError("has a value without elements")
+    return shapes, outputs
+
+
+def _shapes(typed: Sequence[Typed]) -> list[Shape]:
+    for kind, _ in typed:
+        if kind != "float":
+            raise _NoKernelError(f"computes with {kind}: profiles are of float32")
+    return [shape for _, shape in typed]
 
 
 def _run_of(line: str) -> tuple[str, float] | None:
     model, *numbers = line.rsplit(",", 4)
     values = [read_number(number) for number in numbers]
-    if len(values) != 4 or values[0] is None or None in values:
+    if len(values) != 4 or values[0] is None or None in values or values[0] <= 0:
         return None
     return model, values[0]
 

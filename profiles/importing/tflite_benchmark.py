@@ -8,8 +8,9 @@ start, and lines `node type, start, first, avg_ms, %, cdf%, mem KB, times called
 
 import re
 
-from profiles.few import ModelLatency
+from profiles.few import UNKNOWN_VERSION, ModelLatency
 from profiles.importing.found import ForeignTableError, Found, Unused, read_number
+from profiles.schema import Runtime
 
 _OPERATORS = "node type, start, first, avg_ms"  # a longer header in each version
 _REGULAR = "Operator-wise Profiling Info for Regular Benchmark Runs"
@@ -17,7 +18,7 @@ _PRINTED = re.compile(r"Inference \(avg\): ([\d.e+]+)")
 _TIMINGS = re.compile(r"Timings \(microseconds\): (count=.*)")
 _COUNTS = re.compile(r"(?:^|\s)(count=\d+ .*)", re.MULTILINE)
 _GRAPH = re.compile(r"Graph: \[(.+?)\]")
-_THREADS = re.compile(r"(?:Num threads|#threads used for CPU inference): \[(\d+)\]")
+_THREADS = re.compile(r"(?:Num threads|#threads used for CPU inference): \[(\d{1,4})\]")
 
 
 def is_benchmark(text: str) -> bool:
@@ -42,6 +43,7 @@ def read_benchmark(text: str) -> Found:
         models=(_latency(text, graph[1] if graph else ""),),
         unused=unused,
         notes=tuple(notes if unused else ()),
+        runtime=Runtime("tflite", UNKNOWN_VERSION),
         threads=threads[-1] if threads else 1,
     )
 
@@ -56,12 +58,12 @@ def _latency(text: str, graph: str) -> ModelLatency:
     )
     average = read_number(printed[1]) if printed else values.get("avg") or values.get("curr")
     median = values.get("median") or average
-    if not median:
+    if not median or median < 0:
         raise ForeignTableError(
             "benchmark_model's output must hold 'Inference (avg)' or the timings of its regular runs, got neither; "
             "keep all that it prints: benchmark_model --graph=model.tflite --num_threads=1 > benchmark.txt"
         )
-    return ModelLatency(name, median / 1e3, repetitions=int(values.get("count") or 1))
+    return ModelLatency(name, median / 1e3, repetitions=max(1, int(values.get("count") or 1)))
 
 
 def _operators(text: str) -> tuple[Unused, ...]:
@@ -75,7 +77,7 @@ def _operators(text: str) -> tuple[Unused, ...]:
         elif not line.strip():
             is_within = False
         elif is_within:
-            kind, _, _, average, *rest = (part.strip() for part in line.split(","))
-            name = rest[-1] if rest else ""
+            kind, *rest = (part.strip() for part in line.split(","))
+            average, name = (rest[2], rest[-1]) if len(rest) > 3 else ("", "")  # else the line is cut off
             found.append(Unused(f"line {number} ({kind} {name})", "tells no shapes", read_number(average)))
     return tuple(found)

@@ -114,6 +114,29 @@ def test_an_import_that_finds_nothing_writes_nothing(capsys):
     assert not Path("few.json").exists()
 
 
+def test_an_import_of_a_malformed_file_is_wrong_usage_and_names_it(capsys):
+    Path("cut.json").write_text('[{"cat": "Node", "ph": "X", "name": "a_kernel_time", "dur": 1}]', encoding="utf-8")
+    assert "cut.json: event 1 ('a_kernel_time') lacks args" in fail(capsys, "import", "cut.json", "-o", "few.json")
+    Path("empty.tsv").touch()
+    told = fail(capsys, "import", "empty.tsv", "--format", "etdump", "-o", "few.json")
+    assert "empty.tsv: an Inspector's table must have the columns" in told
+
+
+def test_names_of_a_file_are_shown_as_they_are():
+    lines = "[/net],0.9,1,99,0\n[/net],0.002,1,99,1\n[/other\n"
+    Path("perf.csv").write_text(lines, encoding="utf-8")
+    told = run("import", "perf.csv", "-o", "few.json", "--model", "docs/examples/architecture.json")
+    assert "is no run of a model: '[/other'" in told
+
+
+def test_times_of_onnx_runtime_are_warned_of_where_the_known_phone_ran_another():
+    run("import", "docs/examples/phone/onnxruntime_profile.json", "-o", "kernels.json")
+    for few in ("kernels.json", "docs/examples/few.json"):
+        transfer(few)
+        warnings = load_profile("mine.json").warnings
+        assert "measured with onnxruntime, pixel-4 with Paddle-Lite: kernels differ" in warnings
+
+
 def test_an_import_tells_what_a_model_is_by_its_architecture():
     lines = "".join(f"net,{seconds},1024,99,{i}\n" for i, seconds in enumerate((0.9, 0.002, 0.003, 0.002)))
     Path("perf.csv").write_text(lines, encoding="utf-8")

@@ -7,6 +7,7 @@ from profiles.importing import FORMS, ForeignTableError, import_times
 from profiles.kernel import Kernel
 from profiles.known_models import KNOWN_MODELS, known_model_in
 from profiles.records import encode_record
+from profiles.schema import Runtime
 
 LINEAR = Kernel("linear", (4,), (2,))
 
@@ -94,6 +95,15 @@ def test_several_files_of_one_phone_are_joined_unless_they_were_measured_unlike(
     assert both.source == f"{slim.source}; {lite.source}"
     with pytest.raises(ValueError, match=r"got .* with 1 thread.* and .* with 4: measure them alike"):
         join_few([slim, replace(lite, threads=4)])
+
+
+def test_files_that_do_not_tell_a_runtime_or_its_version_are_joined_with_those_that_do():
+    told = [None, Runtime("onnxruntime", "unknown"), Runtime("onnxruntime", "1.19.2")]
+    times = [FewTimes(str(runtime), runtime=runtime) for runtime in told]
+    assert join_few(times).runtime == join_few(times[::-1]).runtime == told[2]
+    for other in (Runtime("onnxruntime", "1.20.0"), Runtime("tflite", "unknown")):
+        with pytest.raises(ValueError, match=r"\(onnxruntime 1\.19\.2\) with 1 thread.*: measure them alike"):
+            join_few([*times, FewTimes("other", runtime=other)])
 
 
 def test_a_model_without_kernels_or_known_name_is_refused_with_the_cure():

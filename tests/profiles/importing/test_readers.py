@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from profiles.importing import ForeignTableError, import_times
 from profiles.importing.lookup_table import PLAIN
 from profiles.kernel import Kernel
+from profiles.schema import Runtime
 
 
 def graph(path):
@@ -238,6 +239,29 @@ def test_paddle_lites_table_tells_kernels_of_float32(forms):
         "computes with int8_int8: profiles are of float32",
         "'batchnorm' is no kernel of Handheld's networks",
     ]
+
+
+def test_lines_of_one_kernel_with_other_times_are_told_with_both():
+    text = "kind,channels,latency_ms\nrelu,8,0.4\nlinear,8,2\nrelu,8,0.6\nlinear,8,2.0\n"
+    _, *warnings = import_times(text).notes
+    (told,) = warnings
+    assert told.startswith(
+        "line 4 tells 0.6 ms for the relu of line 2, which tells 0.4 ms: the median of all its lines"
+    )
+
+
+def test_tables_tell_their_runtime_and_its_version_where_they_know_it(forms, profiled):
+    told = {name: import_times(text, model="mobilenet_v1").few.runtime for name, text in forms.items()}
+    assert told == {
+        "tflite printed": Runtime("tflite", "unknown"),
+        "tflite csv": Runtime("tflite", "unknown"),
+        "perf test": Runtime("onnxruntime", "unknown"),
+        "slim": Runtime("Paddle-Lite", "2.6"),
+        "lite": Runtime("Paddle-Lite", "unknown"),
+        "etdump": Runtime("executorch", "unknown"),
+    }
+    assert import_times(profiled).few.runtime == Runtime("onnxruntime", "unknown")
+    assert import_times(f"{PLAIN}\nrelu,1,8,4,4,,,,,,2\n").few.runtime is None
 
 
 def test_a_plain_table_has_columns_in_any_order_and_lines_of_one_kernel_are_joined():
