@@ -158,7 +158,9 @@ def test_the_commands_of_the_users_page_run_in_its_order():
         app = build_app({"handheld": PROGRAM, "handheld-device": DEVICE_PROGRAM}[program])
         result = CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    assert load_profile("runs/my-phone.json").calibrations
+    mine = load_profile("runs/my-phone.json")
+    assert mine.calibrations
+    assert mine.kernels  # of the Android section: no later command writes over it
     assert Path("runs/my-pc.html").stat().st_size > 10_000
 
 
