@@ -123,10 +123,10 @@ def test_an_import_of_a_malformed_file_is_wrong_usage_and_names_it(capsys):
 
 
 def test_names_of_a_file_are_shown_as_they_are():
-    lines = "[/net],0.9,1,99,0\n[/net],0.002,1,99,1\n[/other\n"
+    lines = "[/net],0.9,1,99,0\n[/net],0.002,1,99,1\n[/other]\n"
     Path("perf.csv").write_text(lines, encoding="utf-8")
     told = run("import", "perf.csv", "-o", "few.json", "--model", "docs/examples/architecture.json")
-    assert "is no run of a model: '[/other'" in told
+    assert "is no run of a model: '[/other]'" in told
 
 
 def test_times_of_onnx_runtime_are_warned_of_where_the_known_phone_ran_another():
