@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from sqlalchemy import select
 
+from device_runtime import scoring
 from device_runtime.accounting import Release, releases_of_terms
 from device_runtime.arrays import Floats, Vector
 from device_runtime.client_records import Response
@@ -213,11 +214,12 @@ class Auditor:
     def _of_reward(
         self, release: Release, session: StepSession, after: Vector, terms: RewardTerms, report: Report
     ) -> Observation:
-        bound = float(terms.loss_bound or 0)
-
+        # By the code that made it, which may be a broken copy: the auditor knows the code. What a clip would leave of a
+        # loss beyond its bound is nothing, and by that nobody could see that the clip is missing.
         def clipped_sum(examples: Examples) -> Floats:
             losses, _ = session.evaluate(after, examples.x, examples.y)
-            return np.array([(1 - np.clip(losses.astype(np.float64), 0, bound) / bound).sum()])
+            is_valid = np.ones(len(examples), np.bool_)
+            return np.array([scoring._what_is_left(losses.astype(np.float64), is_valid, terms.loss_bound).sum()])
 
         return self._observation(release, np.array([(report.metric_sums or {})[terms.release]]), clipped_sum)
 
