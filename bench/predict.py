@@ -8,7 +8,8 @@ gradient step. This machine's speed drifts by 5% within a minute and differs bet
 measurements take turns of a second on one core: all are of the same minutes. (So the command is given more than its ten
 minutes; how long it ran itself has a bar.) A prediction cannot agree with a measurement better than a second one does,
 so the bars are shares of that; a session whose own second measurement is within 10% for less than 85% of the networks
-does not count, and has that bar alone. Then published measurements, and how long predicting takes.
+does not count, nor does one that is graded unstable, and each has that bar alone. Then published measurements, and how
+long predicting takes.
 
 With `--work` what is there is not made again, and with `--profile` no profile is.
 """
@@ -99,11 +100,15 @@ def run(arguments: argparse.Namespace, work: Path) -> Result:
             Bar("processor seconds of the session itself (at most)", session_s, LONGEST_S, session_s <= LONGEST_S)
         )
     profile = load_profile(str(measured))
+    steady = float(profile.is_stable)
+    result.bars.append(
+        Bar("the session is graded stable, as what is to be relied on must be", steady, 1, profile.is_stable)
+    )
     for direction, share in SHARES.items():
         entries, times = entries_by_way[direction], times_by_way[direction]
         row = predicted_row(profile, [pack.manifest.kernels_of(one) for one in entries], entries[0], times)
         result.rows.append(row)
-        result.bars.extend(bars_of(row, share))
+        result.bars.extend(bars_of(row, share) if profile.is_stable else ())
     result.bars.append(speed_bar(profile))
     if (arguments.data / predict_published.LAYERS).exists():
         published = predict_published.measure(arguments.data, 1 if arguments.quick else predict_published.DRAWS)

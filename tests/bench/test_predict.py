@@ -1,15 +1,18 @@
 import signal
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.predict import bars_of, entries_of, held_out, measure_twice, predicted_row, spearman, speed_bar
+from bench.predict import bars_of, entries_of, held_out, measure_twice, predicted_row, run, spearman, speed_bar
 from device_runtime.graph_runs import time_graph
 from pipeline.packs import compile_pack, default_architectures, default_spaces
 from profiles.catalogue import load_profile
+from profiles.records import encode_record
 from search.architecture import Architecture, Stem
 
 
@@ -117,6 +120,20 @@ def test_each_bar_can_be_missed(change, missed):
 def test_a_session_that_disagrees_with_itself_does_not_count():
     (bar,) = bars_of(row(simple_within_10=0.84), 0.95)
     assert not bar.met
+
+
+@pytest.mark.parametrize("is_stable", [True, False])
+def test_an_unstable_session_does_not_count(pack, tmp_path, monkeypatch, is_stable):
+    path = tmp_path / "profile.json"
+    path.write_bytes(encode_record(replace(load_profile("pixel-4"), is_stable=is_stable)))
+    monkeypatch.setattr("bench.predict.held_out", lambda num: [])
+    monkeypatch.setattr("bench.predict._kept_pack", lambda networks, folder: pack)
+    monkeypatch.setattr("bench.predict.MANY", 2)
+    monkeypatch.setattr("bench.predict.os.sched_setaffinity", lambda *_: None)
+    options = Namespace(quick=True, profile=path, data=tmp_path)
+    stable, *others = run(options, tmp_path).bars
+    assert (stable.name.startswith("the session is graded stable"), stable.met) == (True, is_stable)
+    assert any(bar.name.startswith("forward") for bar in others) == is_stable
 
 
 def test_ranks_are_compared_and_nothing_else():
