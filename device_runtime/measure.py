@@ -148,14 +148,14 @@ class _Bench:
         self._time_call()
         while self._left and (not known or self._has_time_for_more()):
             place = next_network([self._keys(network) for network in self._left], known)
-            network, began = [self._new(entry) for entry in self._left.pop(place)], self._clock()
+            network = [self._new(entry) for entry in self._left.pop(place)]
             timed_s = {graph.direction: self._time(graph, 0) for graph in network}
-            timed = self._clock()
+            began = self._clock()
             for graph in network:
                 self._watch(graph)
-            self._timed_s += timed - began
+            self._timed_s += sum(timed_s.values())
             self._short_s += timed_s.get(_SHORT, 0.0)
-            self._watched_s += self._clock() - timed
+            self._watched_s += self._clock() - began
             self.networks.append(network)
             known |= self._quick_look(network)
             self._tell()

@@ -88,7 +88,6 @@ def _features(keys: Sequence[KernelKey]) -> Array:
     """[kernels, 4]: logarithms of work and of bytes, window and stride."""
     rows = []
     for kernel, batch_size, _ in keys:
-        moved = kernel.bytes_moved(batch_size)
-        work = batch_size * kernel.multiply_accumulates() + moved  # a byte takes about as long as an operation
+        work, moved = kernel.work(batch_size), kernel.bytes_moved(batch_size)
         rows.append((log(work), log(moved), _WINDOW_WEIGHT * kernel.kernel, _WINDOW_WEIGHT * kernel.stride))
     return np.array(rows)

@@ -80,6 +80,10 @@ class Kernel:
             return self.num_inputs
         return 2 * outputs if self.kind == "group_norm" else 0
 
+    def work(self, batch_size: int) -> int:
+        """Multiply-accumulates and bytes together, since a byte takes about as long as an operation."""
+        return batch_size * self.multiply_accumulates() + self.bytes_moved(batch_size)
+
     def bytes_moved(self, batch_size: int) -> int:
         """Bytes read and written by a forward pass: inputs, outputs and parameters, each once."""
         num_inputs = self.num_inputs if self.kind in JOINING else 1

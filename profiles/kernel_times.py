@@ -118,13 +118,8 @@ def predict_kernel(profile: DeviceProfile, kernel: Kernel, batch_size: int, dire
 
 
 def _reach(kernel: Kernel, batch_size: int, times: Sequence[KernelTime]) -> float:
-    most = max((_work(time.kernel, time.batch_size) for time in times), default=inf)
-    return max(log(_work(kernel, batch_size) / most), 0.0) if most < inf else 0.0
-
-
-def _work(kernel: Kernel, batch_size: int) -> int:
-    """A byte takes about as long as an operation."""
-    return batch_size * kernel.multiply_accumulates() + kernel.bytes_moved(batch_size)
+    most = max((time.kernel.work(time.batch_size) for time in times), default=inf)
+    return max(log(kernel.work(batch_size) / most), 0.0) if most < inf else 0.0
 
 
 def without_call(profile: DeviceProfile, time: KernelTime) -> float:

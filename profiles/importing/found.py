@@ -7,7 +7,7 @@ from profiles.few import ModelLatency, kernel_time
 from profiles.kernel import Kernel
 from profiles.schema import KernelTime, Runtime
 
-_LARGEST = 1e15  # beyond every time and count, and exact in every unit
+LARGEST = 1e15  # beyond every time and count, and exact in every unit
 
 
 class ForeignTableError(ValueError):
@@ -69,4 +69,4 @@ def read_number(text: str) -> float | None:
         number = float(text.strip().removesuffix("%"))
     except ValueError:
         return None
-    return number if abs(number) <= _LARGEST else None
+    return number if abs(number) <= LARGEST else None

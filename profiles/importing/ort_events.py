@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from profiles.importing.found import ForeignTableError
+from profiles.importing.found import LARGEST, ForeignTableError
 from profiles.records import RecordError, parse_json
 
 Shape = tuple[int, ...]
 Typed = tuple[str, Shape]  # of a value: what it is computed with, and its shape
 _SUFFIX = "_kernel_time"
-_LONGEST_US = 1e15  # thirty years, and every size fits a float exactly
-_LARGEST = 2**31
+_LARGEST_SIZE = 2**31
 _CURE = "give the file as end_profiling() wrote it"
 
 
@@ -67,7 +66,7 @@ def _node_run(name: str, event: dict[str, Any], where: str) -> NodeRun:
 
 
 def _milliseconds(event: dict[str, Any], where: str) -> float:
-    us = _checked(event, "dur", lambda value: _is_number(value, _LONGEST_US), "a number of microseconds >= 0", where)
+    us = _checked(event, "dur", lambda value: _is_number(value, LARGEST), "a number of microseconds >= 0", where)
     return float(us / 1e3)
 
 
@@ -86,7 +85,7 @@ def _is_typed(values: Any) -> bool:
 
 
 def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(_is_number(size, _LARGEST) and int(size) == size for size in shape)
+    return isinstance(shape, list) and all(_is_number(size, _LARGEST_SIZE) and int(size) == size for size in shape)
 
 
 def _is_number(value: Any, largest: float) -> bool:
