@@ -161,7 +161,8 @@ def hear_run(scene: Scene, work: Path, variant: str, number: int) -> tuple[RunRe
         folder.mkdir()
         (folder / "artifacts").symlink_to((work / "artifacts").resolve(), target_is_directory=True)
         scene.write(data, canaries_in(number))
-        lines = {NAME: f'name = "{variant.replace(" ", "-")}-{number}"', SOURCE: f'source = "npz:{data.resolve()}"'}
+        name = "".join(one if one.isalnum() else "-" for one in variant)
+        lines = {NAME: f'name = "{name}-{number}"', SOURCE: f'source = "npz:{data.resolve()}"'}
         run_file.write_text(replace_lines(RUN_FILE, lines), encoding="utf-8")
         with VARIANTS[variant].broken(), listening(scene.device_id) as wire:
             result = run_search(SearchRequest(run_file, folder), Unwatched())

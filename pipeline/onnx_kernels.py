@@ -7,7 +7,8 @@ from math import prod
 import onnx
 from onnx import helper, shape_inference
 
-from profiles.kernel import Kernel, placed
+from profiles.kernel import Kernel
+from profiles.placement import placed
 
 Shape = tuple[int, ...]
 
@@ -66,13 +67,19 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
     varying = {value.name for value in graph.input} - constants.keys()
     convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
     kernels: list[Kernel] = []
+    makers: dict[str, list[int]] = {}  # of values: places of kernels
+    reads: list[list[int]] = []
     unknown: dict[str, None] = {}
     for node in graph.node:
         if not varying.intersection(node.input):
             continue  # folded when the graph is opened
         varying.update(node.output)
+        places = [place for name in node.input for place in makers.get(name, ())]
         if node.op_type in _VIEWS:
+            makers.update(dict.fromkeys(node.output, places))
             continue
+        makers.update({name: [len(kernels)] for name in node.output})
+        reads.append(places)
         read = [name for name in node.input if name in varying]
         kernel = _kernel(node, shapes, read)
         if node.op_type == "Relu" and kernel and node.input[0] in convolved:
@@ -81,7 +88,7 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
             unknown[node.op_type] = None
             kernel = Kernel(node.op_type, _one(shapes.get(read[0])), _one(shapes.get(node.output[0])))
         kernels.append(kernel)
-    return GraphKernels(placed(kernels), tuple(unknown))
+    return GraphKernels(placed(kernels, reads), tuple(unknown))
 
 
 def _check(graph: onnx.GraphProto) -> None:

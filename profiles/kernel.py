@@ -1,19 +1,16 @@
 """A kernel: one layer for one example, as latency tables know it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
 from profiles.records import later
 
-Beside = Literal["", "before", "after", "both"]
+Beside = Literal["", "before", "after", "both", "sum", "before, sum", "sum, after"]
 BYTES_PER_VALUE = 4  # float32
 CONVOLUTIONS = frozenset({"conv", "first_conv"})
 POOLINGS = frozenset({"max_pool", "average_pool"})
 JOINING = frozenset({"add", "concat", "mix"})  # read several values of one shape
-# What runtimes compute in blocks of channels (ONNX Runtime: NCHWc), given the neighbours that do, too.
-_BLOCKED = CONVOLUTIONS | POOLINGS | {"add", "concat", "global_average"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,9 @@ class Kernel:
         num_inputs: Values of the input shape that an `add`, a `concat` or a `mix` reads, the shares of a mix apart,
             whose softmax is part of it; without meaning elsewhere.
         has_bias: Of a convolution: without one a normalisation follows, and runtimes and our compiler take other ways.
-        beside: In a shipped model, which of its neighbours runtimes compute in the same layout of their own, see
-            `placed`: between two such no value is reordered, which else takes up to six times as long as the kernel.
+        beside: In a shipped model, whether runtimes have what it reads ("before"), what it gives ("after") or both in
+            a layout of their own, see `profiles.placement`: else values are reordered, which takes up to six times as
+            long as the kernel. An `add` that is done while a convolution is computed has "sum", and so has the latter.
     """
 
     kind: str
@@ -89,24 +87,3 @@ class Kernel:
         num_inputs = self.num_inputs if self.kind in JOINING else 1
         values = batch_size * (num_inputs * prod(self.input_shape) + prod(self.output_shape)) + self.num_parameters()
         return BYTES_PER_VALUE * values
-
-
-def placed(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
-    """The kernels of a shipped model, in order and with repeats, each told beside what it stands.
-
-    A fused relu is no neighbour: it is part of the kernel before it.
-    """
-    alone = [kernel for kernel in kernels if kernel.kind != "fused_relu"]
-    kinds = ["", *(kernel.kind for kernel in alone), ""]
-    neighbours = iter(zip(kinds[:-2], kinds[2:], strict=True))
-    return tuple(
-        kernel if kernel.kind == "fused_relu" else _beside(kernel, *(kind in _BLOCKED for kind in next(neighbours)))
-        for kernel in kernels
-    )
-
-
-def _beside(kernel: Kernel, is_before: bool, is_after: bool) -> Kernel:
-    if kernel.kind not in _BLOCKED or not (is_before or is_after):
-        return kernel
-    beside: Beside = "both" if is_before and is_after else "before" if is_before else "after"
-    return replace(kernel, beside=beside)

@@ -1,12 +1,13 @@
 """What an architecture costs on a device: latency, time of a training step, peak memory while training, size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import nan
 from types import MappingProxyType
 
-from profiles.kernel import BYTES_PER_VALUE, JOINING, Kernel, placed
+from profiles.kernel import BYTES_PER_VALUE, JOINING, Kernel
+from profiles.placement import placed
 from profiles.predict import METHODS, Method, Prediction, predict_kernels
 from profiles.schema import DeviceProfile, Direction, KernelKey
 from search.architecture import Architecture
@@ -91,7 +92,21 @@ def training_chunk_ms(architecture: Architecture, profile: DeviceProfile, batch_
 @lru_cache(maxsize=256)
 def kernels_of(architecture: Architecture) -> tuple[Kernel, ...]:
     """The kernels of one inference of the shipped model, in execution order, repeated as often as they run."""
-    return placed(_layer_kernels(architecture))
+    return placed(_layer_kernels(architecture), _reads(_layers(architecture)))
+
+
+def _reads(layers: Sequence[Layer]) -> list[list[int]]:
+    """Of each kernel the places of those whose values it reads; what has no kernel passes on what it reads."""
+    makers: dict[str, list[int]] = {}
+    found: list[list[int]] = []
+    for layer in layers:
+        read = [place for name in layer.inputs for place in makers.get(name, ())]
+        if layer.kind in WITHOUT_WORK:
+            makers[layer.name] = read
+        else:
+            makers[layer.name] = [len(found)]
+            found.append(read)
+    return found
 
 
 @lru_cache(maxsize=256)

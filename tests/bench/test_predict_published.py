@@ -9,6 +9,7 @@ from bench.predict_published import (
     DATA,
     LAYERS,
     MODELS,
+    SCORES,
     Latency,
     Layers,
     bars_of,
@@ -140,9 +141,17 @@ def test_bars_are_of_the_printed_rows():
 
 def test_the_error_of_models_is_the_median_over_all_rows():
     tested = [[1, 100.0, 104.0, 0, 0, 0, 0, "a", [110.0]], [2, 100.0, 98.0, 0, 0, 0, 0, "a", [120.0, 130.0]]]
-    bar = next(iter(bars_of([{"task": "whole models", "covered_80": 0.8, "tested": tested}])))
+    row = {"task": "whole models", "num_unknown": 1}
+    rows = [row | {"covered_80": 0.8, "tested": tested}, row | {"covered_80": None, "num_unknown": 3, "tested": []}]
+    bar = next(iter(bars_of(rows)))
     assert (bar.value, bar.met) == (pytest.approx(0.03), True)
-    assert bar.name.endswith("(plain ratio 0.2000)")
+    assert bar.name.endswith("of 2 rows, 4 without anchor (plain ratio 0.2000)")
+
+
+def test_a_device_of_which_nothing_is_predicted_is_told():
+    (row,) = model_rows([one for one in latencies() if one.soc == "s"])
+    assert (row["device"], row["num_unknown"], row["tested"]) == ("s", 1, [])
+    assert {row[name] for name in SCORES} == {None}
 
 
 @needs_data

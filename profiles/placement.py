@@ -1,0 +1,90 @@
+"""Where a shipped model's values are in ONNX Runtime's own layout, blocks of channels (its NCHWc), and where reordered.
+
+Convolutions give blocks; some others do where all that they read is in blocks. Where somebody else reads such a value,
+or a convolution reads another, a node reorders it. An `add` of blocks is done by a convolution that gives to it alone.
+After `nchwc_transformer.cc`; a global average is not among them, since shipped models have it as a mean over axes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from profiles.kernel import CONVOLUTIONS, POOLINGS, Beside, Kernel
+
+Places = Sequence[Sequence[int]]
+_BLOCK = 16  # channels, of AVX-512: a convolution over all channels reads fewer as they are. AVX2 has 8
+
+
+def placed(kernels: Sequence[Kernel], reads: Places | None = None) -> tuple[Kernel, ...]:
+    """The kernels of a shipped model, in order and with repeats, each told beside what it stands.
+
+    Args:
+        reads: Of each the places of those whose values it reads; left out, each reads the one before it.
+    """
+    reads = reads or [(place - 1,) if place else () for place in range(len(kernels))]
+    makers = _makers(kernels, reads)
+    takes, gives = _in_blocks(kernels, makers)
+    readers = _readers(makers)
+    keeps = [gives[place] and bool(them) and all(takes[one] for one in them) for place, them in enumerate(readers)]
+    sums = _sums(kernels, reads, readers, takes)
+    return tuple(
+        replace(kernel, beside=_beside(kernel, takes[place], keeps[place], place in sums))
+        for place, kernel in enumerate(kernels)
+    )
+
+
+def _makers(kernels: Sequence[Kernel], reads: Places) -> list[list[int]]:
+    """Of each kernel those that make what it reads. A fused relu makes and reads nothing: it is part of another."""
+    made_by: list[int] = []
+    found: list[list[int]] = []
+    for place, (kernel, read) in enumerate(zip(kernels, reads, strict=True)):
+        makers = [made_by[one] for one in read]
+        is_fused = kernel.kind == "fused_relu" and bool(makers)
+        made_by.append(makers[0] if is_fused else place)
+        found.append([] if is_fused else makers)
+    return found
+
+
+def _in_blocks(kernels: Sequence[Kernel], makers: Places) -> tuple[list[bool], list[bool]]:
+    """Whether each kernel takes values in blocks, and gives them."""
+    takes: list[bool] = []
+    gives: list[bool] = []
+    for kernel, them in zip(kernels, makers, strict=True):
+        takes.append(bool(them) and _can_take(kernel) and all(gives[one] for one in them))
+        gives.append(kernel.kind in CONVOLUTIONS or takes[-1])
+    return takes, gives
+
+
+def _can_take(kernel: Kernel) -> bool:
+    if kernel.kind in CONVOLUTIONS:
+        return kernel.groups > 1 or kernel.input_shape[0] >= _BLOCK
+    if kernel.kind == "concat":
+        return kernel.input_shape[0] % _BLOCK == 0
+    return kernel.kind in POOLINGS or kernel.kind == "add"
+
+
+def _readers(makers: Places) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in makers]
+    for place, them in enumerate(makers):
+        for one in them:
+            found[one].append(place)
+    return found
+
+
+def _sums(kernels: Sequence[Kernel], reads: Places, readers: Places, takes: Sequence[bool]) -> set[int]:
+    """Adds that a convolution does, and the convolutions: without a relu between, and with no other reader."""
+    found: set[int] = set()
+    for place, kernel in enumerate(kernels):
+        if kernel.kind == "add" and takes[place]:
+            alone = [one for one in reads[place] if kernels[one].kind in CONVOLUTIONS and len(readers[one]) == 1]
+            found.update((alone[0], place) if alone else ())
+    return found
+
+
+def _beside(kernel: Kernel, is_taking: bool, is_keeping: bool, is_sum: bool) -> Beside:
+    if is_sum and kernel.kind == "add":
+        return "sum, after" if is_keeping else "sum"
+    if is_sum:
+        return "before, sum" if is_taking else "sum"
+    if is_keeping:
+        return "both" if is_taking else "after"
+    return "before" if is_taking else ""
