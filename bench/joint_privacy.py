@@ -242,7 +242,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own settings would change the picture
         mpl.rcParams.update(_STYLE)
-        figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+        figure = Figure(figsize=(5.4, 3.8), layout="constrained")
         draw(figure.add_subplot(), {row["method"]: row for row in rows})
         figure.savefig(file, dpi=200, metadata={"Date": None} if file.suffix == ".svg" else None)
 
