@@ -232,6 +232,13 @@ def bars_of(rows: Mapping[str, Sequence[Row]]) -> list[Bar]:
     return bars
 
 
+def beside_ours(rows: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Ours against what stands beside it at the same epsilon and place, with intervals."""
+    others = [(CONTROL, place) for place in PLACES] + [(one, "device") for one in (FEATHERS, TWO_PHASES, OUR_LISTS)]
+    found = [_compared(rows, name_of(OURS, place), name_of(name, place)) for name, place in others]
+    return [{**dict.fromkeys(COLUMNS), **one.row()} for compared in found for one in compared]
+
+
 def _compared(rows: Mapping[str, Sequence[Row]], ours: str, other: str) -> list[Comparison]:
     pairs = tuple(paired(rows.get(ours, ()), rows.get(other, ())))
     return [Comparison(ours, other, pairs)] if len(pairs) > 1 else []
@@ -281,6 +288,7 @@ def main() -> None:
     result = new_result("joint_privacy", joint_search.PACKAGES)
     rows = sitting.rows_by_method(methods(), SEEDS, tasks_for, arguments.methods)
     result.rows.extend(table_row(name, own, rows.get(OURS, [])) for name, own in rows.items() if own)
+    result.rows.extend(beside_ours(rows))
     result.bars.extend(bars_of(rows))
     print_result(result, COLUMNS, arguments.output)
     if arguments.plot is not None:

@@ -138,7 +138,8 @@ def thrown_away(result: RunResult) -> float:
     for trial in result.trials:
         if trial.is_shared and trial.is_kept and not trial.merged:
             used[trial.index] = 1.0
-    phases = {trial.index: trial.phase for trial in result.trials}
+    # One without rounds of its own may have the phase of the final training that follows.
+    phases = {trial.index: trial.phase for trial in result.trials if trial.rounds}
     rounds: dict[int, int] = {}
     for cost in result.costs:
         if cost.kind == "train" and cost.trial in phases and cost.phase == phases[cost.trial]:

@@ -15,6 +15,7 @@ from bench.joint_privacy import (
     PUBLISHED,
     TWO_PHASES,
     bars_of,
+    beside_ours,
     draw,
     fit_noise,
     least_factor,
@@ -276,3 +277,17 @@ def test_the_command_runs_the_methods_asked_for_and_draws_them(tmp_path, monkeyp
     with pytest.raises(SystemExit):
         joint_privacy.main()
     assert "--plot must end in .svg or .png, got curve.gif" in capsys.readouterr().err
+
+
+def test_ours_is_told_beside_others_with_intervals():
+    found = beside_ours({
+        name_of(OURS, "sum"): rows(0.9),
+        name_of(CONTROL, "sum"): rows(0.88),
+        name_of(OURS, "device"): rows(0.8),
+        FEATHERS: rows(0.6),
+    })  # fmt: skip
+    assert [row["method"].split(" against ")[1] for row in found] == [
+        name_of(CONTROL, "sum"), FEATHERS
+    ]  # fmt: skip
+    assert [round(row["accuracy"]["mean"], 6) for row in found] == [0.02, 0.2]
+    assert all(row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] for row in found)

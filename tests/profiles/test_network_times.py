@@ -41,7 +41,9 @@ def new():
     return found
 
 
-@pytest.mark.parametrize(("direction", "batch_size"), [("forward", 1), ("gradient", BATCH_SIZE)])
+@pytest.mark.parametrize(
+    ("direction", "batch_size"), [pytest.param("forward", 1, marks=pytest.mark.slow), ("gradient", BATCH_SIZE)]
+)
 def test_networks_that_were_not_measured_take_what_is_predicted_as_often_as_the_intervals_say(
     device, new, direction, batch_size
 ):

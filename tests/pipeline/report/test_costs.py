@@ -119,6 +119,16 @@ def test_trials_after_the_search_count_too(made):
     assert thrown_away(replace(result, costs=())) == 0
 
 
+@pytest.mark.parametrize("seconds", [1.0, 30.0])
+def test_the_final_training_of_a_winner_that_had_no_rounds_does_not_count(made, seconds):
+    named = replace(made.trial(2, 0.5, 1.0), phase="final", is_shared=True, rounds=0)
+    result = with_trials(made, t0={"is_shared": True, "is_kept": False}, t1={"is_shared": True})
+    final = [made.cost("final", 2, seconds)] * int(seconds)
+    costs = (made.cost("search", 0, 1.0), made.cost("search", 1, 1.0), *final)
+    found = replace(result, trials=(*result.trials[:2], named), costs=costs, models=(made.model(trial=2),))
+    assert thrown_away(found) == pytest.approx(1 / 2)
+
+
 def test_what_was_thrown_away_is_told_by_where_final_training_begins(made):
     result = with_trials(made)
     words = thrown_away_in_words(result)

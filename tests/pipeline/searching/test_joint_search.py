@@ -159,6 +159,7 @@ def test_every_kind_of_release_of_a_private_joint_search_is_charged_as_it_was_pl
     assert (result.privacy.unit, result.privacy.epsilon) == ("example", pytest.approx(schedule.epsilon))
 
 
+@pytest.mark.slow
 def test_in_the_client_unit_likewise_on_one_account(joint):
     # An update that holds both segments is one release, and architecture weights alone are another table's.
     times = tuple(("search", "update", 5) if one[:2] == ("search", "update") else one for one in PLANNED)

@@ -97,6 +97,7 @@ def finish(folder, text):
     return request, run_search(request, Unwatched())
 
 
+@pytest.mark.slow
 def test_a_pair_trains_with_the_step_that_it_drew_as_a_run_of_that_step_alone_would(tuned, tmp_path):
     request, result = tuned
     models, _ = trained_candidates(request, "validation")  # the two pairs', then the winner's

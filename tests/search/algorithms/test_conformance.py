@@ -237,7 +237,9 @@ def test_a_search_that_is_over_stays_over_when_told_of_nothing_and_takes_no_tria
             algorithm.tell(ended, told)
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "tpe")) for name in sorted(MAKERS)]
+)
 def test_an_impossible_budget_is_an_error_and_not_a_loop(name, space_of, make_profile):
     feasibility = Feasibility((make_profile("slow-phone", "mid", 0.01),), {"default": Limits(latency_ms=0.25)}, 8)
     algorithm = MAKERS[name](space_of(name), feasibility)
