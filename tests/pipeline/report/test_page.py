@@ -330,7 +330,7 @@ def test_a_joint_search_is_told_with_its_configurations_operations_cell_and_wast
 def test_rounds_of_exploration_are_told_as_thrown_away(made):
     first, *others = joint_search(made).trials
     result = joint_search(made, trials=(replace(first, is_kept=False), *others))
-    assert "33.3% of the client-rounds of training were thrown away" in Outline(render_report(made.run(result))).text
+    assert "50.0% of the client-rounds of training were thrown away" in Outline(render_report(made.run(result))).text
 
 
 def test_a_model_that_begins_anew_is_told_to_have_nothing_of_the_searchs_training(made):
