@@ -1,7 +1,8 @@
 """The kernels of any ONNX graph: what `profiles.predict` needs of a network that is none of our own spaces'."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import onnx
@@ -31,7 +32,9 @@ _MOVES = _names("Concat Slice Split Transpose Pad Gather GatherND Tile DepthToSp
 _MEANS = _names(
     "GlobalAveragePool GlobalMaxPool ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax ArgMin"
 )
+_FUSED = _names("Relu Clip LeakyRelu Sigmoid Tanh HardSigmoid")  # with a convolution that nobody else reads
 _POOLS = {"MaxPool": "max_pool", "AveragePool": "average_pool"}
+_IMAGE = 4  # sizes of a batch of images
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ class GraphKernels:
 def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
     """Read the kernels off a graph, for a batch of one where its size is free.
 
-    Views of the same values are left out, a relu behind a convolution is fused with it. Activations count as the one of
-    ours that does about as much, data that moves as a `concat` of one, a product of matrices with more than one row an
-    example as a 1x1 convolution.
+    Views of the same values are left out. Of what runtimes fold into a convolution that nobody else reads, a batch
+    normalisation is left out and an activation a fused relu. Other activations count as the one of ours that does about
+    as much, data that moves as a `concat` of one, a product of matrices with more than one row an example as a 1x1
+    convolution.
 
     Raises:
         ValueError: The file is no valid graph, or a size other than the first is not known.
@@ -65,30 +69,74 @@ def kernels_of_onnx(model: onnx.ModelProto) -> GraphKernels:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             shapes[node.output[0]] = tuple(node.attribute[0].t.dims)
     varying = {value.name for value in graph.input} - constants.keys()
-    convolved = {node.output[0] for node in graph.node if node.op_type == "Conv"}
-    kernels: list[Kernel] = []
-    makers: dict[str, list[int]] = {}  # of values: places of kernels
-    reads: list[list[int]] = []
-    unknown: dict[str, None] = {}
+    num_readers = Counter(name for node in graph.node for name in {*node.input})
+    num_readers.update(value.name for value in graph.output)
+    found = _Found()
     for node in graph.node:
         if not varying.intersection(node.input):
             continue  # folded when the graph is opened
         varying.update(node.output)
-        places = [place for name in node.input for place in makers.get(name, ())]
-        if node.op_type in _VIEWS:
-            makers.update(dict.fromkeys(node.output, places))
+        is_fused = node.input[0] in found.convolved and num_readers[node.input[0]] == 1
+        if node.op_type in _VIEWS or (is_fused and node.op_type == "BatchNormalization"):
+            found.pass_on(node)
             continue
-        makers.update({name: [len(kernels)] for name in node.output})
-        reads.append(places)
         read = [name for name in node.input if name in varying]
         kernel = _kernel(node, shapes, read)
-        if node.op_type == "Relu" and kernel and node.input[0] in convolved:
+        if is_fused and node.op_type in _FUSED and kernel:
             kernel = replace(kernel, kind="fused_relu")
         if kernel is None:
-            unknown[node.op_type] = None
+            found.unknown[node.op_type] = None
             kernel = Kernel(node.op_type, _one(shapes.get(read[0])), _one(shapes.get(node.output[0])))
-        kernels.append(kernel)
-    return GraphKernels(placed(kernels, reads), tuple(unknown))
+        found.add(node, kernel, is_apart=not _may_be_in_blocks(node, shapes, found.makers))
+    return GraphKernels(placed(found.kernels, found.reads, found.apart), tuple(found.unknown))
+
+
+@dataclass
+class _Found:
+    """What was read so far.
+
+    Attributes:
+        makers: Of values, the places of the kernels that they come from.
+        convolved: Values of convolutions, as far as runtimes fold into these what comes next.
+        reads, apart: See `profiles.placement.placed`.
+    """
+
+    kernels: list[Kernel] = field(default_factory=list)
+    reads: list[list[int]] = field(default_factory=list)
+    apart: set[int] = field(default_factory=set)
+    makers: dict[str, list[int]] = field(default_factory=dict)
+    convolved: set[str] = field(default_factory=set)
+    unknown: dict[str, None] = field(default_factory=dict)
+
+    def pass_on(self, node: onnx.NodeProto) -> None:
+        """Take a node whose values are those it reads."""
+        self.makers |= dict.fromkeys(node.output, self._read_by(node))
+        if node.input[0] in self.convolved:
+            self.convolved.update(node.output)
+
+    def add(self, node: onnx.NodeProto, kernel: Kernel, *, is_apart: bool) -> None:
+        """Take a node that is a kernel."""
+        place = len(self.kernels)
+        self.reads.append(self._read_by(node))
+        self.apart.update([place] if is_apart else ())
+        self.makers |= {name: [place] for name in node.output}
+        if node.op_type == "Conv":
+            self.convolved.update(node.output)
+        self.kernels.append(kernel)
+
+    def _read_by(self, node: onnx.NodeProto) -> list[int]:
+        return [*dict.fromkeys(place for name in node.input for place in self.makers.get(name, ()))]
+
+
+def _may_be_in_blocks(node: onnx.NodeProto, shapes: dict[str, Shape], makers: Mapping[str, list[int]]) -> bool:
+    """Whether ONNX Runtime has this operator in its own layout: images alone, and nothing of the graph's inputs."""
+    channels = [(*shapes.get(name, ()), 0, 0)[1] for name in node.input]
+    if node.op_type == "Conv" or node.op_type in _POOLS:
+        return len(shapes.get(node.output[0], ())) == _IMAGE
+    if node.op_type in ("Add", "Sum"):
+        return len(node.input) == 2 and all(makers.get(name) for name in node.input)
+    is_channelwise = node.op_type == "Concat" and _attribute(node, "axis", 1) == 1
+    return is_channelwise and all(makers.get(name) for name in node.input) and len({*channels}) == 1
 
 
 def _check(graph: onnx.GraphProto) -> None:
@@ -101,6 +149,8 @@ def _check(graph: onnx.GraphProto) -> None:
         for which in ("kernel_shape", "strides", "dilations"):
             if min(sizes := _attribute(node, which, [1]), default=1) < 1:
                 raise ValueError(f"{name} has {which} {[*sizes]}, all must be >= 1; check the file with onnx.checker")
+        if node.op_type == "Conv" and (groups := _attribute(node, "group", 1)) < 1:
+            raise ValueError(f"{name} has group {groups}, must be >= 1; check the file with onnx.checker")
         if missing := [value for value in node.input if value not in known]:
             raise ValueError(
                 f"{name} reads {missing[0]!r}, which nothing before it gives; check the file with onnx.checker"

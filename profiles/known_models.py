@@ -8,7 +8,6 @@ from profiles.placement import placed
 _V1 = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 _V2 = ((16, 1, 1, 1), (24, 2, 2, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6))
 _STEM, _CLASSES = 32, 1000
-_RESIDUAL = 6  # kernels from what a block of V2 reads to its add, where there is one
 
 
 def _pointwise(width: int, channels: int, side: int) -> Kernel:
@@ -65,15 +64,9 @@ def _mobilenet_v2() -> Iterator[Kernel]:
     yield from _head(1280)
 
 
-def _placed(*kernels: Kernel) -> tuple[Kernel, ...]:
-    places = range(len(kernels))
-    reads = [[place - 1, place - _RESIDUAL] if kernels[place].kind == "add" else [place - 1] for place in places]
-    return placed(kernels, [[], *reads[1:]])
-
-
 KNOWN_MODELS: dict[str, tuple[Kernel, ...]] = {
-    "mobilenet_v1": _placed(*_mobilenet_v1()),
-    "mobilenet_v2": _placed(*_mobilenet_v2()),
+    "mobilenet_v1": placed(tuple(_mobilenet_v1())),
+    "mobilenet_v2": placed(tuple(_mobilenet_v2())),
 }
 
 

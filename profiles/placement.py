@@ -1,11 +1,12 @@
 """Where a shipped model's values are in ONNX Runtime's own layout, blocks of channels (its NCHWc), and where reordered.
 
-Convolutions give blocks; some others do where all that they read is in blocks. Where somebody else reads such a value,
-or a convolution reads another, a node reorders it. An `add` of blocks is done by a convolution that gives to it alone.
-After `nchwc_transformer.cc`; a global average is not among them, since shipped models have it as a mean over axes.
+Convolutions and pools give blocks; sums and joins do where all that they read is in blocks. Where somebody else reads
+such a value, or a convolution or pool reads another, a node reorders it. An `add` of two is done by a convolution that
+gives to it alone. After `nchwc_transformer.cc`; a global average is not among them, since shipped models have it as a
+mean over axes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from profiles.kernel import CONVOLUTIONS, POOLINGS, Beside, Kernel
@@ -14,15 +15,16 @@ Places = Sequence[Sequence[int]]
 _BLOCK = 16  # channels, of AVX-512: a convolution over all channels reads fewer as they are. AVX2 has 8
 
 
-def placed(kernels: Sequence[Kernel], reads: Places | None = None) -> tuple[Kernel, ...]:
+def placed(kernels: Sequence[Kernel], reads: Places | None = None, apart: Collection[int] = ()) -> tuple[Kernel, ...]:
     """The kernels of a shipped model, in order and with repeats, each told beside what it stands.
 
     Args:
         reads: Of each the places of those whose values it reads; left out, each reads the one before it.
+        apart: Places of those that neither take blocks nor give them, whatever their kind.
     """
     reads = reads or [(place - 1,) if place else () for place in range(len(kernels))]
     makers = _makers(kernels, reads)
-    takes, gives = _in_blocks(kernels, makers)
+    takes, gives = _in_blocks(kernels, makers, apart)
     readers = _readers(makers)
     keeps = [gives[place] and bool(them) and all(takes[one] for one in them) for place, them in enumerate(readers)]
     sums = _sums(kernels, reads, readers, takes)
@@ -44,22 +46,31 @@ def _makers(kernels: Sequence[Kernel], reads: Places) -> list[list[int]]:
     return found
 
 
-def _in_blocks(kernels: Sequence[Kernel], makers: Places) -> tuple[list[bool], list[bool]]:
+def _in_blocks(kernels: Sequence[Kernel], makers: Places, apart: Collection[int]) -> tuple[list[bool], list[bool]]:
     """Whether each kernel takes values in blocks, and gives them."""
     takes: list[bool] = []
     gives: list[bool] = []
-    for kernel, them in zip(kernels, makers, strict=True):
-        takes.append(bool(them) and _can_take(kernel) and all(gives[one] for one in them))
-        gives.append(kernel.kind in CONVOLUTIONS or takes[-1])
+    for place, (kernel, them) in enumerate(zip(kernels, makers, strict=True)):
+        takes.append(bool(them) and place not in apart and _can_take(kernel) and all(gives[one] for one in them))
+        gives.append(takes[-1] or (place not in apart and _can_begin(kernel)))
     return takes, gives
 
 
 def _can_take(kernel: Kernel) -> bool:
-    if kernel.kind in CONVOLUTIONS:
-        return kernel.groups > 1 or kernel.input_shape[0] >= _BLOCK
+    if kernel.kind in CONVOLUTIONS and kernel.groups == 1:
+        return kernel.input_shape[0] >= _BLOCK
     if kernel.kind == "concat":
         return kernel.input_shape[0] % _BLOCK == 0
-    return kernel.kind in POOLINGS or kernel.kind == "add"
+    return kernel.kind == "add" or _can_begin(kernel)
+
+
+def _can_begin(kernel: Kernel) -> bool:
+    """Whether it gives blocks whatever it reads."""
+    given, made = kernel.input_shape[0], (*kernel.output_shape, 0)[0]
+    if kernel.kind in POOLINGS:
+        return given % _BLOCK == 0
+    is_whole = given % _BLOCK == 0 and made // kernel.groups % _BLOCK == 0
+    return kernel.kind in CONVOLUTIONS and ((kernel.groups in (1, given) and made % kernel.groups == 0) or is_whole)
 
 
 def _readers(makers: Places) -> list[list[int]]:
@@ -74,7 +85,7 @@ def _sums(kernels: Sequence[Kernel], reads: Places, readers: Places, takes: Sequ
     """Adds that a convolution does, and the convolutions: without a relu between, and with no other reader."""
     found: set[int] = set()
     for place, kernel in enumerate(kernels):
-        if kernel.kind == "add" and takes[place]:
+        if kernel.kind == "add" and kernel.num_inputs == 2 and takes[place]:
             alone = [one for one in reads[place] if kernels[one].kind in CONVOLUTIONS and len(readers[one]) == 1]
             found.update((alone[0], place) if alone else ())
     return found

@@ -23,18 +23,18 @@ def export(module: nn.Module, *shape: int) -> onnx.ModelProto:
 
 
 def test_a_convolutional_network_has_the_kernels_of_its_layers():
-    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, stride=2)
+    depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16, stride=2)
     module = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), depthwise, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 5)
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), depthwise, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 5)
     )
     found = kernels_of_onnx(export(module, 3, 8, 8))
     assert found.unknown_operators == ()
     assert found.kernels == (
-        Kernel("conv", (3, 8, 8), (8, 8, 8), kernel=3, beside="after"),
-        Kernel("fused_relu", (8, 8, 8), (8, 8, 8)),
-        Kernel("conv", (8, 8, 8), (8, 4, 4), kernel=3, stride=2, groups=8, beside="both"),
-        Kernel("max_pool", (8, 4, 4), (8, 2, 2), kernel=2, stride=2, beside="before"),
-        Kernel("linear", (32,), (5,)),
+        Kernel("conv", (3, 8, 8), (16, 8, 8), kernel=3, beside="after"),
+        Kernel("fused_relu", (16, 8, 8), (16, 8, 8)),
+        Kernel("conv", (16, 8, 8), (16, 4, 4), kernel=3, stride=2, groups=16, beside="both"),
+        Kernel("max_pool", (16, 4, 4), (16, 2, 2), kernel=2, stride=2, beside="before"),
+        Kernel("linear", (64,), (5,)),
     )
 
 
@@ -93,10 +93,11 @@ def pooling(**attributes) -> onnx.NodeProto:
     [
         ([pooling(kernel_shape=[2, 2], strides=[0, 0])], r"AveragePool 'pool' has strides \[0, 0\], all must be >= 1"),
         ([pooling(kernel_shape=[0, 2])], r"has kernel_shape \[0, 2\]"),
+        ([helper.make_node("Conv", ["x", "x"], ["y"], "split", group=0)], r"Conv 'split' has group 0, must be >= 1"),
         ([helper.make_node("Relu", ["y"], ["y"], "circle")], "Relu 'circle' reads 'y', which nothing before it gives"),
         ([], "must have an input and a node"),
     ],
-    ids=["stride", "window", "circle", "nothing"],
+    ids=["stride", "window", "group", "circle", "nothing"],
 )
 def test_a_graph_that_cannot_run_is_refused_by_what_is_wrong(nodes, message):
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, 4, 4]) for name in "xy")
@@ -109,3 +110,11 @@ def test_a_graph_without_an_input_is_refused():
     graph = helper.make_graph([node], "graph", [], [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [])])
     with pytest.raises(ValueError, match="must have an input and a node"):
         kernels_of_onnx(helper.make_model(graph))
+
+
+def test_views_that_read_a_value_twice_do_not_add_up():
+    nodes = [helper.make_node("Relu", ["x"], ["v0"])]
+    for i in range(40):
+        nodes.append(helper.make_node("Shape", [f"v{i}"], [f"s{i}"]))
+        nodes.append(helper.make_node("Reshape", [f"v{i}", f"s{i}"], [f"v{i + 1}" if i < 39 else "y"]))
+    assert [one.kind for one in kernels_of_onnx(graph(nodes, [1, 4], [1, 4])).kernels] == ["relu"]
