@@ -17,6 +17,7 @@ from pathlib import Path
 
 from device_runtime.external_data import fault_of
 from profiles.kernel import Kernel
+from profiles.placement import is_of_old_labels
 from profiles.records import RecordError, decode_record
 from profiles.schema import Direction
 
@@ -152,6 +153,8 @@ def decode_manifest(data: bytes, where: str) -> PackManifest:
     except RecordError as error:
         cure = "a pack of another version must be compiled again (handheld profile pack)"
         raise PackError(f"{where}: {error}; {cure}") from error
+    if is_of_old_labels(manifest.kernels):
+        raise PackError(f"{where} labels kernels as older versions did; compile the pack again (handheld profile pack)")
     if not manifest.entries:
         raise PackError(f"{where} lists no graph; compile the pack again (handheld profile pack)")
     return manifest

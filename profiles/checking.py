@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 
+from profiles.placement import is_of_old_labels
 from profiles.schema import DeviceProfile, KernelKey
 
 _CURE = "close other programs, let the device cool down, plug it in and measure again"
+OLD_LABELS = (
+    "measured with an older version's pack, which labels kernels otherwise: measure again (handheld-device measure)"
+)
 
 
 class UnstableProfileError(ValueError):
@@ -37,6 +41,8 @@ def find_faults(profile: DeviceProfile) -> tuple[str, ...]:
         faults.append("nothing was measured: run handheld-device measure on the device")
     elif not profile.sessions:
         faults.append("measured by an older version, kernel by kernel: measure again (handheld-device measure)")
+    if is_of_old_labels(one.kernel for one in profile.kernels):
+        faults.append(OLD_LABELS)
     if not profile.is_stable:
         faults.append(f"unstable: {_CURE}")
     return tuple(faults)

@@ -6,7 +6,7 @@ gives to it alone. After `nchwc_transformer.cc`; a global average is not among t
 mean over axes.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from profiles.kernel import CONVOLUTIONS, POOLINGS, Beside, Kernel
@@ -32,6 +32,11 @@ def placed(kernels: Sequence[Kernel], reads: Places | None = None, apart: Collec
         replace(kernel, beside=_beside(kernel, takes[place], keeps[place], place in sums))
         for place, kernel in enumerate(kernels)
     )
+
+
+def is_of_old_labels(kernels: Iterable[Kernel]) -> bool:
+    """Whether they were labelled by their neighbours' kinds alone, as older versions did."""
+    return any(kernel.kind == "global_average" and kernel.beside for kernel in kernels)
 
 
 def _makers(kernels: Sequence[Kernel], reads: Places) -> list[list[int]]:

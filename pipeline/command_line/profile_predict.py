@@ -15,6 +15,7 @@ from device_runtime.external_data import fault_of
 from pipeline.command_line.compile import read_record
 from pipeline.command_line.profile_memory import Graphs, PeakMemories, PeakMemory, memory_table, predict_memories
 from profiles.catalogue import catalogue_names, load_profile
+from profiles.checking import OLD_LABELS, find_faults
 from profiles.energy import big_core_curve, energy_mj
 from profiles.kernel import Kernel
 from profiles.predict import Method, Prediction, predict_kernels
@@ -149,7 +150,8 @@ def predict_cost(
         () if profile.is_stable else (f"profile {profile.name!r} is unstable, measure again: {profile.warnings[0]}",)
     )
     cost = cost_of(network.architecture, profile, batch_size) if network.architecture else None
-    warnings = (*unstable, *network.warnings, *latency.warnings, *step.warnings, *memories.warnings)
+    old = [f"profile {profile.name!r} was {fault}" for fault in find_faults(profile) if fault == OLD_LABELS]
+    warnings = (*unstable, *old, *network.warnings, *latency.warnings, *step.warnings, *memories.warnings)
     return PredictedCost(
         profile=profile.name,
         device_class=profile.device_class,

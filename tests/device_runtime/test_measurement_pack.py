@@ -97,6 +97,18 @@ def test_a_pack_of_an_older_version_is_refused_with_the_cure(folder):
         read_pack(folder)
 
 
+def test_a_pack_of_older_labels_is_refused_with_the_cure(folder):
+    path = folder / "manifest.json"
+    record = json.loads(path.read_bytes())
+    record["kernels"].append({
+        "kind": "global_average", "input_shape": [4, 2, 2], "output_shape": [4],
+        "kernel": 1, "stride": 1, "groups": 1, "beside": "before",
+    })  # fmt: skip
+    path.write_bytes(canonical_json(record))
+    with pytest.raises(PackError, match=r"labels kernels as older versions did; compile the pack again"):
+        read_pack(folder)
+
+
 def test_the_graphs_of_a_network_are_told_apart_from_the_empty_call(folder):
     manifest = read_pack(folder).manifest
     (network,) = manifest.networks()

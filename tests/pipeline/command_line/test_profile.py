@@ -12,7 +12,9 @@ from device_runtime.console import build_app, run_program
 from device_runtime.measurement_pack import read_pack
 from pipeline.command_line import PROGRAM
 from profiles.catalogue import catalogue_names, load_profile
+from profiles.kernel import Kernel
 from profiles.records import encode_record
+from profiles.schema import KernelTime
 from search.architecture import Architecture, Stem
 
 ROOT = Path(__file__).parents[3]
@@ -131,3 +133,12 @@ def test_predict_warns_of_an_unstable_profile(tmp_path, network):
     result = CliRunner().invoke(build_app(PROGRAM), arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "is unstable, measure again: unstable: heat" in " ".join(result.stdout.split())
+
+
+def test_predict_and_check_warn_of_a_profile_whose_kernels_are_labelled_otherwise(tmp_path, network):
+    old = KernelTime(Kernel("global_average", (4, 2, 2), (4,), beside="before"), 1, "forward", 1.0, 1.0, 1.0, 0.0, 9)
+    path = tmp_path / "mine.json"
+    path.write_bytes(encode_record(replace(load_profile("galaxy-s9"), kernels=(old,))))
+    for arguments in (["predict", str(network), "--profile", str(path)], ["check", str(path)]):
+        result = CliRunner().invoke(build_app(PROGRAM), ["profile", *arguments])
+        assert "measured with an older version's pack" in " ".join(result.stdout.split())
