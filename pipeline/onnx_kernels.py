@@ -130,13 +130,13 @@ class _Found:
 
 def _may_be_in_blocks(node: onnx.NodeProto, shapes: dict[str, Shape], makers: Mapping[str, list[int]]) -> bool:
     """Whether ONNX Runtime has this operator in its own layout: images alone, and nothing of the graph's inputs."""
-    channels = [(*shapes.get(name, ()), 0, 0)[1] for name in node.input]
     if node.op_type == "Conv" or node.op_type in _POOLS:
         return len(shapes.get(node.output[0], ())) == _IMAGE
-    if node.op_type in ("Add", "Sum"):
-        return len(node.input) == 2 and all(makers.get(name) for name in node.input)
-    is_channelwise = node.op_type == "Concat" and _attribute(node, "axis", 1) == 1
-    return is_channelwise and all(makers.get(name) for name in node.input) and len({*channels}) == 1
+    if not all(makers.get(name) for name in node.input):
+        return False
+    if node.op_type == "Concat" and _attribute(node, "axis", 1) == 1:
+        return len({(*shapes.get(name, ()), 0, 0)[1] for name in node.input}) == 1  # all of as many channels
+    return node.op_type in ("Add", "Sum") and len(node.input) == 2
 
 
 def _check(graph: onnx.GraphProto) -> None:

@@ -56,8 +56,9 @@ def _in_blocks(kernels: Sequence[Kernel], makers: Places, apart: Collection[int]
     takes: list[bool] = []
     gives: list[bool] = []
     for place, (kernel, them) in enumerate(zip(kernels, makers, strict=True)):
-        takes.append(bool(them) and place not in apart and _can_take(kernel) and all(gives[one] for one in them))
-        gives.append(takes[-1] or (place not in apart and _can_begin(kernel)))
+        is_free = place not in apart
+        takes.append(is_free and bool(them) and _can_take(kernel) and all(gives[one] for one in them))
+        gives.append(is_free and (takes[-1] or _can_begin(kernel)))
     return takes, gives
 
 

@@ -150,7 +150,7 @@ def predict_cost(
         () if profile.is_stable else (f"profile {profile.name!r} is unstable, measure again: {profile.warnings[0]}",)
     )
     cost = cost_of(network.architecture, profile, batch_size) if network.architecture else None
-    old = [f"profile {profile.name!r} was {fault}" for fault in find_faults(profile) if fault == OLD_LABELS]
+    old = (f"profile {profile.name!r} was {OLD_LABELS}",) if OLD_LABELS in find_faults(profile) else ()
     warnings = (*unstable, *old, *network.warnings, *latency.warnings, *step.warnings, *memories.warnings)
     return PredictedCost(
         profile=profile.name,

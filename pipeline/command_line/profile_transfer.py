@@ -66,11 +66,7 @@ def transfer(  # noqa: PLR0913  (the command's own options)
     others = [load_profile(one) for one in sources]
     known = [read_few(one.read_bytes(), str(one)) for one in few]
     measured = next((one for one in known if isinstance(one, DeviceProfile)), None)
-    device = replace(_facts_of(measured, others[0], dump), name=name)
-    if device_class:
-        device = replace(device, device_class=device_class)
-    if link:
-        device = replace(device, link=read_link(link))
+    device = _as_told(_facts_of(measured, others[0], dump), name, device_class, link)
     times = [
         few_of(one) if isinstance(one, DeviceProfile) else with_networks(_with_architectures(one, path.parent))
         for one, path in zip(known, few, strict=True)
@@ -79,6 +75,12 @@ def transfer(  # noqa: PLR0913  (the command's own options)
         made = carry_over(others, join_few(times), device)
     write_record(output, made)
     print_result(made, json, _view(made, output))
+
+
+def _as_told(device: DeviceProfile, name: str, device_class: DeviceClass | None, link: str | None) -> DeviceProfile:
+    """The device with what its owner says of it."""
+    device = replace(device, name=name, device_class=device_class or device.device_class)
+    return replace(device, link=read_link(link)) if link else device
 
 
 def _facts_of(measured: DeviceProfile | None, other: DeviceProfile, dump: Path | None) -> DeviceProfile:
