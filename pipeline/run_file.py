@@ -1,6 +1,5 @@
 """Read `run.toml`: every error is one line that names the file, the table and the cure."""
 
-import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pipeline.run_checks import broken_rules
 from pipeline.run_sections import RunFile
 from pipeline.search_sections import ALGORITHMS
 from pipeline.section import Section
+from profiles.spelling import cure_of
 
 Place = tuple[int | str, ...]
 
@@ -81,12 +81,8 @@ def _line(error: ErrorDetails) -> str:
 def _unknown_key(parent: Place, key: str, algorithm: str) -> str:
     section = _section_at(parent, algorithm)
     known = list(section.model_fields) if section else []
-    near = difflib.get_close_matches(key, known, 1)
-    if not parent:
-        cure = f"did you mean [{near[0]}]?" if near else f"known: {', '.join(f'[{name}]' for name in known)}"
-        return f"unknown table [{key}]; {cure}"
-    cure = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"{_table(parent)} has an unknown key {key!r}; {cure}"
+    where = f"{_table(parent)} has an unknown key {key!r}" if parent else f"unknown table [{key}]"
+    return f"{where}; {cure_of(key, known)}"
 
 
 def _position(place: Place) -> str:

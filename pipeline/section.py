@@ -1,6 +1,5 @@
 """What every table of `run.toml` is, and the types of its values."""
 
-import difflib
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +13,8 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from profiles.spelling import cure_of
 
 T = TypeVar("T")
 
@@ -84,9 +85,7 @@ def _faults(errors: list[ErrorDetails]) -> str:
     unknown = [str(error["loc"][-1]) for error in errors if error["type"] == "extra_forbidden"]
     known = list(Spread.model_fields)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        cure = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        return f"have no key {unknown[0]!r} in its interval; {cure}"
+        return f"have no key {unknown[0]!r} in its interval; {cure_of(unknown[0], known)}"
     lacking = [str(error["loc"][-1]) for error in errors if error["type"] == "missing"]
     if lacking:
         return f"have {' and '.join(lacking)} in its interval, e.g. {{ low = 1e-4, high = 0.1 }}"

@@ -4,7 +4,6 @@ A population has shares of classes, each a figure with its source. Within a clas
 likely: nothing published says more, and none of them is meant as a market share.
 """
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,6 +14,7 @@ import numpy as np
 from profiles.catalogue import catalogue_names, load_profile
 from profiles.records import decode_record
 from profiles.schema import DeviceClass, Figure, Link
+from profiles.spelling import cure_of
 
 _LINKS = 1  # beside the draws of the phones
 
@@ -86,8 +86,7 @@ def load_population(name: str) -> Population:
     for one in _known().populations:
         if one.name == name:
             return one
-    near = difflib.get_close_matches(name, population_names(), 1)
-    cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(population_names())}"
+    cure = cure_of(name, population_names(), "there are {known}")
     raise UnknownPopulationError(f"population must be a known name, got {name!r}: {cure}")
 
 

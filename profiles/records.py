@@ -6,7 +6,6 @@ them again.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -15,6 +14,8 @@ import typing
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from profiles.spelling import cure_of
 
 SCHEMA = 1
 MAX_INTEGER = 2**53  # beyond it a reader with ECMAScript numbers sees another integer
@@ -194,9 +195,7 @@ def _check_keys(fields: dict[str, tuple[Any, bool]], value: dict[str, Any], wher
         )
     for key in value:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            cure = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise RecordError(f"{where} has an unknown key {key!r}: {cure}")
+            raise RecordError(f"{where} has an unknown key {key!r}: {cure_of(key, fields, 'known keys: {known}')}")
     missing = [name for name, (_, required) in fields.items() if required and name not in value]
     if missing:
         raise RecordError(f"{where} lacks {', '.join(missing)}")

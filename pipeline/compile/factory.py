@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.compile.builder import CompileError
 from pipeline.compile.places import told_of
 from pipeline.compile.segments import match_names
+from profiles.spelling import cure_of
 
 
 def make_module(target: str, seed: int) -> nn.Module:
@@ -111,9 +112,7 @@ def _near_modules(path: str, here: str) -> str:
 def _find(module: ModuleType, name: str) -> object:
     if not hasattr(module, name):
         names = [other for other in vars(module) if not other.startswith("_")]
-        near = difflib.get_close_matches(name, names, 1)
-        cure = f"did you mean {near[0]!r}?" if near else f"it has {_few(names)}"
-        raise CompileError(f"{module.__name__} has no {name!r}: {cure}")
+        raise CompileError(f"{module.__name__} has no {name!r}: {cure_of(name, names, f'it has {_few(names)}')}")
     found: object = getattr(module, name)
     return found
 

@@ -1,7 +1,6 @@
 """What a module takes and gives: its inputs by name, their specification, and one run before anything is compiled."""
 
 import copy
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from pipeline.compile.losses import Loss
 from pipeline.compile.modules import FixedStatistics
 from pipeline.compile.places import told_of
 from pipeline.compile.watching import watch_forward
+from profiles.spelling import cure_of
 
 Example = torch.Tensor | NDArray[Any]
 ExampleInputs = Example | Sequence[Example] | Mapping[str, Example]
@@ -159,9 +159,7 @@ def _in_sequence(known: Sequence[str], inputs: Sequence[Example]) -> dict[str, E
 def _in_order(known: Sequence[str], inputs: Mapping[str, Example]) -> dict[str, Example]:
     for name in inputs:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            cure = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise CompileError(f"forward has no input {name!r}: {cure}")
+            raise CompileError(f"forward has no input {name!r}: {cure_of(name, known, 'it takes {known}')}")
     if gap := [name for name in known[: len(inputs)] if name not in inputs]:
         raise CompileError(f"forward takes {', '.join(known)} and {gap[0]!r} is not given; give it, or put it last")
     return {name: inputs[name] for name in known if name in inputs}

@@ -1,11 +1,11 @@
 """The catalogue of phones, and profiles read from files of one's own."""
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
 from profiles.records import RecordError, decode_record
 from profiles.schema import DeviceProfile
+from profiles.spelling import cure_of
 
 _FOLDER = files("profiles.catalogue")
 
@@ -33,8 +33,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         return _decode(_FOLDER.joinpath(f"{name}.json").read_bytes(), name)
     if path.is_file():
         return _decode(path.read_bytes(), name)
-    near = difflib.get_close_matches(name, catalogue_names(), 1)
-    cure = f"did you mean {near[0]!r}" if near else f"the catalogue has {', '.join(catalogue_names())}"
+    cure = cure_of(name, catalogue_names(), "the catalogue has {known}").removesuffix("?")
     raise UnknownProfileError(
         f"profile must be a name of the catalogue or a profile's file, got {name!r}: {cure}; "
         "`handheld profile measure -o FILE` makes one of this machine"

@@ -128,7 +128,7 @@ def test_a_run_file_with_cells_is_read():
         ("depth = 2", "edges_kept = 3", "run.toml: [cells] edges_kept must be less than or equal to 2, got 3"),
         ("[1, 2]", "[]", "run.toml: [cells] strides must list at least one option, got []"),
         ('"skip", ', '"skipp", ', "run.toml: [cells] operations[1] must be 'none', 'skip', 'average_pool',"),
-        ("[cells]", "[cell]", "run.toml: unknown table [cell]; did you mean [cells]?"),
+        ("[cells]", "[cell]", "run.toml: unknown table [cell]; did you mean 'cells'?"),
         (
             "learning_rate = [0.03, 0.1]",
             "learning_rate = { low = 0.2, high = 0.1 }",
@@ -206,7 +206,7 @@ def test_a_run_file_cannot_be_changed_after_reading():
             f"run.toml: [search] algorithm must be one of {KNOWN}",
         ),
         ('[search]\nalgorithm = "regularized_evolution"', "[other]", "run.toml: lacks the table [search]"),
-        ("[final]", "[finale]", "run.toml: unknown table [finale]; did you mean [final]?"),
+        ("[final]", "[finale]", "run.toml: unknown table [finale]; did you mean 'final'?"),
         (
             "size_kib",
             "size_kb",
