@@ -46,8 +46,8 @@ from device_runtime.examples.splits import split_of
 from device_runtime.loaded import Examples
 from device_runtime.terms import Split
 from device_runtime.wire import SPLITS
-from pipeline.fleet.from_run_file import emulated_seed
-from pipeline.fleet.workers import phone_key, split_key
+from pipeline.fleet.from_run_file import emulated_seed, splitting_of
+from pipeline.fleet.workers import phone_key
 from pipeline.run_file import parse_run_file
 from pipeline.run_result import RunResult
 from pipeline.searching.loop import Unwatched
@@ -136,7 +136,8 @@ def make_scene(brightness: float = 1.0) -> Scene:
     seed = parse_run_file(RUN_FILE).run.seed
     secret, rng = emulated_seed(seed), np.random.default_rng(0)
     x, y = rng.random((NUM_EXAMPLES, 1, 4, 4)).astype(np.float32), np.arange(NUM_EXAMPLES) % 3
-    splits = [split_of(split_key(secret), str(i), seed % 5) for i in range(NUM_EXAMPLES)]
+    key, rotation = splitting_of(seed)
+    splits = [split_of(key, str(i), rotation) for i in range(NUM_EXAMPLES)]
     own = {split: [i for i in range(0, NUM_EXAMPLES, 2) if splits[i] == split] for split in SPLITS}
     canaries = {split: own[split].pop(0) for split in CANARY_SPLITS}
     x[canaries["validation"]] *= brightness

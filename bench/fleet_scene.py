@@ -23,7 +23,7 @@ from pipeline.fleet.durations import predicted_times
 from pipeline.fleet.from_run_file import DEFAULT_PHONES
 from pipeline.fleet.population import FleetTerms
 from pipeline.fleet.rounds import EmulatedRounds
-from pipeline.fleet.workers import FleetData, split_key
+from pipeline.fleet.workers import FleetData
 from profiles.catalogue import load_profile
 from profiles.records import record_id
 from search.architecture import Architecture, Stem
@@ -44,7 +44,7 @@ def make_shares(num_phones: int) -> Shares:
             tuple(ids[np.sort(rng.choice(len(ids), RESAMPLED_EXAMPLES, replace=False))].tolist())
             for _ in range(num_phones)
         )
-    is_train = training_flags(SOURCE, split_key(SEED))
+    is_train = training_flags(SOURCE, SEED)
     terms = DealTerms(PARTITION_CLIENTS, min_train_examples=8, alpha=0.5)
     return deal(SOURCE.ids(), SOURCE.class_indices(), is_train, terms, np.random.default_rng(0))[:num_phones]
 
@@ -57,7 +57,7 @@ def new_run() -> Run:
 def open_fleet(num_phones: int, folder: Path) -> EmulatedRounds:
     """A fleet of the phones that a run file has which names none, computed in this process."""
     profiles = tuple(load_profile(name) for name in DEFAULT_PHONES)
-    data = FleetData("digits", SOURCE.spec, make_shares(num_phones), folder / "blobs", SEED)
+    data = FleetData("digits", SOURCE.spec, make_shares(num_phones), folder / "blobs", SEED, split_key=SEED)
     return EmulatedRounds(new_run(), folder, FleetTerms(profiles, predicted_times), data, SOURCE)
 
 
@@ -95,7 +95,7 @@ class BareLoop:
         self._examples = []
         for share in shares:
             source = ClientSource(SOURCE, share)
-            ids = split_ids(source, split_key(SEED))["train"]
+            ids = split_ids(source, SEED)["train"]
             self._examples.append(Examples(*source.get(ids)))
 
     def update(self, parameters: Vector, labels: list[str]) -> Vector:

@@ -10,13 +10,14 @@ import numpy as np
 from device_runtime.accounting import Budget
 from device_runtime.examples import DataSet, DealTerms, SpecOverrides, deal, open_source
 from device_runtime.examples.partition import PartitionError, Shares, deal_by_owner, training_flags
+from device_runtime.examples.splits import NUM_FOLDS
 from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.availability import AvailabilityTerms
 from pipeline.fleet.durations import predicted_times
 from pipeline.fleet.population import FleetTerms
 from pipeline.fleet.stragglers import StragglerTerms
-from pipeline.fleet.workers import FleetData, split_key
+from pipeline.fleet.workers import FleetData
 from pipeline.run_sections import FleetSection, RunFile
 from profiles.catalogue import load_profile
 from profiles.population import load_population, phones_of
@@ -35,12 +36,11 @@ class EmulatedRun(NamedTuple):
     run: Run
 
 
-def fleet_of(run_file: RunFile, folder: Path, rotation: int = 0, budget: Budget | None = None) -> EmulatedRun:
+def fleet_of(run_file: RunFile, folder: Path, budget: Budget | None = None) -> EmulatedRun:
     """Read the data, deal them out and load the profiles; the same file gives the same fleet.
 
     Args:
         folder: Of the run; its blobs lie in `blobs` below it.
-        rotation: Which fifth of the examples is the test split.
         budget: Of the run and of every phone's ledger; a file with [privacy] needs one, another has none.
 
     Raises:
@@ -54,8 +54,9 @@ def fleet_of(run_file: RunFile, folder: Path, rotation: int = 0, budget: Budget 
         raise ValueError(f"a budget belongs to [privacy] and to nothing else, got {budget} for {run_file.privacy}")
     seed = emulated_seed(run_file.run.seed)
     source = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES)
-    shares = _deal(run_file, source, split_key(seed), rotation)
-    data = FleetData(run_file.data.source, source.spec, shares, folder / "blobs", seed)
+    key, rotation = splitting_of(run_file.run.seed)
+    shares = _deal(run_file, source, key, rotation)
+    data = FleetData(run_file.data.source, source.spec, shares, folder / "blobs", seed, key)
     run = Run(run_file.run.name, "emulated", record_id(source.spec), run_file.run.seed, budget)
     return EmulatedRun(_terms(run_file.fleet or FleetSection(), rotation), data, source, run)
 
@@ -63,6 +64,15 @@ def fleet_of(run_file: RunFile, folder: Path, rotation: int = 0, budget: Budget 
 def emulated_seed(seed: int) -> bytes:
     """32 bytes that all keys and randomness of an emulated run are derived from."""
     return hashlib.sha256(f"emulated run {seed}".encode()).digest()
+
+
+def splitting_of(seed: int) -> tuple[bytes, int]:
+    """The split key of every phone of an emulated run, and the fifth that is for testing; real phones draw their own.
+
+    Five seeds from a multiple of five on share the key, so that they test every example once.
+    """
+    rotation = seed % NUM_FOLDS
+    return hmac.digest(emulated_seed(seed - rotation), b"split key", hashlib.sha256), rotation
 
 
 def _terms(fleet: FleetSection, rotation: int) -> FleetTerms:

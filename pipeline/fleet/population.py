@@ -17,7 +17,7 @@ from pipeline.fleet.durations import TimesOf
 from pipeline.fleet.phones import LinkSpeed, Phone, link_speed, new_ledger, speed_of
 from pipeline.fleet.stragglers import StragglerTerms, is_straggler, slowed
 from pipeline.fleet.strain import cool_phone
-from pipeline.fleet.workers import Engine, FleetData, phone_key, split_key
+from pipeline.fleet.workers import Engine, FleetData, phone_key
 from profiles.population import Population, draw_links, draw_population
 from profiles.records import record_id
 from profiles.schema import DeviceProfile
@@ -110,7 +110,7 @@ def _describe(profile: DeviceProfile, source: DataSet) -> CheckIn:
 
 def _count_examples(terms: FleetTerms, data: FleetData, source: DataSet) -> list[dict[str, int]]:
     """Each phone's public counts; every example is hashed once, however many phones there are."""
-    splits = split_ids(source, split_key(data.seed), terms.rotation)
+    splits = split_ids(source, data.split_key, terms.rotation)
     split_of = {example_id: split for split, ids in splits.items() for example_id in ids}
     counts = [Counter(split_of[example_id] for example_id in share) for share in data.shares]
     return [{split: count[split] for split in SPLITS} for count in counts]

@@ -3,8 +3,6 @@
 A pool is spawned, never forked: a forked ONNX Runtime session hangs.
 """
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +35,7 @@ class FleetData:
         shares: Ids of each phone's examples, by phone.
         blobs: The server's blob folder: a phone's cache holds the same bytes under the same names.
         seed: All keys and private randomness are derived from it.
+        split_key: Of every phone.
     """
 
     source: str
@@ -44,6 +43,7 @@ class FleetData:
     shares: tuple[tuple[str, ...], ...] = field(repr=False)
     blobs: Path
     seed: bytes = field(repr=False)
+    split_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class PhoneWork:
     """Does assignments for the phones of a fleet; sessions and decoded examples are shared."""
 
     def __init__(self, data: FleetData, source: DataSet) -> None:
-        self._data, self._key = data, split_key(data.seed)
+        self._data = data
         self._sessions = SessionCache(MAX_SESSIONS)
         # A share is looked up in all of the source's ids, which may be many more.
         self._share = lru_cache(MAX_SHARES)(lambda phone: ClientSource(source, data.shares[phone]))
 
     def perform(self, phone: int, assignment: Assignment) -> Outcome:
         """Do one phone's assignment, which its ledger was charged for."""
-        holdings = Holdings(self._share(phone), self._key, None, trusts_sums=True)
+        holdings = Holdings(self._share(phone), self._data.split_key, None, trusts_sums=True)
         random = PrivateRandom.derived(self._data.seed, f"phone {phone}/{assignment.assignment_id}")
         try:
             return perform_charged(assignment, holdings, self._read_blob, random, self._sessions)
@@ -115,11 +115,6 @@ class Workers:
             self._pool.close()
         elif self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-
-def split_key(seed: bytes) -> bytes:
-    """The split key of every phone of an emulated run; real phones draw their own."""
-    return hmac.digest(seed, b"split key", hashlib.sha256)
 
 
 def phone_key(seed: bytes, phone: int) -> SigningKey:

@@ -10,7 +10,7 @@ from device_runtime.examples import ClientSource, DataSet, split_ids
 from device_runtime.loaded import Examples
 from device_runtime.session import StepSession
 from device_runtime.terms import Split
-from pipeline.fleet.workers import FleetData, split_key
+from pipeline.fleet.workers import FleetData
 
 MOST_SESSIONS = 16  # of networks whose trials may go on side by side
 
@@ -41,9 +41,10 @@ class PooledExamples:
 
     def by_client(self, split: Split) -> tuple[Examples, ...]:
         """Each client's examples of a split."""
-        key = split_key(self.data.seed)
         sources = (ClientSource(self.source, share) for share in self.data.shares)
-        return tuple(Examples(*source.get(split_ids(source, key, self.rotation)[split])) for source in sources)
+        return tuple(
+            Examples(*source.get(split_ids(source, self.data.split_key, self.rotation)[split])) for source in sources
+        )
 
     def _session(self, artifact: Artifact) -> StepSession:
         """Opening one takes longer than all it computes here, and trials side by side take turns."""

@@ -148,19 +148,20 @@ def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Mode
 
 
 def _emulated(run_file: RunFile, request: SearchRequest) -> Scene:
-    rotation = run_file.run.seed % 5  # five seeds in a row test every example once
-    made = fleet_of(run_file, request.output, rotation, budget_of(run_file))
+    made = fleet_of(run_file, request.output, budget_of(run_file))
     terms = replace(made.terms, engine=request.engine or made.terms.engine)
     rounds = EmulatedRounds(made.run, request.output, terms, made.data, made.source)
     names = [phone.profile.name for phone in rounds.fleet.phones]
-    pooled = PooledExamples(made.data, made.source, rotation)
+    pooled = PooledExamples(made.data, made.source, made.terms.rotation)
     fleet = {name: names.count(name) for name in sorted(set(names))}
     clients = tuple(
         RunClient(phone.key.key_id, dict(phone.check_in.num_examples), phone.profile.name)
         for phone in rounds.fleet.phones
     )
     num_clients = {split: sum(client.num_examples[split] > 0 for client in clients) for split in SPLITS}
-    return Scene(rounds, made.source.spec, made.terms.profiles, rotation, num_clients, clients, pooled, fleet)
+    return Scene(
+        rounds, made.source.spec, made.terms.profiles, made.terms.rotation, num_clients, clients, pooled, fleet
+    )
 
 
 def _attached(run_file: RunFile, request: SearchRequest, state: Path) -> Scene:

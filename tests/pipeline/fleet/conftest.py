@@ -65,7 +65,7 @@ TIMES = {"fast": ChunkTimes(0.02, 0.01), "slow": ChunkTimes(0.5, 0.2)}
 def make_data(folder: Path, num_phones: int, seed: bytes = b"seed") -> FleetData:
     ids = SOURCE.ids()
     shares = tuple(ids[i * DIGITS_PER_PHONE : (i + 1) * DIGITS_PER_PHONE] for i in range(num_phones))
-    return FleetData("digits", SOURCE.spec, shares, folder / "blobs", seed)
+    return FleetData("digits", SOURCE.spec, shares, folder / "blobs", seed, split_key=seed)
 
 
 def make_terms(**changes) -> FleetTerms:

@@ -8,7 +8,6 @@ from device_runtime.accounting import Budget
 from device_runtime.examples import ClientSource, SourceError, split_ids
 from pipeline.fleet.from_run_file import fleet_of
 from pipeline.fleet.stragglers import StragglerTerms
-from pipeline.fleet.workers import split_key
 from pipeline.run_file import parse_run_file
 from profiles.catalogue import UnknownProfileError
 from profiles.population import UnknownPopulationError, load_population, phones_of
@@ -61,22 +60,38 @@ test = { sample_rate = 0.5, noise_multiplier = 3.0 }
 BUDGET = Budget(8.0, 1e-5, 8)
 
 
-def read(folder, *changes: tuple[str, str], rotation=0, budget=None):
+def read(folder, *changes: tuple[str, str], budget=None):
     text = FILE
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return fleet_of(parse_run_file(text), folder, rotation, budget)
+    return fleet_of(parse_run_file(text), folder, budget)
 
 
-@pytest.mark.parametrize("rotation", range(5))
-def test_every_client_has_enough_training_examples_in_every_rotation(rotation, tmp_path):
-    made = read(tmp_path, rotation=rotation)
+@pytest.mark.parametrize("seed", range(5))
+def test_every_client_has_enough_training_examples_in_every_rotation(seed, tmp_path):
+    made = read(tmp_path, ("seed = 7", f"seed = {seed}"))
     assert len(made.data.shares) == 12
     assert Counter(i for share in made.data.shares for i in share) == Counter(made.source.ids())
     for share in made.data.shares:
-        split = split_ids(ClientSource(made.source, share), split_key(made.data.seed), rotation)
+        split = split_ids(ClientSource(made.source, share), made.data.split_key, made.terms.rotation)
         assert len(split["train"]) >= 8
+
+
+@pytest.mark.parametrize("first", [0, 15])
+def test_five_seeds_from_a_multiple_of_five_test_every_example_once(first, tmp_path):
+    tested, validated = Counter(), Counter()
+    for seed in range(first, first + 5):
+        made = read(tmp_path, ("seed = 7", f"seed = {seed}"))
+        splits = split_ids(made.source, made.data.split_key, made.terms.rotation)
+        tested.update(splits["test"])
+        validated.update(splits["validation"])
+    assert tested == validated == Counter(made.source.ids())
+
+
+def test_the_next_five_seeds_split_by_another_key(tmp_path):
+    keys = [read(tmp_path, ("seed = 7", f"seed = {seed}")).data.split_key for seed in (0, 4, 5)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_the_same_file_gives_the_same_fleet_and_another_seed_another(tmp_path):
@@ -88,7 +103,7 @@ def test_the_same_file_gives_the_same_fleet_and_another_seed_another(tmp_path):
 
 
 def test_the_run_and_the_places_of_its_files_follow_from_the_file(tmp_path):
-    made = read(tmp_path, rotation=2)
+    made = read(tmp_path)
     assert (made.run.run_id, made.run.kind, made.run.seed, made.run.budget) == ("digits", "emulated", 7, None)
     assert made.run.spec_id == record_id(made.source.spec)
     assert (made.data.source, made.data.blobs) == ("digits", tmp_path / "blobs")

@@ -5,7 +5,6 @@ import pytest
 from device_runtime.examples import ClientSource
 from device_runtime.work import count_examples
 from pipeline.fleet.population import make_phones
-from pipeline.fleet.workers import split_key
 from profiles.catalogue import load_profile
 from profiles.population import load_population, phones_of
 from profiles.records import record_id
@@ -45,7 +44,7 @@ def test_a_phone_tells_the_public_counts_that_the_client_itself_would_count(kit,
     data = kit.data(tmp_path, 3)
     phones = make_phones(None, kit.terms(rotation=rotation), data, kit.source)
     for phone, share in zip(phones, data.shares, strict=True):
-        counted = count_examples(ClientSource(kit.source, share), split_key(data.seed), rotation)
+        counted = count_examples(ClientSource(kit.source, share), data.split_key, rotation)
         assert phone.check_in.num_examples == counted
 
 

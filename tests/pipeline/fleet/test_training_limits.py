@@ -6,7 +6,6 @@ import torch
 
 from device_runtime.examples import ClientSource, split_ids
 from device_runtime.terms import TrainTerms
-from pipeline.fleet.workers import split_key
 from pipeline.network import build_module
 from search.layers import layers_of
 
@@ -31,7 +30,7 @@ def test_one_client_with_one_step_over_all_its_examples_is_centralised_sgd(emula
     run = emulate(num_phones=1)
     module = build_module(layers_of(kit.architecture), 0)
     source = ClientSource(kit.source, kit.source.ids()[:20])
-    x, y = source.get(split_ids(source, split_key(b"seed"))["train"])
+    x, y = source.get(split_ids(source, b"seed")["train"])
     run.train(1, cohort_size=1, train=TrainTerms(LEARNING_RATE, local_steps=1, batch_size=20))
 
     loss = torch.nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y))

@@ -21,7 +21,6 @@ from search.layers import layers_of
 from search.slicing import inherit
 
 ROUNDS, STEPS, BATCH, SEED = 4, 5, 32, 3
-ROTATION = SEED % 5
 RUN = f"""
 [run]
 name = "darts"
@@ -123,8 +122,8 @@ def test_a_run_of_one_client_is_darts_whose_optimisers_begin_anew_with_each_roun
     written = Written()
     result = run_search(SearchRequest(tmp_path / "run.toml", tmp_path / "run"), written)
     supernet, manifest = written.models[0].candidate.architecture, written.models[0].artifact.manifest
-    made = fleet_of(parse_run_file(RUN), tmp_path / "run", ROTATION)
-    pooled = PooledExamples(made.data, made.source, ROTATION)
+    made = fleet_of(parse_run_file(RUN), tmp_path / "run")
+    pooled = PooledExamples(made.data, made.source, made.terms.rotation)
     examples = {split: pooled.by_client(split)[0] for split in ("train", "validation")}
 
     expected = darts(supernet, examples, made.data.seed, restarts=True)
