@@ -35,7 +35,8 @@ from bench import joint_search
 from bench.joint_search import FEATHERS, LISTS, OURS
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import Comparison, accuracy_of, paired, summary
-from bench.search_runs import Method, Row, Task, mean_of, parser_of, sitting_of, tasks_of
+from bench.search_rows import Row
+from bench.search_runs import Method, Task, mean_of, parser_of, sitting_of, tasks_of
 from pipeline.report.plots import percent_axis
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import PrivacySection, RunFile

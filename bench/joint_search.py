@@ -24,7 +24,8 @@ from typing import Any
 
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import COLUMNS, Comparison, paired, summary
-from bench.search_runs import Method, Row, Sitting, parser_of, sitting_of, tasks_of
+from bench.search_rows import Row
+from bench.search_runs import Method, Sitting, parser_of, sitting_of, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")

@@ -7,12 +7,13 @@ from math import sqrt
 
 from scipy import stats
 
-from bench.search_runs import Row
+from bench.search_rows import Row
 from pipeline.run_file import parse_run_file
 from pipeline.search_sections import FedNasSection
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
 COSTS = ("client_rounds", "client_seconds", "bytes")
+NEEDS = ("latency_ms", "training_step_ms", "memory_mib")
 
 
 def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
@@ -67,7 +68,7 @@ def summary(name: str, rows: Sequence[Row]) -> Row:
         "seeds": len(rows),
         "test_accuracy": round(statistics.mean(accuracy_of(row) for row in rows), 4),
         "deviation": round(statistics.stdev(accuracy_of(row) for row in rows), 4) if len(rows) > 1 else None,
-        "latency_ms": round(statistics.mean(latency_of(row) for row in rows), 4),
+        **{name: round(statistics.mean(need_of(row, name) for row in rows), 4) for name in NEEDS},
         "client_rounds": statistics.mean(one["client_rounds"] for one in search),
         "client_seconds": round(statistics.mean(one["client_seconds"] for one in search), 1),
         "megabytes": round(statistics.mean(one["bytes"] for one in search) / 1e6, 1),
@@ -79,7 +80,9 @@ def summary(name: str, rows: Sequence[Row]) -> Row:
 
 def _told(row: Row) -> Row:
     told = {name: row[name] for name in ("seed", "search", "final", "models", "num_trials")}
-    return {**told, "failed_trials": sum(bool(step[-1]) for step in row["steps"])}
+    told |= {"commit": row["commit"], "failed_trials": sum(bool(step[-1]) for step in row["steps"])}
+    own = parse_run_file(row["run_file"]).search
+    return told if not isinstance(own, FedNasSection) else told | {"K of each step": candidates_of_steps(row)}
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,13 @@ class Comparison:
     def row(self) -> Row:
         """For the table."""
         own = {"method": f"{self.ours} against {self.other}", "seeds": len(self.pairs), "accuracy": self.accuracy}
-        latencies = [statistics.mean(latency_of(pair[side]) for pair in self.pairs) for side in (0, 1)]
+        needs = {
+            name: [statistics.mean(need_of(pair[side], name) for pair in self.pairs) for side in (0, 1)]
+            for name in NEEDS
+        }
         times = {"times less in the search": self.search, "with final training": self.both}
         told = {name: _finite(value) for name, value in times.items()}
-        return {**dict.fromkeys(COLUMNS), **own, "latencies_ms": latencies, **told}
+        return {**dict.fromkeys(COLUMNS), **own, "needs of both": needs, **told}
 
 
 def _finite(times: dict[str, float]) -> dict[str, float | None]:
@@ -139,9 +145,9 @@ def accuracy_of(row: Row) -> float:
     return float(row["models"][0]["test_accuracy"])
 
 
-def latency_of(row: Row) -> float:
-    """Of the first model on the first profile, predicted, ms."""
-    return float(next(iter(row["models"][0]["latency_ms"].values())))
+def need_of(row: Row, name: str) -> float:
+    """What the first model needs on the first profile, predicted, of `NEEDS`."""
+    return float(next(iter(row["models"][0][name].values())))
 
 
 def _total(row: Row, key: str) -> float:

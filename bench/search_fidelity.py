@@ -20,7 +20,8 @@ from scipy import stats
 
 from bench.measuring import Bar
 from bench.search_cost import APART, KEEP, LIMIT, LIMIT_OF_A_STEP, PRETRAIN, RULE, RUN_FILE, full_rounds
-from bench.search_runs import Method, Row, Sitting, mean_of, tasks_of
+from bench.search_rows import Row
+from bench.search_runs import Method, Sitting, mean_of, tasks_of
 
 GROUPS, SEEDS = (1, 5, 10), range(20)
 DRAWS = 100  # of each anchor and seed
@@ -43,7 +44,7 @@ class Fidelity:
 def fidelity(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     """Rows of the reference and of each number of groups; there is no bar."""
     text = RUN_FILE.read_text(encoding="utf-8")
-    reference = sitting.rows(tasks_of(text, [RULE], sitting.seeds(APART)))
+    reference = sitting.rows(tasks_of(text, [RULE], APART))
     full, _ = full_rounds(reference)
     means = mean_scores(reference, full)
     rows = [{"method": "straightforward", "seeds": len(reference), "R_full": full, "mean scores": means}]

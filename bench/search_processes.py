@@ -31,7 +31,8 @@ import onnxruntime
 
 from bench.measuring import Bar, spread_of, time_interleaved
 from bench.search_cost import GROUPS, KEEP, LIMIT, ONE_ENTRANT, PRETRAIN, RUN_FILE, TRAIN
-from bench.search_runs import Method, Row, Sitting, Task, replace_lines, tasks_of, with_search
+from bench.search_rows import Row
+from bench.search_runs import Method, Sitting, Task, replace_lines, tasks_of, with_search
 from device_runtime.examples import SpecOverrides, open_source
 from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file

@@ -21,14 +21,11 @@ from typing import Any
 
 from scipy import stats
 
-from pipeline.report.costs import thrown_away
+from bench.provenance import commit_of, inputs_of
+from bench.search_rows import Row, row_of
 from pipeline.run_file import parse_run_file
-from pipeline.run_result import PhaseCostResult, RunResult
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.session import SearchRequest, run_search
-from profiles.records import to_plain
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ def run_task(task: Task, work: Path) -> Row:
     if not (folder / "artifacts").exists():
         (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
     is_resumed = (folder / "run.toml").exists()
-    return row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
+    row = row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
+    return {**row, "inputs": inputs_of(task.run_file), "commit": commit_of()}
 
 
 def run_tasks(
@@ -122,8 +120,8 @@ def run_tasks(
 ) -> Iterator[Row]:
     """Rows of all tasks; those whose line stands in `lines` are not run again.
 
-    A line of another run file than the task's is dropped, and so is one that was torn. A task's folder goes when its
-    line is written.
+    A line of another run file than the task's, or of other inputs, is left alone and not counted, and so is one that
+    was torn. A task's folder goes when its line is written.
 
     Args:
         run: Does one task; its row gets the task's own fields.
@@ -233,48 +231,6 @@ def sitting_of(arguments: argparse.Namespace) -> Sitting:
     return Sitting(arguments.work, arguments.processes, arguments.seeds, arguments.rows)
 
 
-def row_of(result: RunResult) -> Row:
-    """What a finished emulated run came to, in the order of its platforms' models."""
-    exact = result.emulator_only
-    if exact is None:
-        raise ValueError(f"{result.name} is no emulated run")
-    return {
-        "search": costs_of(cost for cost in result.costs if cost.phase == "search"),
-        "final": costs_of(cost for cost in result.costs if cost.phase == "final"),
-        "num_trials": len(result.trials),
-        "models": [
-            {
-                "platforms": list(model.platforms),
-                "trial": model.trial,
-                "test_accuracy": exact.test_accuracies[str(model.trial)],
-                "num_parameters": model.num_parameters,
-                "latency_ms": {c.profile: c.latency_ms for c in result.trial(model.trial).costs},
-                "widths": _widths(result, model.trial),
-            }
-            for model in result.models
-        ],
-        "trainings": {str(model.trial): _training(result, model.trial) for model in result.models},
-        "thrown_away": thrown_away(result),
-        "steps": [[t.index, t.start_from, t.rounds, t.num_clients, t.accuracy, t.failed] for t in result.trials],
-        "num_scored": [trial.num_examples for trial in result.trials],
-        "curves": _curves(result, "search"),
-        "final_curves": _curves(result, "final"),
-        "virtual_s": exact.virtual_s,
-    }
-
-
-def costs_of(costs: Iterator[PhaseCostResult]) -> dict[str, float]:
-    """Sums of the cost ledger."""
-    rows = list(costs)
-    training = [row for row in rows if row.kind == "train"]
-    return {
-        "client_rounds": sum(row.num_assignments for row in training),
-        "evaluations": sum(row.num_assignments for row in rows) - sum(row.num_assignments for row in training),
-        "client_seconds": sum(row.device_seconds for row in rows),
-        "bytes": sum(row.bytes_up + row.bytes_down for row in rows),
-    }
-
-
 def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
     """A run file with another seed and another table [search].
 
@@ -293,29 +249,6 @@ def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
     return text
 
 
-def _widths(result: RunResult, trial: int) -> list[int]:
-    network = result.trial(trial).candidate.architecture
-    return [network.stem.width, *(stage.width for stage in network.stages)]
-
-
-def _training(result: RunResult, trial: int) -> dict[str, Any]:
-    """How a model was trained, without what its network has no use for."""
-    return {
-        name: value
-        for name, value in to_plain(result.trial(trial).candidate.hyper_parameters).items()
-        if value is not None and not name.startswith("architecture_")
-    }
-
-
-def _curves(result: RunResult, phase: str) -> dict[str, list[float]]:
-    """Exact accuracy over all validation splits after each round of each trial."""
-    curves: dict[str, list[float]] = {}
-    for point in result.curves:
-        if point.phase == phase:
-            curves.setdefault(str(point.trial), []).append(round(point.accuracy, 6))
-    return curves
-
-
 def _kept(tasks: Sequence[Task], lines: Path) -> dict[tuple[str, int], Row]:
     wanted = {(task.method, task.seed): task.run_file for task in tasks}
     rows = {}
@@ -325,6 +258,6 @@ def _kept(tasks: Sequence[Task], lines: Path) -> dict[tuple[str, int], Row]:
         except ValueError:
             continue  # torn when the bench was stopped
         key = row["method"], row["seed"]
-        if wanted.get(key) == row["run_file"]:
+        if wanted.get(key) == row["run_file"] and row.get("inputs") == inputs_of(row["run_file"]):
             rows[key] = row
     return rows

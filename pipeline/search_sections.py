@@ -9,7 +9,7 @@ from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
 from pipeline.section import PositiveInt, Section
 from search.algorithm import SearchAlgorithm
 from search.algorithms.by_rule import ByRule, random_pruning, uniform_width
-from search.algorithms.fednas import Choice, FedNas, Schedule
+from search.algorithms.fednas import FedNas, Schedule
 from search.algorithms.nested_race import NestedRace
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
@@ -83,7 +83,6 @@ class FedNasSection(Section):
             is two standard errors ahead.
         first_reduction: What the first step takes away, a part of the largest network's load.
         decay: Each step's reduction over the one before.
-        choose: A step's winner: the one that loses least accuracy for what it saves (`ratio`), or the most accurate.
         parallel: Trials that train side by side.
     """
 
@@ -95,7 +94,6 @@ class FedNasSection(Section):
     schedule: Schedule = "constant"
     first_reduction: Part = 0.1
     decay: Part = 0.96
-    choose: Choice = "ratio"
     parallel: PositiveInt = 64
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:

@@ -11,7 +11,6 @@ from search.architecture import Architecture
 from search.layers import layers_of
 
 WIDTH_STEP, LEAST_WIDTH = 8, 4
-_HALVINGS = 20  # of a reduction that no block can give alone
 Block = tuple[int, ...]  # places that have one width: 0 is the stem, i + 1 stage i
 
 
@@ -53,33 +52,35 @@ def narrower(width: int) -> Iterator[int]:
 def prune(
     network: Architecture, block: Block, load: Callable[[Architecture], float], target: float
 ) -> Architecture | None:
-    """The network with this block as wide as brings its load to `target` or below; None where no width does.
+    """The network with this block as wide as brings its load to `target` or below.
+
+    Where no width does, the one that needs least, as in NetAdapt's published code; None where none lowers the load.
 
     Args:
         load: What the whole network needs.
     """
+    best, least = None, load(network)
     for width in narrower(width_of(network, block)):
         pruned = with_width(network, block, width)
         # Equal widths would let an inverted block add what it did not add: no part of the network any more.
-        if load(pruned) <= target and blocks_of(pruned) == blocks_of(network):
-            return pruned
-    return None
+        if blocks_of(pruned) != blocks_of(network) or (needed := load(pruned)) >= least:
+            continue
+        best, least = pruned, needed
+        if needed <= target:
+            break
+    return best
 
 
 def reduce_one_block(
     network: Architecture, load: Callable[[Architecture], float], reduction: float
 ) -> tuple[Architecture, ...]:
-    """One network a block that can lower the load by `reduction` alone; by half of it, and so on, where none can.
+    """One network a block, its load lower by `reduction`, or by as much as that block alone can give.
 
-    Empty where every block is as narrow as can be, or what is left to narrow lowers the load by next to nothing.
+    Blocks that lower nothing have none.
     """
-    now = load(network)
-    for halving in range(_HALVINGS):
-        target = now - reduction / 2**halving
-        pruned = [prune(network, block, load, target) for block in blocks_of(network)]
-        if any(pruned):
-            return tuple(one for one in pruned if one is not None)
-    return ()
+    target = load(network) - reduction
+    pruned = (prune(network, block, load, target) for block in blocks_of(network))
+    return tuple(one for one in pruned if one is not None)
 
 
 def scale_widths(network: Architecture, factor: float) -> Architecture:

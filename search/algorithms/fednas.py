@@ -29,7 +29,6 @@ from search.pruning import LEAST_WIDTH, blocks_of, reduce_one_block, with_width
 from search.space import SearchSpace
 
 Schedule = Literal["constant", "growing", "adaptive"]
-Choice = Literal["ratio", "accuracy"]
 _ACCURACY_EPSILON, _LOAD_EPSILON = 1e-6, 1e-5  # of the authors' code
 
 
@@ -87,7 +86,6 @@ class FedNas:
             `adaptive` goes on until the leader is two standard errors ahead.
         first_reduction: What the first step takes away, a part of the first network's load.
         decay: Each step's reduction over the one before.
-        choose: A step's winner: the one that loses least accuracy for what it saves (`ratio`), or the most accurate.
     """
 
     space: SearchSpace
@@ -100,7 +98,6 @@ class FedNas:
     schedule: Schedule = "constant"
     first_reduction: float = 0.1
     decay: float = 0.96
-    choose: Choice = "ratio"
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -204,8 +201,6 @@ class FedNas:
         return stage < self.rounds and not _is_decided(kept)
 
     def _winner(self, before: Entry, kept: Sequence[Entry]) -> Entry:
-        if self.choose == "accuracy":
-            return max(kept, key=_accuracy)
         load = self.feasibility.load(before.network)
 
         def price(entry: Entry) -> float:
@@ -235,9 +230,17 @@ def _accuracy(entry: Entry) -> float:
 
 
 def _is_decided(kept: Sequence[Entry]) -> bool:
-    """Whether the most accurate is two standard errors ahead of the next (binomial, of two samples)."""
+    """Whether the most accurate is two standard errors ahead of the next (binomial, of two samples).
+
+    A right and a wrong answer are added to each: without them three right of three would be known for certain.
+    """
     if len(kept) < 2:
         return True
     first, second = sorted(kept, key=_accuracy, reverse=True)[:2]
-    variance = sum(_accuracy(one) * (1 - _accuracy(one)) / max(1, one.num_examples) for one in (first, second))
-    return _accuracy(first) - _accuracy(second) > 2 * sqrt(max(0.0, variance))
+    return _accuracy(first) - _accuracy(second) > 2 * sqrt(_variance(first) + _variance(second))
+
+
+def _variance(entry: Entry) -> float:
+    answers = entry.num_examples + 2
+    right = (_accuracy(entry) * entry.num_examples + 1) / answers
+    return right * (1 - right) / answers

@@ -13,7 +13,6 @@ from bench.search_runs import (
     mean_of,
     parser_of,
     replace_lines,
-    row_of,
     run_task,
     run_tasks,
     sitting_of,

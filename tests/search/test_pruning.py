@@ -37,7 +37,18 @@ def test_a_block_is_pruned_as_little_as_the_target_asks_for():
         pruned = prune(PLAIN, (1,), num_parameters, target)
         assert width_of(pruned, (1,)) == expected
         assert with_width(pruned, (1,), 32) == PLAIN  # and nothing else
-    assert prune(PLAIN, (1,), num_parameters, loads[4] - 1) is None
+
+
+def test_a_block_that_cannot_reach_the_target_alone_is_pruned_to_what_needs_least():
+    needs = {width: num_parameters(with_width(PLAIN, (1,), width)) for width in (24, 16, 8, 4)}
+    assert prune(PLAIN, (1,), num_parameters, needs[4] - 1) == with_width(PLAIN, (1,), 4)
+    needs[4] = needs[8]  # as where a kernel's time is that of full vectors
+
+    def load(network):
+        return needs.get(width_of(network, (1,)), 10**6)
+
+    assert prune(PLAIN, (1,), load, 0) == with_width(PLAIN, (1,), 8)
+    assert prune(PLAIN, (1,), lambda _: 1.0, 0) is None  # lowers nothing
 
 
 def test_uniform_scaling_takes_the_nearest_width_there_is():
@@ -49,17 +60,17 @@ def test_uniform_scaling_takes_the_nearest_width_there_is():
         scale_widths(PLAIN, 0)
 
 
-def test_a_step_has_one_network_a_block_that_can_take_the_reduction_alone():
-    now = num_parameters(PLAIN)
-    saved = [now - num_parameters(with_width(PLAIN, block, 4)) for block in blocks_of(PLAIN)]
-    least, most = min(saved), max(saved)
-    assert len(reduce_one_block(PLAIN, num_parameters, least)) == 3
-    assert len(reduce_one_block(PLAIN, num_parameters, least + 1)) == 2
-    assert all(num_parameters(one) <= now - least for one in reduce_one_block(PLAIN, num_parameters, least))
-    for halvings in (1, 3, 19):  # none can: half of it is asked for, and so on
-        halved = reduce_one_block(PLAIN, num_parameters, 2**halvings * most)
-        assert [num_parameters(one) for one in halved] == [now - most]
-    assert reduce_one_block(PLAIN, num_parameters, 2**20 * most) == ()  # next to nothing of it
+def test_a_step_has_one_network_a_block_and_those_that_can_take_the_reduction_alone_do():
+    now, blocks = num_parameters(PLAIN), blocks_of(PLAIN)
+    narrowest = [with_width(PLAIN, block, 4) for block in blocks]
+    saved = [now - num_parameters(one) for one in narrowest]
+    for reduction in (min(saved), sorted(saved)[1], max(saved), 10 * now):
+        step = reduce_one_block(PLAIN, num_parameters, reduction)
+        assert len(step) == len(blocks)
+        for one, least, most in zip(step, narrowest, saved, strict=True):
+            assert now - num_parameters(one) >= reduction or (one == least and most < reduction)
+    one_left = with_width(with_width(PLAIN, blocks[0], 4), blocks[2], 4)
+    assert len(reduce_one_block(one_left, num_parameters, 1)) == 1
 
 
 def test_a_network_without_a_width_left_to_narrow_has_no_step():
