@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -18,6 +19,7 @@ from rich.table import Table
 from device_runtime.console import versions_of
 from profiles.records import to_plain
 
+_CHOOSING = ("--quick", "--methods", "--seeds", "--part", "--full-rounds")
 _FILE_COLUMNS = 240  # of a table that goes to no terminal; 80, the default there, would cut its figures off
 
 
@@ -132,8 +134,14 @@ def print_result(
 
 
 def _command(bench: str) -> str:
-    options = [argument for argument in sys.argv[1:] if argument == "--quick"]
-    return " ".join(["python", "-m", f"bench.{bench}", *options])
+    """With the options that say what is measured, and none of this machine's paths."""
+    kept, is_kept = ["python", "-m", f"bench.{bench}"], False
+    for argument in sys.argv[1:]:
+        if argument.startswith("-"):
+            is_kept = argument in _CHOOSING
+        if is_kept:
+            kept.append(argument)
+    return shlex.join(kept)
 
 
 def _cell(value: Any) -> str:

@@ -7,11 +7,12 @@
   training's last rounds still added is told, as there may be more to come. R_full is given: its rule was followed on
   digits alone. The archive is no part of the project: without it the part is left out.
 - `fidelity`: `bench/search_fidelity.py`.
-- `platforms`: one pass of FedNAS on digits for 1, 2 and 4 platforms. The fleet has the same four phones in all of them,
-  so that client-seconds can be compared; what differs is how many of them have a limit: 30% of what the largest
-  network needs there (on the slowest of its class). Every limit is met by the same pass, which ends when the hardest is
-  met, and a step takes away a part of what the hardest asks for: a platform where narrowing saves less, as pixel-4,
-  makes the pass longer for all, one that is easier costs nothing.
+- `platforms`: one pass of FedNAS, and one of ours, on digits for 1, 2 and 4 platforms. The fleet has the same four
+  phones in all of them, so that client-seconds can be compared; what differs is how many of them have a limit: 30% of
+  what the largest network needs there (on the slowest of its class). FedNAS meets every limit in the same pass, which
+  ends when the hardest is met, and a step takes away a part of what the hardest asks for: a platform where narrowing
+  saves less, as pixel-4, makes the pass longer for all, one that is easier costs nothing. Ours has a race for every
+  platform; a phone trains in one of them.
 - `measured`, `unreliable`: `bench/search_processes.py`.
 
 Rows are kept, one line a method and seed: what was stopped goes on from there.
@@ -176,25 +177,26 @@ def model_of(row: Row, platform: str) -> Row:
 
 
 def platforms(sitting: Sitting) -> Part:
-    """A row for each number of platforms; its cost beside that of one platform."""
+    """A row for each search and number of platforms; its cost beside that of one platform."""
     text = search_cost.RUN_FILE.read_text(encoding="utf-8")
-    names = {count: f"{count} platform{'s' if count > 1 else ''}" for count in LIMITS}
-    chosen = [
-        Method(names[count], FEDNAS, {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"})
-        for count, limits in LIMITS.items()
-    ]
-    rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
-    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(search_cost.SEEDS))):
+    settings = {
+        count: {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"} for count, limits in LIMITS.items()
+    }
+    chosen = {
+        (name, count): Method(f"{name}, {count} platform{'s' if count > 1 else ''}", section, settings[count])
+        for name, section in (("fednas", FEDNAS), (OURS, RACE))
+        for count in LIMITS
+    }
+    rows: dict[str, list[Row]] = {method.name: [] for method in chosen.values()}
+    for row in sitting.rows(tasks_of(text, chosen.values(), sitting.seeds(search_cost.SEEDS))):
         rows[row["method"]].append(row)
-    one, *_ = found = [cost_row(name, own, rows[names[1]]) for name, own in rows.items()]
-    over = sum(row["over_limit"] for row in found)
-    bars = [
-        Bar(f"{row['method']}: {key} of the search beside {one['method']}", times, MOST_TIMES, times <= MOST_TIMES)
-        for row in found
-        if row is not one
-        for key, times in row["ratios"].items()
-    ]
-    return found, [*bars, _limits_bar(over)]
+    found, bars = [], []
+    for (name, count), method in chosen.items():
+        one = chosen[name, 1].name
+        found.append(cost_row(method.name, rows[method.name], rows[one]))
+        for key, times in found[-1]["ratios"].items() if count > 1 else ():
+            bars.append(Bar(f"{method.name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
+    return found, [*bars, _limits_bar(sum(row["over_limit"] for row in found))]
 
 
 def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:

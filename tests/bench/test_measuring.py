@@ -39,6 +39,14 @@ def test_a_spread_is_median_quartiles_and_extremes():
     assert spread_of([5, 1, 2, 4, 3]) == {"median_ms": 3, "min_ms": 1, "p25_ms": 2, "p75_ms": 4, "max_ms": 5}
 
 
+def test_a_kept_result_names_the_options_that_say_what_was_measured_and_no_path(tmp_path, monkeypatch):
+    given = ["--work", "/some/where", "--methods", "uniform width", "fednas", "--processes", "2", "--seeds", "3"]
+    monkeypatch.setattr("sys.argv", ["demo", *given, "-o", "out.json", "--quick"])
+    print_result(Result("demo", {}, {}, [], []), [], tmp_path / "out.json")
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert kept["command"] == "python -m bench.demo --methods 'uniform width' fednas --seeds 3 --quick"
+
+
 def test_the_machine_and_versions_are_told():
     assert {"processor", "cores", "system", "python", "load_average_1min"} == set(describe_machine())
     assert set(new_result("b", ["numpy", "no-such-distribution"]).versions) == {"numpy"}

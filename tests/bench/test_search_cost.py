@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, summary
+from bench.search_comparison import NEEDS, analytic_rounds, candidates_of_steps, difference, summary
 from bench.search_cost import (
     ALONE,
     APART,
@@ -30,7 +30,7 @@ from pipeline.run_file import parse_run_file
 from pipeline.searching.choices import space_of
 from profiles.catalogue import load_profile
 from search.cost import cost_of
-from search.pruning import scale_widths
+from search.pruning import reduce_one_block, scale_widths
 
 TEXT = RUN_FILE.read_text(encoding="utf-8")
 FILES = {task.method: task.run_file for task in tasks_of(TEXT, [method for method, _ in methods(10)], [0])}
@@ -43,11 +43,11 @@ COUNTS = {"fednas": 3 * (5 * 2 + 5 * 5), REFERENCE: 30 * 5 * 10}
 
 def a_row(method, seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_bytes=100):
     costs = {"client_rounds": client_rounds, "client_seconds": client_seconds, "bytes": num_bytes}
-    models = [{"test_accuracy": accuracy, "latency_ms": {"a": 1.0}}]
+    models = [{"test_accuracy": accuracy, **{need: {"a": 1.0} for need in NEEDS}}]
     final = {"client_rounds": 40, "client_seconds": 8.0, "bytes": 400}
     steps = [[*step, None, 0.5, ""] for step in (STAGED if method == "fednas" else WHOLE)]
     row = {"method": method, "run_file": FILES[method], "seed": seed, "search": costs, "final": final}
-    return {**row, "models": models, "steps": steps, "num_trials": len(steps)}
+    return {**row, "models": models, "steps": steps, "num_trials": len(steps), "commit": "abc"}
 
 
 def test_a_pair_is_swapped_where_the_rankings_order_it_differently():
@@ -117,7 +117,7 @@ def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinite
     found = {row["method"]: row for row in compare(rows, full=10)[0]}
     assert found[f"fednas against {REFERENCE}"]["times less in the search"]["client_seconds"] == pytest.approx(20)
     assert found[f"fednas against {REFERENCE}"]["with final training"]["client_seconds"] == pytest.approx(4.8)
-    assert found[f"{UNIFORM} against fednas"]["times less in the search"]["bytes"] is None  # JSON knows no infinity
+    assert found[f"fednas against {UNIFORM}"]["times less in the search"]["bytes"] == 0
     assert f"{OURS} against fednas" in found["not compared"]["pairs"]
     assert len(found) + len(found["not compared"]["pairs"]) == len(PAIRS) + 1
 
@@ -193,6 +193,9 @@ def test_a_summary_has_means_and_every_runs_failed_trials():
     told = summary(OURS, rows)
     assert (told["test_accuracy"], told["client_seconds"], told["total_seconds"]) == (0.85, 2.0, 10.0)
     assert [run["failed_trials"] for run in told["runs"]] == [0, 1]
+    assert {run["commit"] for run in told["runs"]} == {"abc"}
+    assert "K of each step" not in told["runs"][0]
+    assert summary("fednas", of_seeds("fednas", [0.8]))["runs"][0]["K of each step"] == [3, 2]
 
 
 def test_the_limit_of_equal_latency_is_what_uniform_width_needs():
@@ -202,6 +205,27 @@ def test_the_limit_of_equal_latency_is_what_uniform_width_needs():
     largest = space_of(run, open_source("digits", SpecOverrides(), DATA_SCHEMES).spec).largest()
     needs = cost_of(scale_widths(largest, 16 / 96), load_profile("redmi-note-4"), 8).latency_ms
     assert needs <= limit < 1.001 * needs
+
+
+def test_where_one_group_trains_everything_one_candidate_trains_after_the_other():
+    for method in [*(one for one, _ in methods(10)), RULE]:
+        if method.search.get("groups") == 1:
+            assert method.search["parallel"] == 1
+        else:
+            assert "parallel" not in method.search or method.search["algorithm"] != "fednas"
+
+
+def test_every_candidate_of_the_rules_one_step_meets_its_limit():
+    (task,) = tasks_of(TEXT, [RULE], [0])
+    run, profile = parse_run_file(task.run_file), load_profile("redmi-note-4")
+    largest = space_of(run, open_source("digits", SpecOverrides(), DATA_SCHEMES).spec).largest()
+
+    def load(network):
+        return cost_of(network, profile, 8).latency_ms
+
+    step = reduce_one_block(largest, load, 0.1 * load(largest))
+    assert len(step) == 10
+    assert max(map(load, step)) <= run.budgets["default"].latency_ms < load(largest)
 
 
 def test_every_method_makes_a_run_file_of_its_own():

@@ -95,7 +95,7 @@ def test_each_number_of_groups_has_20_seeds_of_its_own_run_file_and_the_referenc
     shorts = [run.search for name, run in runs.items() if name != "rounds"]
     assert {(one.pretrain_rounds, one.keep, one.rounds, one.first_reduction) for one in shorts} == {(2, 3, 0, 0.1)}
     assert {run.search.first_reduction for run in runs.values()} == {0.1}  # the reference's candidates are the same
-    assert {run.budgets["default"].latency_ms for run in runs.values()} == {2.7232}
+    assert {run.budgets["default"].latency_ms for run in runs.values()} == {2.8745}
     seeds = {name: [task.seed for task in asked if task.method == name] for name in runs}
     assert seeds.pop("rounds") == [*range(1000, 1005)]
     assert [*seeds.values()] == [[*range(20)]] * 3
@@ -103,14 +103,16 @@ def test_each_number_of_groups_has_20_seeds_of_its_own_run_file_and_the_referenc
 
 
 def test_a_seed_of_the_reference_stands_beside_the_others_alone(stub_runs, tmp_path):
-    ways = {1000: MEANS, 1001: MEANS[::-1]}
-    stub_runs(
-        lambda task: (
-            row_of_curves(ways[task.seed], ways[task.seed]) if task.method == "rounds" else row_of_scores(MEANS)
-        )
-    )
+    def run(task):
+        means = MEANS if task.seed % 2 else MEANS[::-1]
+        return row_of_curves(means, means) if task.method == "rounds" else row_of_scores(MEANS)
+
+    asked = stub_runs(run)
     (first, *_), _ = fidelity(Sitting(tmp_path, num_seeds=2))
-    assert first["tau"] == pytest.approx(-1)
+    assert first["seeds"] == 5  # all of them: R_full is the same whatever part of the others is looked at
+    # Three of five rank one way. Whoever does is with the other two of them against two: their means tie.
+    assert -1 <= first["tau"] < -0.3
+    assert {task.seed for task in asked if task.method != "rounds"} == {0, 1}
 
 
 def test_nothing_agrees_with_a_reference_that_ties_completely():
@@ -120,4 +122,4 @@ def test_nothing_agrees_with_a_reference_that_ties_completely():
 
 def test_the_settings_fit_the_run_file_of_digits():
     run = parse_run_file(replace_lines(RUN_FILE.read_text(encoding="utf-8"), SHORT))
-    assert (run.budgets["default"].latency_ms, run.final.rounds) == (2.7232, 1)
+    assert (run.budgets["default"].latency_ms, run.final.rounds) == (2.8745, 1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.search_rows import row_of
 from bench.search_runs import (
     BenchError,
     Method,
