@@ -48,7 +48,7 @@ SEEDS = range(3)
 SEARCHES = (OURS, ALONE, "fednas", REFERENCE)  # ALONE asks no phone to train; the others are controls
 TUNED = f"{UNIFORM}, learning rate tuned in the run"
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
-REDUCTION = 0.2  # what no block alone gives: half of it is asked for, and ten steps or eleven lead to the limits
+REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
 ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
 LAST = 10  # rounds of final training whose gain is told
 # 30% of what the largest network needs on the slowest phone of the class; by how many platforms have one.
