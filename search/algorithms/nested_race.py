@@ -13,12 +13,12 @@ every network, against the luckiest of them; tests hold how often it refutes one
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from search.algorithm import NoWinnerError, told_by_index
+from search.algorithms.nested_race_bounds import LEAST_PAIRS, Score, is_behind
 from search.algorithms.nested_race_entrants import entrants
 from search.architecture import Architecture
 from search.budget import Feasibility
@@ -26,20 +26,10 @@ from search.candidate import Candidate, Observation, Trial
 from search.clients import Client, balance
 from search.space import SearchSpace
 
-_LEAST_PAIRS = 3  # of scores, before they may refute anything
 # Of the way from guessing to certainty that the leader must have gone before: networks that know nothing name one class
 # each, and which one they name makes lasting differences.
 _LEAST_KNOWN = 0.25
 _Asked = tuple[str, int, tuple[str, ...]]  # platform, number of the runner in its race, clients
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy on the round's cohort."""
-
-    round: int
-    accuracy: float
-    num_examples: int
 
 
 @dataclass(frozen=True)
@@ -93,8 +83,9 @@ class NestedRace:
             an unknown profile are dealt out to the platforms.
         clients: Who takes part.
         num_entrants: Networks in each race.
-        rounds: Of training, at most; a race is over when one network is left.
-        cohorts: Groups of each platform's clients that take turns at scoring; a bound looks at one turn of each.
+        rounds: Of training, at most; a race is over when one network is left. Fewer than 3 refute nobody.
+        cohorts: Groups of each platform's clients that take turns at scoring, where there are so many clients; a bound
+            looks at one turn of each, and fewer than 3 refute nobody.
         margin: Standard errors of the difference that a network must be behind to leave.
     """
 
@@ -114,6 +105,11 @@ class NestedRace:
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        if self.num_entrants > 1 and self.cohorts < LEAST_PAIRS:
+            raise ValueError(
+                f"cohorts must be >= {LEAST_PAIRS} where several networks race, got {self.cohorts}: a bound looks at "
+                "one score of each, and fewer refute nobody; ask for more, or for one entrant and no race"
+            )
         if not self.margin > 0:
             raise ValueError(f"margin must be > 0, got {self.margin}")
         self.space.hyper_parameters.only()  # refuses several
@@ -175,6 +171,10 @@ class NestedRace:
             for i, name in enumerate(names)
         }
 
+    def _num_cohorts(self, name: str) -> int:
+        """Of a platform: each has a client at least."""
+        return min(self.cohorts, len(self._clients_of[name]))
+
     def _plan(self, state: NestedRaceState) -> tuple[_Planned, ...]:
         """All trials of the round's part."""
         if state.round >= self.rounds:
@@ -211,7 +211,7 @@ class NestedRace:
 
     def _to_score(self, state: NestedRaceState, name: str, platform: int) -> Iterator[_Asked]:  # noqa: ARG002
         runners, clients = state.races[name], self._clients_of[name]
-        cohorts = balance(clients, min(self.cohorts, len(clients)))
+        cohorts = balance(clients, self._num_cohorts(name))
         for number, runner in enumerate(runners):
             if len(runners) > 1 or self._needs_score(state, runner):
                 yield name, number, cohorts[state.round % len(cohorts)]
@@ -229,17 +229,17 @@ class NestedRace:
             state = replace(state, last_trained=state.round)
         while state.round < self.rounds:
             if state.is_scoring:
-                races = {name: self._unrefuted(runners, state.round) for name, runners in state.races.items()}
+                races = {name: self._unrefuted(name, runners, state.round) for name, runners in state.races.items()}
                 state = replace(state, races=races, round=state.round + 1)
             state = replace(state, is_scoring=not state.is_scoring)
             if self._plan(state):
                 break
         return state
 
-    def _unrefuted(self, runners: tuple[Runner, ...], now: int) -> tuple[Runner, ...]:
+    def _unrefuted(self, name: str, runners: tuple[Runner, ...], now: int) -> tuple[Runner, ...]:
+        begin = now - self._num_cohorts(name)  # further back the same clients answered: those are no further examples
         recent = [
-            replace(runner, scores=tuple(score for score in runner.scores if score.round > now - self.cohorts))
-            for runner in runners
+            replace(runner, scores=tuple(score for score in runner.scores if score.round > begin)) for runner in runners
         ]
         leader = max(recent, key=_accuracy)
         guessing = 1 / self.space.num_classes
@@ -250,31 +250,6 @@ class NestedRace:
             for runner, its in zip(runners, recent, strict=True)
             if not is_behind(its.scores, leader.scores, self.margin)
         )
-
-
-def is_behind(scores: Sequence[Score], leader: Sequence[Score], margin: float) -> bool:
-    """Whether accuracy is below the leader's by more than `margin` standard errors of their difference.
-
-    Rounds that scored both are pairs, weighted by the fewer of their examples. The error is that of a weighted mean of
-    the pairs' differences, and no less than sampling gives where the two answer independently: few pairs tell their own
-    spread badly, and who did not report makes the examples differ. Too few pairs decide nothing.
-    """
-    others = {score.round: score for score in leader}
-    pairs = [(one, others[one.round]) for one in scores if one.round in others]
-    if len(pairs) < _LEAST_PAIRS:
-        return False
-    num_examples = np.array([min(one.num_examples, other.num_examples) for one, other in pairs])
-    lead = np.array([other.accuracy - one.accuracy for one, other in pairs])
-    weights = num_examples / num_examples.sum()
-    mean = float(weights @ lead)
-    between = float(weights**2 @ (lead - mean) ** 2) * len(pairs) / (len(pairs) - 1)
-    sampling = float(weights**2 @ np.array([_variance(one) + _variance(other) for one, other in pairs]))
-    return mean > margin * sqrt(max(between, sampling, 0.0))
-
-
-def _variance(score: Score) -> float:
-    """Of sampling; accuracies of private runs may lie outside [0, 1]."""
-    return max(0.0, score.accuracy * (1 - score.accuracy)) / score.num_examples
 
 
 def _after(runner: Runner, observation: Observation, round_: int) -> Runner:

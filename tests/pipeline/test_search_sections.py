@@ -47,8 +47,8 @@ MADE = {
         FedNas(SPACE, FREE, CLIENTS, groups=2, keep=3, decay=0.5),
     ),
     "nested_race": (
-        {"entrants": 3, "rounds": 4, "cohorts": 2, "margin": 1.5},
-        NestedRace(SPACE, FREE, CLIENTS, num_entrants=3, rounds=4, cohorts=2, margin=1.5),
+        {"entrants": 3, "rounds": 4, "cohorts": 4, "margin": 1.5},
+        NestedRace(SPACE, FREE, CLIENTS, num_entrants=3, rounds=4, cohorts=4, margin=1.5),
     ),
     "uniform_width": ({"rounds": 3}, ByRule(SPACE, FREE, uniform_width, 3)),
     "successive_halving": (

@@ -6,7 +6,7 @@ import pytest
 
 from search.algorithm import NoWinnerError, load_state, save_state
 from search.algorithms import NestedRace
-from search.algorithms.nested_race import Score, is_behind
+from search.algorithms.nested_race_bounds import Score, is_behind
 from search.algorithms.nested_race_entrants import entrants
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
@@ -211,6 +211,7 @@ def test_a_round_whose_scores_fail_refutes_nobody_and_what_was_never_scored_is_n
         ({"num_entrants": 0}, "num_entrants must be >= 1, got 0"),
         ({"rounds": 0}, "rounds must be >= 1, got 0"),
         ({"cohorts": 0}, "cohorts must be >= 1, got 0"),
+        ({"cohorts": 2}, "cohorts must be >= 3 where several networks race, got 2: a bound looks at one score of each"),
         ({"margin": 0.0}, "margin must be > 0, got 0"),
         ({"clients": ()}, "no client is left for the race of mid phone"),
     ],

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from search.algorithms import NestedRace
-from search.algorithms.nested_race import Runner, Score, is_behind
+from search.algorithms.nested_race import Runner
+from search.algorithms.nested_race_bounds import Score, is_behind
 from search.budget import Feasibility
 from search.clients import Client
 from tests.search.conftest import ONE_NETWORK
@@ -16,16 +17,26 @@ NO_LIMITS = Feasibility((), {}, 8)
 CLIENTS = tuple(Client(f"client {i}", 40) for i in range(10))
 
 
-def survivors(race, accuracies, num_examples, rng):
-    """Which of the networks are left when all rounds are over; each answers every example on its own."""
+def survivors(race, accuracies, num_examples, rng, num_turns=None):
+    """Which of the networks are left when all rounds are over; each answers every example on its own.
+
+    Args:
+        num_turns: Of cohorts, after which the same examples are answered as before; None for others in every round.
+    """
     largest = SPACE.largest()
     networks = [replace(largest, stages=largest.stages[:i]) for i in range(len(accuracies))]
     true = dict(zip(networks, accuracies, strict=True))
     runners = tuple(Runner(network) for network in networks)
+    answers = [
+        {one: rng.binomial(num_examples, true[one]) / num_examples for one in networks}
+        for _ in range(num_turns or race.rounds)
+    ]
     for i in range(race.rounds):
-        scores = {one: Score(i, rng.binomial(num_examples, true[one]) / num_examples, num_examples) for one in networks}
-        runners = tuple(replace(one, scores=(*one.scores, scores[one.network])) for one in runners)
-        runners = race._unrefuted(runners, i)
+        told = answers[i % len(answers)]
+        runners = tuple(
+            replace(one, scores=(*one.scores, Score(i, told[one.network], num_examples))) for one in runners
+        )
+        runners = race._unrefuted("", runners, i)
     return [runner.network for runner in runners], networks
 
 
@@ -34,6 +45,22 @@ def test_of_equal_networks_nearly_nobody_is_refuted(accuracy, num_examples):
     race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS), np.random.default_rng(1)
     races = [survivors(race, [accuracy] * 4, num_examples, rng)[0] for _ in range(300)]
     assert sum(len(left) < 4 for left in races) < 0.05 * len(races)
+
+
+@pytest.mark.parametrize("rounds", [6, 20])
+@pytest.mark.parametrize("num_clients", [1, 2, 3, 4, 5])
+def test_clients_who_answer_the_same_again_are_no_further_evidence(num_clients, rounds):
+    """Fewer clients than `cohorts` are as many cohorts as they are; looking back further would count each twice."""
+    race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS[:num_clients], rounds=rounds), np.random.default_rng(1)
+    races = [survivors(race, [0.75] * 4, 14, rng, num_clients)[0] for _ in range(300)]
+    assert sum(len(left) < 4 for left in races) < 0.08 * len(races)
+
+
+@pytest.mark.parametrize(("num_clients", "num_left"), [(2, 4), (3, 1)])
+def test_with_fewer_than_three_cohorts_nobody_is_refuted(num_clients, num_left):
+    race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS[:num_clients], rounds=20), np.random.default_rng(1)
+    left, _ = survivors(race, [0.9, 0.1, 0.1, 0.1], 70, rng, num_clients)
+    assert len(left) == num_left
 
 
 def test_a_network_that_is_much_worse_is_refuted_mostly_and_a_better_one_never():
