@@ -84,6 +84,15 @@ class TunedAlgorithm(Protocol[T_contra]):
         """What it came to favour; None where it tuned nothing."""
 
 
+@runtime_checkable
+class HasWarnings(Protocol):
+    """A search algorithm that knows what whoever ships its networks should know."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the result."""
+
+
 class NoWinnerError(ValueError):
     """A search ended without a network for one of its platforms."""
 

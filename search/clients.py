@@ -13,11 +13,13 @@ class Client:
         name: Its id, as in `Trial.clients`.
         num_examples: Training examples that it holds, which are public.
         profile: Name of its profile; empty where nobody knows.
+        device_class: That it names; empty where it names none, and where its profile tells.
     """
 
     name: str
     num_examples: int
     profile: str = ""
+    device_class: str = ""
 
 
 def balance(clients: Sequence[Client], num_groups: int) -> tuple[tuple[str, ...], ...]:
@@ -40,3 +42,17 @@ def balance(clients: Sequence[Client], num_groups: int) -> tuple[tuple[str, ...]
         groups[group].append(client.name)
         heapq.heappush(heap, (examples + client.num_examples, members + 1, group))
     return tuple(tuple(sorted(group)) for group in groups)
+
+
+def by_platform(clients: Sequence[Client], names: Sequence[str]) -> dict[str, tuple[Client, ...]]:
+    """Each platform's own clients, and its share of those of whom nobody knows anything.
+
+    Clients that name a device class, and whose profile is no platform's, are nobody's: who knows what they can train.
+    """
+    unknown = sorted(
+        (one for one in clients if one.profile not in names and not one.device_class), key=lambda one: one.name
+    )
+    return {
+        name: (*(one for one in clients if one.profile == name), *unknown[i :: len(names)])
+        for i, name in enumerate(names)
+    }

@@ -91,7 +91,7 @@ def algorithm_of(
     """The algorithm that a run file names, with its settings."""
     budgets = {name: _limits(budget) for name, budget in run_file.budgets.items()}
     feasibility = Feasibility(profiles, budgets, run_file.training.artifact_batch_size)
-    known = tuple(Client(one.device_id, one.num_examples["train"], one.profile) for one in clients)
+    known = tuple(Client(one.device_id, one.num_examples["train"], one.profile, one.device_class) for one in clients)
     return run_file.search.make(Problem(space_of(run_file, spec), feasibility, known))
 
 

@@ -1,8 +1,9 @@
 """Where a search holds its rounds: with an emulated fleet, or at a running server with the devices that come."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from pipeline.coordinator.plans import RoundPlan, Run
 from pipeline.coordinator.rounds import RoundResult
 from pipeline.coordinator.store import Store
 from pipeline.coordinator.worker import run_rounds
-from profiles.records import from_plain
+from profiles.records import from_plain, later
 from profiles.schema import DeviceProfile
 
 POLL_S = 0.2
@@ -27,11 +28,13 @@ class RunClient:
     Attributes:
         num_examples: By split, which are public.
         profile: Name of its profile; empty where nobody knows.
+        device_class: That a real device named; empty where it named none.
     """
 
     device_id: str
     num_examples: dict[str, int]
     profile: str = ""
+    device_class: str = later("")
 
 
 class Rounds(Protocol):
@@ -91,21 +94,23 @@ class AttachedRounds:
         """The devices of the run's kind and examples that have checked in; of a run that has begun, had then.
 
         Args:
-            profiles: Of the run's targets; a device has the first of the class that it names.
+            profiles: Of the run's targets; a class's devices are dealt out among its targets.
         """
-        by_class: dict[str, str] = {profile.device_class: profile.name for profile in reversed(profiles)}
         with self.store.transaction():
             found = self.store.get_record(self.run.run_id, _CLIENTS)
             if found is not None:
                 return tuple(from_plain(RunClient, one) for one in found)
-            return tuple(
-                RunClient(
-                    device.device_id,
-                    {split: device.check_in.num_examples.get(split, 0) for split in SPLITS},
-                    by_class.get(device.check_in.device_class or "", ""),
-                )
-                for device in self.store.list_devices()
-                if device.kind == self.run.kind and device.check_in and device.check_in.spec_id == self.run.spec_id
+            return _dealt(
+                [
+                    RunClient(
+                        device.device_id,
+                        {split: device.check_in.num_examples.get(split, 0) for split in SPLITS},
+                        device_class=device.check_in.device_class or "",
+                    )
+                    for device in self.store.list_devices()
+                    if device.kind == self.run.kind and device.check_in and device.check_in.spec_id == self.run.spec_id
+                ],
+                profiles,
             )
 
     def keep_clients(self, clients: tuple[RunClient, ...]) -> None:
@@ -116,3 +121,17 @@ class AttachedRounds:
     def close(self) -> None:
         """Close the database; the run stays open for its resumption unless it was finished."""
         self.store.close()
+
+
+def _dealt(clients: Sequence[RunClient], profiles: Sequence[DeviceProfile]) -> tuple[RunClient, ...]:
+    """The clients with profiles: those of a device class take turns at its targets, in the order of their ids."""
+    turns: dict[str, Iterator[str]] = {
+        name: cycle([profile.name for profile in profiles if profile.device_class == name])
+        for name in {profile.device_class for profile in profiles}
+    }
+    dealt = {
+        client.device_id: next(turns[client.device_class])
+        for client in sorted(clients, key=lambda client: client.device_id)
+        if client.device_class in turns
+    }
+    return tuple(replace(client, profile=dealt.get(client.device_id, "")) for client in clients)

@@ -38,7 +38,7 @@ from profiles.catalogue import load_profile
 from profiles.checking import check_stable
 from profiles.records import from_plain, record_id
 from profiles.schema import DeviceProfile
-from search.algorithm import TunedAlgorithm, TuningHistory
+from search.algorithm import HasWarnings, TunedAlgorithm, TuningHistory
 
 VERSIONS = ("handheld", "torch", "onnx", "onnxruntime-training-cpu", "numpy")
 
@@ -256,7 +256,7 @@ def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
         curves=search.curves.points,
         emulator_only=_emulator_only(scene, finals, search.curves),
         budgets=limits_as_plain(run_file),
-        warnings=_warnings(scene),
+        warnings=_warnings(scene, search),
         tuning=_tuning(search, progress),
     )
     return replace(result, warnings=(*result.warnings, *broken_limits(result)))
@@ -296,9 +296,10 @@ def _emulator_only(scene: Scene, finals: dict[int, Final], curves: Curves) -> Em
     return EmulatorOnly(accuracies, curves.last_of_trials(), scene.rounds.clock.time)
 
 
-def _warnings(scene: Scene) -> tuple[str, ...]:
+def _warnings(scene: Scene, search: Search) -> tuple[str, ...]:
     emulated = () if not scene.fleet else ("trained by an emulated fleet: no phone has seen this model",)
-    return emulated + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
+    searched = search.algorithm.warnings if isinstance(search.algorithm, HasWarnings) else ()
+    return emulated + searched + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
 
 
 def _sha256(model: Model) -> str:

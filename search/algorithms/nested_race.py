@@ -7,7 +7,8 @@ that nothing a loser learnt is lost. Then one cohort a platform scores all of it
 difference to the leader is below 0 by a wide confidence bound (racing: "Hoeffding Races", Maron and Moore, 1993). What
 clients did not refute stays in the order of the ranking: few rounds measure how fast a network learns and little else,
 so a difference within the noise should decide nothing. The bound is wide because it is looked at after every round, for
-every network, against the luckiest of them; tests hold how often it refutes one of equals.
+every network, against the luckiest of them; tests hold how often it refutes one of equals. A platform whose clients are
+too few to refute anybody has no race: its favourite ships, with the shared weights as the others left them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +24,14 @@ from search.algorithms.nested_race_entrants import entrants
 from search.architecture import Architecture
 from search.budget import Feasibility
 from search.candidate import Candidate, Observation, Trial
-from search.clients import Client, balance
+from search.clients import Client, balance, by_platform
 from search.space import SearchSpace
 
 # Of the way from guessing to certainty that the leader must have gone before: networks that know nothing name one class
 # each, and which one they name makes lasting differences.
 _LEAST_KNOWN = 0.25
-_Asked = tuple[str, int, tuple[str, ...]]  # platform, number of the runner in its race, clients
+# Platform, number of the runner in its race, clients; None of a network that is named and that nobody scores.
+_Asked = tuple[str, int, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Runner:
 
     Attributes:
         scores: One a round, the oldest first; a round that failed has none.
-        trial: The newest one that scored it; None before.
+        trial: The newest one that scored it, or that named it where nobody does; None before.
     """
 
     network: Architecture
@@ -80,7 +82,9 @@ class NestedRace:
 
     Attributes:
         feasibility: The limits; each platform has a race of networks within its own, run by its own clients. Clients of
-            an unknown profile are dealt out to the platforms.
+            an unknown profile are dealt out to the platforms, but for those of a known device class: theirs is no
+            platform's, so nobody knows what they can train, and they take no part. A platform with fewer clients than
+            can refute anybody has no race.
         clients: Who takes part.
         num_entrants: Networks in each race.
         rounds: Of training, at most; a race is over when one network is left. Fewer than 3 refute nobody.
@@ -113,9 +117,10 @@ class NestedRace:
         if not self.margin > 0:
             raise ValueError(f"margin must be > 0, got {self.margin}")
         self.space.hyper_parameters.only()  # refuses several
-        for name, clients in self._clients_of.items():
-            if not clients:
-                raise ValueError(f"no client is left for the race of {name}: wait for more, or name fewer profiles")
+        if not any(self._clients_of.values()):
+            raise ValueError(
+                "no client is left for any race: wait for more, or name targets of the device classes that come"
+            )
 
     @property
     def state_type(self) -> type[NestedRaceState]:
@@ -123,11 +128,30 @@ class NestedRace:
 
     def init(self, seed: int) -> NestedRaceState:
         races = {
-            name: tuple(Runner(network) for network in entrants(self.space, limits, self.num_entrants))
+            name: tuple(
+                Runner(network)
+                for network in entrants(self.space, limits, 1 if name in self._unasked else self.num_entrants)
+            )
             for name, limits in self._platforms.items()
         }
         state = NestedRaceState(seed, races)
         return state if self._plan(state) else replace(state, is_scoring=True)  # where every platform has one network
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Which platforms ship a network that none of their clients was asked about."""
+        if not self._unasked:
+            return ()
+        few = f"fewer than {LEAST_PAIRS} clients each" if self.num_entrants > 1 else "no client"
+        is_trained = self.num_entrants > 1 and len(self._unasked) < len(self._platforms)
+        weights = (
+            "the weights that the other platforms' phones trained" if is_trained else "weights that nobody trained"
+        )
+        message = (
+            f"no race for {', '.join(self._unasked)}: {few}, so nobody could refute a network. The one that computes "
+            f"most within the limits ships there; nobody scored it, and the search left it {weights}"
+        )
+        return (message,)
 
     def ask(self, state: NestedRaceState, count: int) -> tuple[Trial, ...]:
         return tuple(place.trial for place in self._plan(state))[state.num_told :][:count]
@@ -138,7 +162,7 @@ class NestedRace:
         races = {name: list(runners) for name, runners in state.races.items()}
         for index, observation in over.items():
             platform, number, _ = plan[index - first]
-            if state.is_scoring and observation is not None and observation.is_scored:
+            if state.is_scoring and observation is not None:
                 races[platform][number] = _after(races[platform][number], observation, state.round)
         state = replace(
             state,
@@ -148,14 +172,15 @@ class NestedRace:
         return self._next_part(state, len(plan)) if plan and state.num_told == len(plan) else state
 
     def winners(self, state: NestedRaceState, observations: Sequence[Observation]) -> dict[str, int]:  # noqa: ARG002
-        scored = {name: [one for one in state.races[name] if one.trial is not None] for name in self._platforms}
-        newest: dict[Architecture, int] = {}  # of the same network in several races, so that they ship one model
-        for runner in (one for runners in scored.values() for one in runners):
-            newest[runner.network] = max(runner.trial or 0, newest.get(runner.network, 0))
-        for name, runners in scored.items():
+        told = {name: [one for one in state.races[name] if one.trial is not None] for name in self._platforms}
+        newest: dict[Architecture, tuple[bool, int]] = {}  # of a network in several races, so that they ship one model
+        for runner in (one for runners in told.values() for one in runners):
+            its = bool(runner.scores), runner.trial or 0  # rather one that was scored
+            newest[runner.network] = max(its, newest.get(runner.network, its))
+        for name, runners in told.items():
             if not runners:
                 raise NoWinnerError(f"no network{' of ' + name if name else ''} was ever scored: begin anew")
-        return {name: newest[runners[0].network] for name, runners in scored.items()}
+        return {name: newest[runners[0].network][1] for name, runners in told.items()}
 
     @cached_property
     def _platforms(self) -> dict[str, Feasibility]:
@@ -163,13 +188,13 @@ class NestedRace:
 
     @cached_property
     def _clients_of(self) -> dict[str, tuple[Client, ...]]:
-        """Each platform's own clients, and its share of those whose profile nobody knows."""
-        names = list(self._platforms)
-        unknown = sorted((one for one in self.clients if one.profile not in names), key=lambda one: one.name)
-        return {
-            name: (*(one for one in self.clients if one.profile == name), *unknown[i :: len(names)])
-            for i, name in enumerate(names)
-        }
+        return by_platform(self.clients, tuple(self._platforms))
+
+    @cached_property
+    def _unasked(self) -> tuple[str, ...]:
+        """Platforms without a race, whose clients are asked for nothing."""
+        least = LEAST_PAIRS if self.num_entrants > 1 else 1  # one cohort scores where nothing races
+        return tuple(name for name, clients in self._clients_of.items() if len(clients) < least)
 
     def _num_cohorts(self, name: str) -> int:
         """Of a platform: each has a client at least."""
@@ -194,7 +219,7 @@ class NestedRace:
                     rounds=0 if state.is_scoring else 1,
                     supernet=self.space.largest(),
                     clients=clients,
-                    is_scored=state.is_scoring,
+                    is_scored=state.is_scoring and clients is not None,
                 ),
             )
             for place, (name, number, clients) in enumerate(asked)
@@ -211,16 +236,23 @@ class NestedRace:
 
     def _to_score(self, state: NestedRaceState, name: str, platform: int) -> Iterator[_Asked]:  # noqa: ARG002
         runners, clients = state.races[name], self._clients_of[name]
+        if name in self._unasked:
+            if self._is_last(state) and runners[0].trial is None:  # with the weights that all the others leave
+                yield name, 0, None
+            return
         cohorts = balance(clients, self._num_cohorts(name))
         for number, runner in enumerate(runners):
             if len(runners) > 1 or self._needs_score(state, runner):
                 yield name, number, cohorts[state.round % len(cohorts)]
 
+    def _is_last(self, state: NestedRaceState) -> bool:
+        """Whether nobody trains after the round."""
+        return state.round == self.rounds - 1 or all(len(runners) == 1 for runners in state.races.values())
+
     def _needs_score(self, state: NestedRaceState, alone: Runner) -> bool:
         """Whether one that races no more has no score yet, or none of the weights that the last round left."""
-        is_last = state.round == self.rounds - 1 or all(len(runners) == 1 for runners in state.races.values())
         newest = max((score.round for score in alone.scores), default=-1)
-        return not alone.scores or (is_last and newest < state.last_trained)
+        return not alone.scores or (self._is_last(state) and newest < state.last_trained)
 
     def _next_part(self, state: NestedRaceState, num_planned: int) -> NestedRaceState:
         """The next part in which there is something to do; who is refuted leaves after a round's scores."""
@@ -253,6 +285,11 @@ class NestedRace:
 
 
 def _after(runner: Runner, observation: Observation, round_: int) -> Runner:
+    """Where a score failed, the runner as it was."""
+    if not observation.trial.is_scored:
+        return replace(runner, trial=observation.trial.index)
+    if not observation.is_scored:
+        return runner
     score = Score(round_, observation.accuracy, max(1, observation.num_examples))
     return replace(runner, scores=(*runner.scores, score), trial=observation.trial.index)
 

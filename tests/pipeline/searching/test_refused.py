@@ -66,7 +66,21 @@ def test_devices_that_come_before_a_run_begins_take_part_and_later_ones_do_not(r
     check_in(rounds.store, "b", "entry")
     check_in(rounds.store, "c")
     clients = rounds.clients(profiles)
-    assert [(one.device_id, one.profile) for one in clients] == [("a", "pixel-2-xl"), ("b", ""), ("c", "")]
+    assert [(one.device_id, one.profile, one.device_class) for one in clients] == [
+        ("a", "pixel-2-xl", "mid"),
+        ("b", "", "entry"),
+        ("c", "", ""),
+    ]
     rounds.keep_clients(clients)
     check_in(rounds.store, "d")
     assert rounds.clients(profiles) == clients
+
+
+def test_the_devices_of_a_class_are_dealt_out_evenly_among_its_targets(rounds):
+    profiles = tuple(load_profile(name) for name in ("redmi-8", "pixel-4", "redmi-note-4"))
+    for name in "fbdace":
+        check_in(rounds.store, name, "entry")
+    check_in(rounds.store, "x", "high")
+    clients = {one.device_id: one.profile for one in rounds.clients(profiles)}
+    first, _, second = (profile.name for profile in profiles)
+    assert clients == {"a": first, "b": second, "c": first, "d": second, "e": first, "f": second, "x": "pixel-4"}

@@ -213,7 +213,8 @@ def test_a_round_whose_scores_fail_refutes_nobody_and_what_was_never_scored_is_n
         ({"cohorts": 0}, "cohorts must be >= 1, got 0"),
         ({"cohorts": 2}, "cohorts must be >= 3 where several networks race, got 2: a bound looks at one score of each"),
         ({"margin": 0.0}, "margin must be > 0, got 0"),
-        ({"clients": ()}, "no client is left for the race of mid phone"),
+        ({"clients": ()}, "no client is left for any race"),
+        ({"clients": (Client("a", 10, "", "high"),)}, "no client is left for any race: .* of the device classes that"),
     ],
 )
 def test_settings_out_of_range_are_refused(make_search, settings, match):
