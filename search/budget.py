@@ -91,6 +91,19 @@ class Feasibility:
         return tuple(self._violations(architecture))
 
     @property
+    def of_training(self) -> "Feasibility":
+        """The limits of what a phone trains alone: latency and size are of what is shipped to it."""
+        budgets = {
+            name: Limits(training_step_ms=limits.training_step_ms, memory_mib=limits.memory_mib)
+            for name, limits in self.budgets.items()
+        }
+        return replace(self, budgets=budgets)
+
+    def limits_of(self, device_class: str) -> Limits:
+        """Of the devices of a class."""
+        return self.budgets.get(device_class, self.budgets.get(DEFAULT, Limits()))
+
+    @property
     def platforms(self) -> dict[str, "Feasibility"]:
         """The limits of each profile alone, by its name: every platform may get a network of its own."""
         return {profile.name: replace(self, profiles=(profile,)) for profile in self.profiles}
@@ -108,7 +121,7 @@ class Feasibility:
 
     def _needs(self, architecture: Architecture) -> Iterator[Violation]:
         for profile in self.profiles:
-            limits = self.budgets.get(profile.device_class, self.budgets.get(DEFAULT, Limits()))
+            limits = self.limits_of(profile.device_class)
             if limits == Limits():
                 continue
             cost = _cost(architecture, profile, self.batch_size, needs_memory=limits.memory_mib is not None)

@@ -89,10 +89,15 @@ def algorithm_of(
     run_file: RunFile, spec: ExampleSpec, profiles: tuple[DeviceProfile, ...], clients: Iterable[RunClient]
 ) -> SearchAlgorithm[Any]:
     """The algorithm that a run file names, with its settings."""
-    budgets = {name: _limits(budget) for name, budget in run_file.budgets.items()}
-    feasibility = Feasibility(profiles, budgets, run_file.training.artifact_batch_size)
+    feasibility = feasibility_of(run_file, profiles)
     known = tuple(Client(one.device_id, one.num_examples["train"], one.profile, one.device_class) for one in clients)
     return run_file.search.make(Problem(space_of(run_file, spec), feasibility, known))
+
+
+def feasibility_of(run_file: RunFile, profiles: tuple[DeviceProfile, ...]) -> Feasibility:
+    """The run file's limits on the devices of its fleet, or on its targets."""
+    budgets = {name: _limits(budget) for name, budget in run_file.budgets.items()}
+    return Feasibility(profiles, budgets, run_file.training.artifact_batch_size)
 
 
 def limits_as_plain(run_file: RunFile) -> dict[str, dict[str, float | None]]:

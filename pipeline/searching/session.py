@@ -23,17 +23,19 @@ from pipeline.limits import broken_limits
 from pipeline.run_result import EmulatorOnly, ModelResult, PhaseCostResult, RunResult
 from pipeline.run_sections import RunFile
 from pipeline.searching.artifacts import Artifacts
-from pipeline.searching.choices import algorithm_of, limits_as_plain
+from pipeline.searching.choices import algorithm_of, feasibility_of, limits_as_plain
 from pipeline.searching.curves import Curves
 from pipeline.searching.exact import PooledExamples
+from pipeline.searching.finals import Final, train_winners
 from pipeline.searching.loop import Search, Unwatched, Watcher
 from pipeline.searching.privacy_result import privacy_result, released_accuracy
 from pipeline.searching.progress import Progress
 from pipeline.searching.rounds import AttachedRounds, Rounds, RunClient
 from pipeline.searching.run_folder import RunFolder
 from pipeline.searching.schedule import budget_of
+from pipeline.searching.trainees import check_all_known, trainees_of
 from pipeline.searching.trial_results import trial_result
-from pipeline.searching.trials import Job, Model, Part, RoundFailedError, Score, Trainer
+from pipeline.searching.trials import Model, Part, Trainer
 from profiles.catalogue import load_profile
 from profiles.checking import check_stable
 from profiles.records import from_plain, record_id
@@ -67,14 +69,6 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Final:
-    """A winner after its final training, and its one test."""
-
-    model: Model
-    score: Score
-
-
-@dataclass(frozen=True)
 class SearchRequest:
     """What `handheld search` was asked to do.
 
@@ -102,6 +96,7 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     Raises:
         RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError: Before anything is trained.
         RoundFailedError, FleetError: When a round cannot be held.
+        TooFewTraineesError: When too few clients may train a winner.
     """
     folder = RunFolder(request.output)
     run_file = folder.open(request.run_file, request.is_resumed)
@@ -110,6 +105,8 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
         with open_scene(run_file, request) as scene:
             if not request.allows_unstable:
                 check_stable(scene.profiles)
+            if run_file.privacy is not None:
+                check_all_known(feasibility_of(run_file, scene.profiles), scene.clients)
             search = _search_of(run_file, folder, scene, watcher)
             if isinstance(scene.rounds, AttachedRounds):
                 scene.rounds.keep_clients(scene.clients)
@@ -199,32 +196,14 @@ def _run(run_file: RunFile, folder: RunFolder, scene: Scene, search: Search) -> 
     with closing(search.trainer.artifacts):
         progress = search.run()
         winners = search.winners(progress)
-        finals = _train_winners(search, progress, winners)
+        limits = feasibility_of(run_file, scene.profiles)
+        finals = train_winners(search, progress, winners, lambda one: trainees_of(run_file, limits, scene.clients, one))
     result = _result(run_file, scene, search, progress, winners, finals)
     models = {trial: final.model for trial, final in finals.items()}
     folder.finish(models, search.trainer.artifacts, result)
     with scene.rounds.store.transaction():
         scene.rounds.store.finish_run(scene.rounds.run.run_id)
     return result
-
-
-def _train_winners(search: Search, progress: Progress, winners: dict[str, int]) -> dict[int, Final]:
-    """Each winner's final training and its one test, side by side."""
-    trainer, final = search.trainer, search.trainer.run_file.final
-    trials = sorted(set(winners.values()))
-    models = [search.model_of(progress, trial, final.start == "fresh") for trial in trials]
-    jobs = [Job(Part("final", trial), one, final.rounds) for trial, one in zip(trials, models, strict=True)]
-    for job in jobs:
-        search.watcher.began(job.part, None, final.rounds)
-    trained = trainer.train(jobs)
-    tests = [Job(Part("test", trial), one.model) for trial, one in zip(trials, trained, strict=True)]
-    finals = {}
-    for trial, one, score in zip(trials, trained, trainer.evaluate(tests, "test"), strict=True):
-        if one.failed or isinstance(score, str):
-            raise RoundFailedError(one.failed or str(score))
-        search.watcher.scored(Part("test", trial), "test", score)
-        finals[trial] = Final(one.model, score)
-    return finals
 
 
 def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
@@ -256,7 +235,7 @@ def _result(  # noqa: PLR0913, PLR0917  (all that a run came to)
         curves=search.curves.points,
         emulator_only=_emulator_only(scene, finals, search.curves),
         budgets=limits_as_plain(run_file),
-        warnings=_warnings(scene, search),
+        warnings=_warnings(scene, search, finals),
         tuning=_tuning(search, progress),
     )
     return replace(result, warnings=(*result.warnings, *broken_limits(result)))
@@ -296,10 +275,13 @@ def _emulator_only(scene: Scene, finals: dict[int, Final], curves: Curves) -> Em
     return EmulatorOnly(accuracies, curves.last_of_trials(), scene.rounds.clock.time)
 
 
-def _warnings(scene: Scene, search: Search) -> tuple[str, ...]:
+def _warnings(scene: Scene, search: Search, finals: dict[int, Final]) -> tuple[str, ...]:
     emulated = () if not scene.fleet else ("trained by an emulated fleet: no phone has seen this model",)
     searched = search.algorithm.warnings if isinstance(search.algorithm, HasWarnings) else ()
-    return emulated + searched + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
+    trained = tuple(line for trial, final in finals.items() for line in final.trainees.warnings(trial))
+    return (
+        emulated + searched + trained + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
+    )
 
 
 def _sha256(model: Model) -> str:

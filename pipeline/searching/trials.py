@@ -61,6 +61,8 @@ class Job:
     Attributes:
         rounds: To train.
         clients: Ids of the devices that take part; None for all.
+        eligible: Ids of those that a training's cohorts of the usual size are drawn from, where `clients` is None; None
+            for all.
         moves, reward: As of a trial.
     """
 
@@ -70,6 +72,7 @@ class Job:
     clients: tuple[str, ...] | None = None
     moves: Moves = "all"
     reward: Reward | None = None
+    eligible: tuple[str, ...] | None = None
 
     @property
     def moving(self) -> Positions:
@@ -215,7 +218,7 @@ class Trainer:
             over_selection=section.over_selection if evaluate is None and job.clients is None else 1.0,
             weighting=section.weighting,
             rotation=self.rotation,
-            eligible=job.clients,
+            eligible=job.eligible if job.clients is None else job.clients,
             is_at_deadline=isinstance(terms.privacy, ClientPrivacyTerms),
             max_participations=None if privacy is None else privacy.max_participations,
             min_train_examples=self.run_file.data.min_train_examples,
@@ -224,12 +227,17 @@ class Trainer:
     def _cohort_size(self, job: Job, splits: Sequence[Split], *, is_scoring: bool) -> int:
         """Reports wanted: of the clients that hold examples of all splits that are read, those named, some or all."""
         if job.clients is not None:
-            known = [self.clients[name].num_examples for name in job.clients]
-            return max(1, sum(all(counts[split] > 0 for split in splits) for counts in known))
+            return self._num_holding(job.clients, splits)
+        if job.eligible is not None:
+            return min(self.run_file.round.cohort_size, self._num_holding(job.eligible, splits))
         if is_scoring and not (self.run_file.privacy and self.run_file.privacy.unit == "client"):
             return self.num_clients[splits[0]]
         holding = (self.num_clients[split] for split in splits if split != "train")  # which every client has
         return min([self.run_file.round.cohort_size, *holding])
+
+    def _num_holding(self, names: Sequence[str], splits: Sequence[Split]) -> int:
+        known = [self.clients[name].num_examples for name in names]
+        return max(1, sum(all(counts[split] > 0 for split in splits) for counts in known))
 
     def _train_terms(self, job: Job) -> TrainTerms:
         def make(expected_reports: int) -> TrainTerms:

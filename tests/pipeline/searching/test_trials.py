@@ -192,6 +192,14 @@ def test_a_jobs_clients_train_without_over_selection(make_trainer):
     assert (everybody.eligible, everybody.cohort_size, everybody.over_selection) == (None, 5, 1.2)
 
 
+def test_a_cohort_of_the_usual_size_is_drawn_from_those_who_are_eligible(make_trainer):
+    text = ORDINARY.replace("cohort_size = 5", "cohort_size = 2").replace("min_reports = 3", "min_reports = 1")
+    trainer = make_trainer(text, [RoundResult("r", "failed", reason="nobody came")] * 3)
+    trainer.train([Job(Part("final", 0), trainer.start(ORDINARY_CANDIDATE), 1, eligible=("a", "b", "d"))])
+    plan = trainer.rounds.plans[0]
+    assert (plan.eligible, plan.cohort_size, plan.min_reports, plan.over_selection) == (("a", "b", "d"), 2, 1, 1.2)
+
+
 def test_the_run_files_optimiser_and_pull_are_those_that_train(make_trainer):
     text = ORDINARY.replace("[final]", 'proximal = [0.25]\nserver_optimizer = "fedadam"\nserver_epsilon = 0.5\n[final]')
     space = space_of(RunFile.model_validate(tomllib.loads(text)), SPEC)
