@@ -148,8 +148,8 @@ class NestedRace:
             "the weights that the other platforms' phones trained" if is_trained else "weights that nobody trained"
         )
         message = (
-            f"no race for {', '.join(self._unasked)}: {few}, so nobody could refute a network. The one that computes "
-            f"most within the limits ships there; nobody scored it, and the search left it {weights}"
+            f"no race for {', '.join(self._unasked)}: {few}, so nobody could refute a network. The first of the "
+            f"server's ranking ships there; nobody scored it, and the search left it {weights}"
         )
         return (message,)
 

@@ -1,8 +1,9 @@
-"""Who enters a nested race: for each number of stages the network that makes most of the limits; no client is asked.
+"""Who enters a nested race: for each number of stages what widening within the limits reaches; no client is asked.
 
 How much a network computes (multiply-accumulates) within equal limits is all that is read of it, a proxy that costs no
 client anything. It is compared at equal limits alone: a network of few wide stages computes more in a millisecond than
-one of many narrow ones, since each kernel that a phone starts costs time of its own.
+one of many narrow ones, since each kernel that a phone starts costs time of its own. Widening is greedy and was tried
+under limits of latency alone: under those of size it misses much, and a higher limit may lead to less (decision 0014).
 """
 
 from collections.abc import Iterator
