@@ -7,7 +7,11 @@ PACKAGES := profiles search device_runtime pipeline
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3 python)
 VERSION_CHECK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: env demo test test-slow test-device test-elsewhere lint types check clean
+# The Ray environment is .venv's libraries with what only Ray brings: another torch would be gigabytes more.
+RAY := .elsewhere/ray/bin
+LIBRARIES := import sysconfig; print(sysconfig.get_path('purelib'))
+
+.PHONY: env demo test test-slow test-device test-elsewhere test-ray lint types check clean
 
 env: $(STAMP)
 
@@ -43,6 +47,13 @@ test-device: env
 # The graphs on other ONNX Runtimes, from PyPI and npm; needs Node.js besides.
 test-elsewhere: env
 	$(BIN)/python -m pytest -m elsewhere tests/elsewhere
+
+# Emulated phones on a Ray cluster of this machine; the extra comes from a package index.
+test-ray: env
+	$(BIN)/python -m venv .elsewhere/ray
+	$(BIN)/python -c "$(LIBRARIES)" > "$$($(RAY)/python -c "$(LIBRARIES)")/handheld-venv.pth"
+	$(RAY)/python -m pip install --quiet --editable ".[ray]" --constraint constraints.txt
+	$(RAY)/python -m pytest -m ray tests/pipeline/fleet/test_ray_workers.py tests/pipeline/searching/test_session.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ def test_without_ray_the_error_names_the_extra(kit, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def cluster():
     """A local Ray cluster of two workers."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'handheld[ray]'")
+    ray = importlib.import_module("ray")  # only `make test-ray` has it, and there nothing is skipped
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
@@ -36,7 +36,7 @@ def train(emulate):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_of_two_gives_the_bytes_of_this_process_and_of_a_pool(cluster, train):
     here, pool, actors = train("here", 1, "process"), train("pool", 2, "process"), train("ray", 2, "ray")
@@ -45,7 +45,7 @@ def test_a_cluster_of_two_gives_the_bytes_of_this_process_and_of_a_pool(cluster,
     assert cluster.is_initialized()  # who made the connection ends it
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_cluster_that_is_too_small_is_refused(cluster, kit, tmp_path):
     with pytest.raises(RayError, match=r"has 2 CPUs for 3 workers; lower \[fleet\] workers"):

@@ -1,3 +1,4 @@
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -216,10 +217,10 @@ def test_the_engine_that_is_asked_for_takes_the_place_of_the_run_files(finished,
     assert begun == read_result(finished["ordinary"] / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_search_killed_on_this_machine_goes_on_on_a_cluster_to_the_same_result(finished, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'handheld[ray]'")
+    ray = importlib.import_module("ray")  # only `make test-ray` has it, and there nothing is skipped
     request = SearchRequest(finished["fednas"] / "run.toml", tmp_path / "run")
     kill_during(request, int((finished["fednas"] / "num_events").read_text(encoding="utf-8")) // 2, monkeypatch)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
