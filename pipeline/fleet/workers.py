@@ -90,7 +90,7 @@ class Workers:
             num_workers: 1 computes in this process, more in as many others; on a Ray cluster in as many actors.
 
         Raises:
-            RayError: There is no Ray, or its cluster is too small.
+            RayError: There is no Ray, or its cluster is too small or too busy.
         """
         if num_workers < 1:
             raise ValueError(f"workers must be >= 1, got {num_workers}")
@@ -102,7 +102,10 @@ class Workers:
             self._pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _open_process, (data,))
 
     def begin(self, phone: int, assignment: Assignment) -> Callable[[], Outcome]:
-        """Begin one phone's assignment; the answer gives its outcome, and waits or computes for it."""
+        """Begin one phone's assignment; the answer gives its outcome, and waits or computes for it.
+
+        The answer raises FleetError when an actor of a Ray cluster has died.
+        """
         if self._pool is None:
             return partial(self._inline.perform, phone, assignment)
         if isinstance(self._pool, RayWorkers):
