@@ -20,10 +20,7 @@ from bench.search_processes import (
     REPORTS,
     UNRELIABLE,
     _came_to,
-    inference,
     kill_and_resume,
-    measure_shipped,
-    measured,
     missing_share,
     num_lost,
     num_rounds,
@@ -54,63 +51,6 @@ def _poll_often(monkeypatch):
 
 def python(code):
     return [sys.executable, "-S", "-c", code]
-
-
-@pytest.mark.parametrize(("ratio", "is_met"), [(1.0, True), (1.01, False)])
-@pytest.mark.parametrize("name", ["fednas", "nested_race"])
-def test_a_shipped_network_must_keep_its_limit(stub_runs, tmp_path, name, ratio, is_met):
-    found = {
-        one: {"median_ms": 2 * at, "ratio": at} for one, at in {"fednas": 0.9, "nested_race": 0.9, name: ratio}.items()
-    }
-    stub_runs(lambda task: {"limit_ms": 2.0, **found})
-    (row,), bars = measured(Sitting(tmp_path))
-    of = {bar.name.split()[2].rstrip(":"): (bar.value, bar.bar, bar.met) for bar in bars}
-    assert of == {"fednas": (1.8, 2.0, True), "nested_race": (1.8, 2.0, True), name: (2 * ratio, 2.0, is_met)}
-    assert "run_file" not in row
-
-
-def test_an_inference_is_of_one_example_on_one_thread(monkeypatch, tmp_path):
-    sessions = []
-
-    class Session:
-        def __init__(self, model, options, providers):
-            sessions.append((model, options.intra_op_num_threads, options.inter_op_num_threads, providers))
-
-        def get_inputs(self):
-            return [SimpleNamespace(name="x")]
-
-        def run(self, outputs, inputs):
-            return {name: (x.shape, x.dtype) for name, x in inputs.items()}
-
-    monkeypatch.setattr(search_processes.onnxruntime, "InferenceSession", Session)
-    assert inference(tmp_path, (3, 4, 5))() == {"x": ((1, 3, 4, 5), np.float32)}
-    assert sessions == [(tmp_path, 1, 1, ["CPUExecutionProvider"])]
-
-
-def test_networks_are_shipped_for_the_limit_and_timed_beside_the_largest(stub_processes, monkeypatch, tmp_path):
-    _, runs = stub_processes
-    predicted = {"fednas": 1.0, "nested_race": 1.19, "largest": 2.0}
-    times = {"fednas": [1.0, 1.1, 1.2], "nested_race": [1.2, 1.3, 1.4], "largest": [2.0, 2.2, 2.3]}
-    monkeypatch.setattr(search_processes, "_largest_latency_ms", lambda run_file, profile: 2.0)
-    monkeypatch.setattr(search_processes, "inference", lambda model, shape: (model, shape))
-    monkeypatch.setattr(search_processes, "time_interleaved", lambda models, *_: {name: times[name] for name in models})
-    monkeypatch.setattr(search_processes, "read_result", lambda folder: SimpleNamespace(
-        winning=SimpleNamespace(costs=[SimpleNamespace(latency_ms=predicted[folder.name])]),
-        spec=SimpleNamespace(shape=(1, 8, 8)),
-    ))  # fmt: skip
-    (task,) = tasks_of(DIGITS, [Method("measured", FEDNAS, {FINAL: "[final]\nrounds = 1"})], [0])
-    row = measure_shipped(task, tmp_path)
-    files = {name: parse_run_file((tmp_path / "measured" / f"{name}.toml").read_text()) for name in predicted}
-    assert {name: one.budgets["default"].latency_ms for name, one in files.items()} == {
-        "fednas": 1.2, "nested_race": 1.2, "largest": 2.0
-    }  # fmt: skip
-    assert {one.fleet.profiles for one in files.values()} == {(str(tmp_path / "measured" / "this-machine.json"),)}
-    assert (files["fednas"].search.first_reduction, files["nested_race"].search.entrants) == (0.1, 1)
-    assert [command[0] for command in runs] == ["profile", *["search", "ship"] * 3]
-    assert row["limit_ms"] == 1.2
-    assert row["fednas"]["ratio"] == pytest.approx(1.1 / 1.2)
-    assert row["nested_race"]["measured by predicted"] == pytest.approx(1.3 / 1.19)
-    assert row["largest"]["ratio"] == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(
@@ -266,17 +206,3 @@ def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path):
         held = killed["num_rounds when killed"]
         assert held == 0 if kill == AT_ONCE else 0 < held <= killed["num_rounds"]
         assert {name: killed[name] for name in same} == {name: unbroken[name] for name in same}
-
-
-@pytest.mark.slow
-def test_a_network_that_is_shipped_for_this_machine_is_timed_beside_the_largest(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "bench.search_processes.SHARE", 0.9
-    )  # the smallest networks need most of their time whatever their width
-    (task,) = tasks_of(DIGITS, [Method("measured", SMALL_SEARCH, SMALL)], [0])
-    row = measure_shipped(task, tmp_path)
-    shipped, filled, largest = row["fednas"], row["nested_race"], row["largest"]
-    for one in (shipped, filled):
-        assert 0 < one["predicted_ms"] <= row["limit_ms"] < largest["predicted_ms"]
-        assert one["ratio"] == one["median_ms"] / row["limit_ms"]
-    assert largest["min_ms"] > 0
