@@ -5,6 +5,8 @@
 `unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly, and a round ends so soon that
 at least 30% of the reports that rounds want never come. The search is killed at five random moments after its first
 round, and once before it, each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
+Two workers compute. The parent alone is killed, and its workers must end by themselves: those that are there 10 seconds
+later are counted, and only then ended.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,15 +36,17 @@ from pipeline.searching.run_folder import RUN_FILE as RUN_FILE_KEPT
 __all__ = ["FEDNAS", "FINAL", "PROFILES", "measured", "unreliable"]
 
 AWAY = f"{PROFILES}\navailability = 0.7\nmean_spell_s = 60.0\nstraggler_share = 0.3\nstraggler_factor = 5.0"
+WITH_POOL = f"{AWAY}\nworkers = 2"
 HALF = "latency_ms = 1.5129"  # of the largest network's
 DEADLINE, SHORT_DEADLINE = "deadline_s = 600", "deadline_s = 12"  # the long one waits until all are back, 30 s for 87%
 # Of a group of three one report is enough: two clients are too often away together.
 REPORTS, FEW_REPORTS = "min_reports = 20", "min_reports = 10"
 ENDS = {DEADLINE: SHORT_DEADLINE, REPORTS: FEW_REPORTS}
-UNRELIABLE = {PROFILES: AWAY, **ENDS, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
+UNRELIABLE = {PROFILES: WITH_POOL, **ENDS, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
 MISSING = 0.3
 POLL_S = 0.2
 KILLS = range(6)
+LEFT_S = 10.0
 AT_ONCE = 0  # the kill as soon as there is a search to resume, before any round is over
 
 
@@ -53,10 +58,14 @@ def unreliable(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     tasks = [Task("killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
     rows = sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))
     same = sum(row["result_sha256"] == unbroken["result_sha256"] for row in rows)
+    left = sum(row["num_processes left"] for row in rows)
+    pooled = sum(row["num_processes when killed"] > 0 for row in rows)
     missing = unbroken["missing"]
     bars = [
         Bar("share of the wanted reports that never came (at least)", missing, MISSING, missing >= MISSING),
         Bar("runs killed and resumed whose result is the unbroken run's", same, len(KILLS), same == len(KILLS)),
+        Bar("runs that had processes of their own when their parent was killed (at least)", pooled, 1, pooled >= 1),
+        Bar(f"processes of killed runs that are there {LEFT_S:g} s later (at most)", left, 0, left == 0),
     ]
     return [{name: value for name, value in row.items() if name != "run_file"} for row in (unbroken, *rows)], bars
 
@@ -82,20 +91,43 @@ def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
         RuntimeError: With what it wrote, when it fails by itself.
     """
     rng, is_at_once = np.random.default_rng((2026, task.seed)), task.seed == AT_ONCE
-    moment = None
-    while moment is None:
+    killed = None
+    while killed is None:
         folder, command = _new_run(task, work)
         has_begun = (folder / RUN_FILE_KEPT).exists if is_at_once else partial(_has_held_a_round, folder)
-        moment = run_and_kill([*handheld(), *command], has_begun, rng, 0.0 if is_at_once else wall_s)
+        killed = run_and_kill([*handheld(), *command], has_begun, rng, 0.0 if is_at_once else wall_s)
     held = num_rounds(folder)
     run_handheld(*command, "--resume")
-    return {**_came_to(folder), "moment_s": moment, "num_rounds when killed": held}
+    return {
+        **_came_to(folder),
+        "moment_s": killed.moment_s,
+        "num_rounds when killed": held,
+        "num_processes when killed": killed.num_processes,
+        "num_processes left": killed.num_left,
+    }
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A process that was killed.
+
+    Attributes:
+        moment_s: Since it began.
+        num_processes: That it had started and that were there at that moment.
+        num_left: Of those and of what they started, after `LEFT_S`.
+    """
+
+    moment_s: float
+    num_processes: int
+    num_left: int
 
 
 def run_and_kill(
     command: Sequence[str | Path], has_begun: Callable[[], bool], rng: np.random.Generator, wall_s: float
-) -> float | None:
-    """Seconds after which a process was killed, at random between its begin and `wall_s`; None where it was over.
+) -> Killed | None:
+    """Kill a process, and it alone, at random between its begin and `wall_s`; None where it was over.
+
+    What it had started gets `LEFT_S` to end by itself, and is ended then.
 
     Args:
         has_begun: Whether it may be killed from now on.
@@ -112,9 +144,11 @@ def run_and_kill(
             rest_s = max(0.0, wall_s - (time.perf_counter() - begin))
             process.wait(rng.uniform(0, rest_s))
         except subprocess.TimeoutExpired:
+            started = session_of(process.pid) - {process.pid}
             process.kill()
             process.wait()
-            return time.perf_counter() - begin
+            moment_s = time.perf_counter() - begin
+            return Killed(moment_s, len(started), len(left_of(process.pid, LEFT_S)))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it had started and nobody ended
@@ -122,6 +156,26 @@ def run_and_kill(
             errors.seek(0)
             raise RuntimeError(f"{' '.join(map(str, command))} failed by itself:\n{errors.read()}")
     return None
+
+
+def left_of(session: int, seconds: float) -> set[int]:
+    """Who of a session is still there after so long; sooner, when all have ended."""
+    end = time.monotonic() + seconds
+    while (left := session_of(session)) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return left
+
+
+def session_of(session: int) -> set[int]:
+    """The processes of a session; Linux only. One that has ended and that nobody waited for is none."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            # proc(5): after the name, which may hold anything, state, parent, group and session.
+            state, _, _, own, *_ = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(own) == session and state not in "ZX":
+                found.add(int(path.parent.name))
+    return found
 
 
 def _new_run(task: Task, work: Path) -> tuple[Path, list[str | Path]]:

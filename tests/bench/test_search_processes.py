@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 import time
 from contextlib import closing
@@ -19,6 +20,7 @@ from bench.search_processes import (
     KILLS,
     REPORTS,
     UNRELIABLE,
+    Killed,
     _came_to,
     kill_and_resume,
     missing_share,
@@ -26,6 +28,7 @@ from bench.search_processes import (
     num_rounds,
     run_and_kill,
     run_unbroken,
+    session_of,
     unreliable,
 )
 from bench.search_runs import Method, Sitting, Task, replace_lines, tasks_of
@@ -47,6 +50,7 @@ RNG = np.random.default_rng
 @pytest.fixture(autouse=True)
 def _poll_often(monkeypatch):
     monkeypatch.setattr(search_processes, "POLL_S", 0.001)
+    monkeypatch.setattr(search_processes, "LEFT_S", 0.1)
 
 
 def python(code):
@@ -61,18 +65,36 @@ def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_
 ):
     def come_to(task):
         is_other = task.method == "killed" and task.seed < num_other
-        return {"result_sha256": "other" if is_other else "same", "missing": missing, "wall_s": 1.0}
+        found = {"num_processes when killed": 3, "num_processes left": 0}
+        return {"result_sha256": "other" if is_other else "same", "missing": missing, "wall_s": 1.0, **found}
 
     asked = stub_runs(come_to)
     rows, bars = unreliable(Sitting(tmp_path))
-    assert [(bar.value, bar.met) for bar in bars] == [*zip((missing, 6 - num_other), met, strict=True)]
+    assert [(bar.value, bar.met) for bar in bars[:2]] == [*zip((missing, 6 - num_other), met, strict=True)]
+    assert all(bar.met for bar in bars[2:])
     assert len(rows) == 7
     assert len({task.run_file for task in asked}) == 1
 
 
+@pytest.mark.parametrize(("held", "left", "met"), [(3, 0, [True, True]), (3, 1, [True, False]), (0, 0, [False, True])])
+def test_what_killed_runs_had_started_must_end_by_itself_and_some_must_have_started_something(
+    stub_runs, tmp_path, held, left, met
+):
+    def come_to(task):
+        found = {"num_processes when killed": held, "num_processes left": left if task.seed == 3 else 0}
+        return {"result_sha256": "same", "missing": 0.3, "wall_s": 1.0, **found}
+
+    stub_runs(come_to)
+    _, (*_, pooled, orphans) = unreliable(Sitting(tmp_path))
+    assert (pooled.value, orphans.value) == (6 if held else 0, left)
+    assert [pooled.met, orphans.met] == met
+
+
 def test_a_process_is_killed_after_it_has_begun():
     answers = iter([False, False, True])
-    assert run_and_kill(python("import time; time.sleep(60)"), lambda: next(answers), RNG(0), wall_s=0.0) > 0
+    killed = run_and_kill(python("import time; time.sleep(60)"), lambda: next(answers), RNG(0), wall_s=0.0)
+    assert killed.moment_s > 0
+    assert (killed.num_processes, killed.num_left) == (0, 0)
     assert [*answers] == []
 
 
@@ -86,18 +108,26 @@ class First:
 
 def test_the_moment_is_drawn_from_the_rest_of_the_time_that_a_search_takes():
     rng = First()
-    assert run_and_kill(python("import time; time.sleep(60)"), lambda: True, rng, wall_s=1000.0) < 60
+    assert run_and_kill(python("import time; time.sleep(60)"), lambda: True, rng, wall_s=1000.0).moment_s < 60
     assert rng.asked == (0, pytest.approx(1000, abs=60))
 
 
-def test_a_kill_leaves_no_time_to_tidy_up_and_ends_what_the_process_started(tmp_path):
+CHILDREN = {
+    "stays": "import time; print('here', flush=True); time.sleep(60)",
+    "ends with its parent": "print('here', flush=True); input()",
+}
+
+
+@pytest.mark.parametrize(("child", "num_left"), [("stays", 1), ("ends with its parent", 0)])
+def test_a_kill_leaves_no_time_to_tidy_up_counts_who_outlives_it_and_ends_those(tmp_path, monkeypatch, child, num_left):
+    monkeypatch.setattr(search_processes, "LEFT_S", 0.1 if num_left else 30.0)
     asked, pipe, readers = tmp_path / "asked", tmp_path / "pipe", []
     os.mkfifo(pipe)
     code = f"""
 import pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(asked)!r}).touch(), sys.exit()))
-child = "import time; print('here', flush=True); time.sleep(60)"
-subprocess.Popen([sys.executable, "-S", "-c", child], stdout=open({str(pipe)!r}, "w"))
+command = [sys.executable, "-S", "-c", {CHILDREN[child]!r}]
+child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=open({str(pipe)!r}, "w"), stderr=subprocess.DEVNULL)
 time.sleep(60)
 """
 
@@ -106,10 +136,19 @@ time.sleep(60)
         return readers[0].readline() == "here\n"
 
     begin = time.monotonic()
-    run_and_kill(python(code), has_begun, First(), wall_s=0.0)
+    killed = run_and_kill(python(code), has_begun, First(), wall_s=0.0)
+    assert (killed.num_processes, killed.num_left) == (1, num_left)
     assert readers[0].read() == ""  # nobody holds the other end any more
     assert time.monotonic() - begin < 50
     assert not asked.exists()
+
+
+def test_what_has_ended_and_nobody_waited_for_is_no_process_of_a_session():
+    ended = subprocess.Popen(python("pass"), start_new_session=True)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert session_of(ended.pid) == set()
+    ended.wait()
+    assert os.getpid() in session_of(os.getsid(0))
 
 
 @pytest.fixture
@@ -119,7 +158,7 @@ def stub_processes(monkeypatch):
 
     def kill(command, has_begun, rng, wall_s):
         kills.append((command[-1], has_begun(), rng.uniform(0, 1), wall_s))
-        return 1.0
+        return Killed(1.0, 3, 0)
 
     monkeypatch.setattr(search_processes, "run_and_kill", kill)
     monkeypatch.setattr(search_processes, "run_handheld", lambda *command: runs.append(command))
@@ -180,6 +219,7 @@ def test_rounds_count_once_they_were_held_and_assignments_where_their_round_ende
 def test_the_settings_of_the_unreliable_fleet_fit_the_run_file_of_digits():
     run = parse_run_file(replace_lines(DIGITS, UNRELIABLE))
     assert (run.fleet.availability, run.fleet.straggler_share, run.fleet.straggler_factor) == (0.7, 0.3, 5)
+    assert run.fleet.workers == 2
     assert run.round.deadline_s < run.fleet.mean_spell_s < parse_run_file(DIGITS).round.deadline_s
     assert run.round.min_reports * 3 == run.round.cohort_size  # one of a group of three
 
