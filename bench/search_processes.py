@@ -3,8 +3,9 @@
 `measured`: `bench/search_measured.py`.
 
 `unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly, and a round ends so soon that
-at least 30% of the reports that rounds want never come. The search is killed at five random moments after its first
-round, and once before it, each time in a run of its own, and resumed; `result.json` must have the unbroken run's bytes.
+at least 30% of the reports that rounds want never come. FedNAS and the nested race are each killed at five random
+moments after their first round, and once before it, each time in a run of its own, and resumed; `result.json` must have
+the bytes of that search's unbroken run.
 Two workers compute. The parent alone is killed, and its workers must end by themselves: those that are there 10 seconds
 later are counted, and only then ended.
 """
@@ -22,11 +23,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.measuring import Bar
-from bench.search_cost import LIMIT, RUN_FILE
+from bench.search_cost import LIMIT, OURS, RACE, RUN_FILE
 from bench.search_measured import FEDNAS, FINAL, PROFILES, handheld, measured, run_handheld
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, Task, tasks_of
@@ -43,6 +45,7 @@ DEADLINE, SHORT_DEADLINE = "deadline_s = 600", "deadline_s = 12"  # the long one
 REPORTS, FEW_REPORTS = "min_reports = 20", "min_reports = 10"
 ENDS = {DEADLINE: SHORT_DEADLINE, REPORTS: FEW_REPORTS}
 UNRELIABLE = {PROFILES: WITH_POOL, **ENDS, LIMIT: HALF, FINAL: "[final]\nrounds = 2"}
+SEARCHES = {"fednas": FEDNAS, OURS: RACE}
 MISSING = 0.3
 POLL_S = 0.2
 KILLS = range(6)
@@ -51,23 +54,38 @@ AT_ONCE = 0  # the kill as soon as there is a search to resume, before any round
 
 
 def unreliable(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
-    """The unbroken run and those that were killed; whether clients were lost, whether all came to the same bytes."""
-    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [Method("unbroken", FEDNAS, UNRELIABLE)], [0])
+    """Of each search the unbroken run and those that were killed, and what they must show."""
+    rows, bars = [], []
+    for name, search in SEARCHES.items():
+        unbroken, *killed = _runs_of(sitting, name, search)
+        rows += [{key: value for key, value in row.items() if key != "run_file"} for row in (unbroken, *killed)]
+        bars += bars_of(name, unbroken, killed)
+    return rows, bars
+
+
+def _runs_of(sitting: Sitting, name: str, search: dict[str, Any]) -> list[Row]:
+    tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [Method(f"{name}, unbroken", search, UNRELIABLE)], [0])
     (unbroken,) = sitting.rows(tasks, run_unbroken)
     # Of one seed: what differs is the moment. Timed beside each other, runs would end before they are killed.
-    tasks = [Task("killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
-    rows = sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))
-    same = sum(row["result_sha256"] == unbroken["result_sha256"] for row in rows)
-    left = sum(row["num_processes left"] for row in rows)
-    pooled = sum(row["num_processes when killed"] > 0 for row in rows)
+    tasks = [Task(f"{name}, killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
+    return [unbroken, *sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))]
+
+
+def bars_of(name: str, unbroken: Row, killed: Sequence[Row]) -> list[Bar]:
+    """Whether clients were lost, all runs came to the same bytes, and no process outlived its parent."""
+    same = sum(row["result_sha256"] == unbroken["result_sha256"] for row in killed)
+    left = sum(row["num_processes left"] for row in killed)
+    pooled = sum(row["num_processes when killed"] > 0 for row in killed)
     missing = unbroken["missing"]
-    bars = [
-        Bar("share of the wanted reports that never came (at least)", missing, MISSING, missing >= MISSING),
-        Bar("runs killed and resumed whose result is the unbroken run's", same, len(KILLS), same == len(KILLS)),
-        Bar("runs that had processes of their own when their parent was killed (at least)", pooled, 1, pooled >= 1),
-        Bar(f"processes of killed runs that are there {LEFT_S:g} s later (at most)", left, 0, left == 0),
+    pools = "runs that had processes of their own when their parent was killed (at least)"
+    return [
+        Bar(f"{name}: share of the wanted reports that never came (at least)", missing, MISSING, missing >= MISSING),
+        Bar(
+            f"{name}: runs killed and resumed whose result is the unbroken one's", same, len(KILLS), same == len(KILLS)
+        ),
+        Bar(f"{name}: {pools}", pooled, 1, pooled >= 1),
+        Bar(f"{name}: processes of killed runs that are there {LEFT_S:g} s later (at most)", left, 0, left == 0),
     ]
-    return [{name: value for name, value in row.items() if name != "run_file"} for row in (unbroken, *rows)], bars
 
 
 def run_unbroken(task: Task, work: Path) -> Row:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import search_cost, search_processes
-from bench.search_cost import LIMIT
+from bench.search_cost import LIMIT, RACE
 from bench.search_processes import (
     AT_ONCE,
     FEDNAS,
@@ -44,6 +44,7 @@ SMALL = {
     FINAL: "[final]\nrounds = 1",
 }
 SMALL_SEARCH = {**FEDNAS, "groups": 2, "keep": 2, "rounds": 1}
+SMALL_RACE = {**RACE, "rounds": 2, "cohorts": 3}
 RNG = np.random.default_rng
 
 
@@ -57,23 +58,30 @@ def python(code):
     return [sys.executable, "-S", "-c", code]
 
 
+@pytest.mark.parametrize("worse", ["fednas", "nested_race"])
 @pytest.mark.parametrize(
     ("missing", "num_other", "met"), [(0.3, 0, [True, True]), (0.29, 0, [False, True]), (0.4, 1, [True, False])]
 )
-def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_the_same_bytes(
-    stub_runs, tmp_path, missing, num_other, met
+def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_the_same_bytes(  # noqa: PLR0917
+    stub_runs, tmp_path, missing, num_other, met, worse
 ):
     def come_to(task):
-        is_other = task.method == "killed" and task.seed < num_other
-        found = {"num_processes when killed": 3, "num_processes left": 0}
-        return {"result_sha256": "other" if is_other else "same", "missing": missing, "wall_s": 1.0, **found}
+        is_other = task.method == f"{worse}, killed" and task.seed < num_other
+        found = {"num_processes when killed": 3, "num_processes left": 0, "wall_s": 1.0}
+        came_to = "other" if is_other else task.run_file
+        return {"result_sha256": came_to, "missing": missing if worse in task.method else 0.3, **found}
 
     asked = stub_runs(come_to)
     rows, bars = unreliable(Sitting(tmp_path))
-    assert [(bar.value, bar.met) for bar in bars[:2]] == [*zip((missing, 6 - num_other), met, strict=True)]
-    assert all(bar.met for bar in bars[2:])
-    assert len(rows) == 7
-    assert len({task.run_file for task in asked}) == 1
+    assert [(bar.value, bar.met) for bar in bars if worse in bar.name][:2] == [
+        *zip((missing, 6 - num_other), met, strict=True)
+    ]
+    assert all(bar.met for bar in bars if worse not in bar.name)
+    assert [row["method"] for row in rows] == [
+        name for search in ("fednas", "nested_race") for name in (f"{search}, unbroken", *[f"{search}, killed"] * 6)
+    ]
+    searches = {task.run_file: parse_run_file(task.run_file).search.algorithm for task in asked}
+    assert sorted(searches.values()) == ["fednas", "nested_race"]
 
 
 @pytest.mark.parametrize(("held", "left", "met"), [(3, 0, [True, True]), (3, 1, [True, False]), (0, 0, [False, True])])
@@ -81,7 +89,8 @@ def test_what_killed_runs_had_started_must_end_by_itself_and_some_must_have_star
     stub_runs, tmp_path, held, left, met
 ):
     def come_to(task):
-        found = {"num_processes when killed": held, "num_processes left": left if task.seed == 3 else 0}
+        is_left = left and task.seed == 3 and task.method == "nested_race, killed"
+        found = {"num_processes when killed": held, "num_processes left": int(is_left)}
         return {"result_sha256": "same", "missing": 0.3, "wall_s": 1.0, **found}
 
     stub_runs(come_to)
@@ -235,10 +244,9 @@ def test_what_rounds_wanted_and_did_not_get_is_missing_whoever_was_asked(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path):
-    (task,) = tasks_of(
-        DIGITS, [Method("unbroken", SMALL_SEARCH, {**UNRELIABLE, **SMALL, LIMIT: "latency_ms = 0.25"})], [0]
-    )
+@pytest.mark.parametrize("search", [SMALL_SEARCH, SMALL_RACE])
+def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path, search):
+    (task,) = tasks_of(DIGITS, [Method("unbroken", search, {**UNRELIABLE, **SMALL, LIMIT: "latency_ms = 0.25"})], [0])
     unbroken = run_unbroken(task, tmp_path)
     same = ("result_sha256", "num_rounds", "num_lost", "missing")
     for kill in (AT_ONCE, 1):
