@@ -1,8 +1,6 @@
-"""Searches on digits as a user runs them, as processes of their own: one for this machine, some that are killed.
+"""Searches on digits as a user runs them, as processes of their own, some of which are killed.
 
-`measured`: `bench/search_measured.py`.
-
-`unreliable`: 30% of the clients are away at any time, 30% compute five times as slowly, and a round ends so soon that
+30% of the clients are away at any time, 30% compute five times as slowly, and a round ends so soon that
 at least 30% of the reports that rounds want never come. FedNAS and the nested race are each killed at five random
 moments after their first round, and once before it, each time in a run of its own, and resumed; `result.json` must have
 the bytes of that search's unbroken run.
@@ -29,13 +27,11 @@ import numpy as np
 
 from bench.measuring import Bar
 from bench.search_cost import LIMIT, OURS, RACE, RUN_FILE
-from bench.search_measured import FEDNAS, FINAL, PROFILES, handheld, measured, run_handheld
+from bench.search_measured import FEDNAS, FINAL, PROFILES, handheld, run_handheld
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, Task, tasks_of
 from pipeline.run_result import RESULT, read_result
 from pipeline.searching.run_folder import RUN_FILE as RUN_FILE_KEPT
-
-__all__ = ["FEDNAS", "FINAL", "PROFILES", "measured", "unreliable"]
 
 AWAY = f"{PROFILES}\navailability = 0.7\nmean_spell_s = 60.0\nstraggler_share = 0.3\nstraggler_factor = 5.0"
 WITH_POOL = f"{AWAY}\nworkers = 2"

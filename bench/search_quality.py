@@ -13,7 +13,7 @@
   ends when the hardest is met, and a step takes away a part of what the hardest asks for: a platform where narrowing
   saves less, as pixel-4, makes the pass longer for all, one that is easier costs nothing. Ours has a race for every
   platform; a phone trains in one of them.
-- `measured`, `unreliable`: `bench/search_processes.py`.
+- `measured`: `bench/search_measured.py`; `unreliable`: `bench/search_processes.py`.
 
 Rows are kept, one line a method and seed: what was stopped goes on from there.
 """
@@ -31,7 +31,8 @@ from bench.search_comparison import COSTS, NEEDS
 from bench.search_cost import ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
-from bench.search_processes import FEDNAS, FINAL, PROFILES, measured, unreliable
+from bench.search_measured import FEDNAS, FINAL, PROFILES, measured
+from bench.search_processes import unreliable
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, mean_of, parser_of, sitting_of, tasks_of
 from pipeline.run_file import parse_run_file

@@ -22,7 +22,6 @@ from bench.search_measured import (
     step_memory,
     training_step,
 )
-from bench.search_processes import measured as measured_of_processes
 from bench.search_runs import Method, Sitting, tasks_of
 from pipeline.compile.artifact import CompileRequest, compile_architecture
 from pipeline.digits import open_digits
@@ -73,7 +72,6 @@ def test_every_search_has_its_bars_and_the_race_stands_beside_the_ranking_alone(
     asked = stub_runs(lambda task: {name: figures() for name in NAMES})
     (row,), bars = measured(Sitting(tmp_path))
     assert [task.method for task in asked] == ["two platforms"]  # not the name of rows that were kept of one platform
-    assert measured_of_processes is measured
     assert len(bars) == len(SEARCHES) * (len(WORDS) + 2)
     entrants = {name: section.get("entrants") for name, (section, _) in SEARCHES.items()}
     assert entrants == {"fednas": None, OURS: None, **dict.fromkeys(FILLED, 1)}

@@ -13,10 +13,9 @@ import pytest
 
 from bench import search_cost, search_processes
 from bench.search_cost import LIMIT, RACE
+from bench.search_measured import FEDNAS, FINAL
 from bench.search_processes import (
     AT_ONCE,
-    FEDNAS,
-    FINAL,
     KILLS,
     REPORTS,
     UNRELIABLE,

@@ -6,7 +6,7 @@ import pytest
 from bench import search_cost, search_quality
 from bench.search_comparison import NEEDS
 from bench.search_cost import ALONE
-from bench.search_processes import PROFILES
+from bench.search_measured import PROFILES
 from bench.search_quality import (
     DEFAULT,
     FLEET,
