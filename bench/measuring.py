@@ -19,7 +19,7 @@ from rich.table import Table
 from device_runtime.console import versions_of
 from profiles.records import to_plain
 
-_CHOOSING = ("--quick", "--methods", "--seeds", "--part", "--full-rounds")
+_CHOOSING = ("--quick", "--methods", "--seeds", "--part", "--full-rounds", "--kept")
 _FILE_COLUMNS = 240  # of a table that goes to no terminal; 80, the default there, would cut its figures off
 
 

@@ -168,12 +168,14 @@ class Sitting:
         num_processes: Runs at a time.
         num_seeds: Of each method at most the first so many; None for all.
         lines: File of the rows; None for `rows.jsonl` in `work`.
+        runs: Whether what has no row yet is run; else it is left out.
     """
 
     work: Path
     num_processes: int = 1
     num_seeds: int | None = None
     lines: Path | None = None
+    runs: bool = True
 
     def seeds(self, wanted: range) -> range:
         """Those of this sitting."""
@@ -181,7 +183,11 @@ class Sitting:
 
     def rows(self, tasks: Sequence[Task], run: Run = run_task) -> list[Row]:
         """Rows of all tasks, by seed; see `run_tasks`."""
-        done = run_tasks(tasks, self.work, self.lines or self.work / "rows.jsonl", self.num_processes, run)
+        lines = self.lines or self.work / "rows.jsonl"
+        if not self.runs:
+            kept = _kept(tasks, lines)
+            tasks = [task for task in tasks if (task.method, task.seed) in kept]
+        done = run_tasks(tasks, self.work, lines, self.num_processes, run)
         return sorted(done, key=lambda row: row["seed"])
 
     def rows_by_method(
@@ -220,6 +226,7 @@ def parser_of(
     parser.add_argument("--rows", type=Path, help="file of rows to go on from (default: rows.jsonl in --work)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
+    parser.add_argument("--kept", action="store_true", help="only what the file of rows tells; run nothing")
     if names:
         parser.add_argument("--methods", nargs="+", metavar="NAME", choices=names, help=which)
     parser.add_argument("-o", "--output", type=Path, help="write the JSON object to this file as well")
@@ -228,7 +235,7 @@ def parser_of(
 
 def sitting_of(arguments: argparse.Namespace) -> Sitting:
     """What the options of `parser_of` say."""
-    return Sitting(arguments.work, arguments.processes, arguments.seeds, arguments.rows)
+    return Sitting(arguments.work, arguments.processes, arguments.seeds, arguments.rows, not arguments.kept)
 
 
 def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:

@@ -154,6 +154,15 @@ def test_a_sitting_may_go_on_from_rows_that_are_kept_elsewhere(tmp_path):
     assert (sitting.num_seeds, sitting.num_processes) == (1, 1)
 
 
+def test_a_sitting_may_tell_the_kept_rows_and_run_nothing(tmp_path):
+    first = Sitting(tmp_path).rows(TASKS[:1], count_letters)
+    (tmp_path / "done").unlink()
+    assert Sitting(tmp_path, runs=False).rows(TASKS, count_letters) == first
+    assert done(tmp_path) == []
+    assert not sitting_of(parser_of("b", "").parse_args(["--work", "w", "--kept"])).runs
+    assert sitting_of(parser_of("b", "").parse_args(["--work", "w"])).runs
+
+
 def test_a_method_has_its_own_search_and_settings_and_each_seed_all_methods():
     methods = [
         Method("fednas", {"algorithm": "fednas", "groups": 2}),
