@@ -27,13 +27,12 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bench import joint_search
 from bench.joint_search import FEATHERS, LISTS, OURS
 from bench.measuring import Bar, new_result, print_result
+from bench.pictures import BLUE, INK, ORANGE, add_plot_option, check_plot_option, save_picture
 from bench.search_comparison import Comparison, accuracy_of, paired, summary
 from bench.search_rows import Row
 from bench.search_runs import Method, Task, mean_of, parser_of, sitting_of, tasks_of
@@ -76,17 +75,8 @@ BY_CLIENT = {
     "cohort_size = 30\nmin_reports = 20": "cohort_size = 1000\nmin_reports = 600",
     'weighting = "examples"': 'weighting = "uniform"',
 }
-_COLOURS = {"sum": "#0b62b0", "device": "#c4480a"}  # of the report on paper, as the two of the style
+_COLOURS = {"sum": BLUE, "device": ORANGE}
 _MARKERS = {FEATHERS: "s", TWO_PHASES: "D", OUR_LISTS: "^", CONTROL: "x"}
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "handheld",
-    "text.color": "#1c2530",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dde3e9",
-}
 
 
 def methods() -> list[tuple[Method, int]]:
@@ -245,20 +235,10 @@ def _compared(rows: Mapping[str, Sequence[Row]], ours: str, other: str) -> list[
     return [Comparison(ours, other, pairs)] if len(pairs) > 1 else []
 
 
-def plot(rows: Sequence[Row], file: Path) -> None:
-    """Draw rows of `table_row` as SVG or PNG, whichever the file's name says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own settings would change the picture
-        mpl.rcParams.update(_STYLE)
-        figure = Figure(figsize=(5.4, 3.8), layout="constrained")
-        draw(figure.add_subplot(), {row["method"]: row for row in rows})
-        figure.savefig(file, dpi=200, metadata={"Date": None} if file.suffix == ".svg" else None)
-
-
 def draw(axes: Axes, rows: Mapping[str, Row]) -> None:
     """Ours as a line a place of noise, with intervals; no noise as a dashed line; what stands beside it as points."""
     if OURS in rows:
-        axes.axhline(rows[OURS]["test_accuracy"], color=_STYLE["text.color"], linestyle="--", label="no noise")
+        axes.axhline(rows[OURS]["test_accuracy"], color=INK, linestyle="--", label="no noise")
     for place, colour in _COLOURS.items():
         line = [rows[name] for name in (name_of(OURS, place, epsilon) for epsilon in EPSILONS) if name in rows]
         x, y = [row["epsilon"] for row in line], [row["test_accuracy"] for row in line]
@@ -281,10 +261,9 @@ def draw(axes: Axes, rows: Mapping[str, Row]) -> None:
 def main() -> None:
     """Run the bench; see the module's docstring."""
     parser = parser_of("joint_privacy", __doc__, [method.name for method, _ in methods()])
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against epsilon, as .svg or .png")
+    add_plot_option(parser, "accuracy against epsilon")
     arguments = parser.parse_args()
-    if arguments.plot is not None and arguments.plot.suffix not in {".svg", ".png"}:
-        parser.error(f"--plot must end in .svg or .png, got {arguments.plot}")  # now, and not after hours
+    check_plot_option(parser, arguments)
     sitting = sitting_of(arguments)
     result = new_result("joint_privacy", joint_search.PACKAGES)
     rows = sitting.rows_by_method(methods(), SEEDS, tasks_for, arguments.methods)
@@ -293,7 +272,7 @@ def main() -> None:
     result.bars.extend(bars_of(rows))
     print_result(result, COLUMNS, arguments.output)
     if arguments.plot is not None:
-        plot(result.rows, arguments.plot)
+        save_picture(lambda axes: draw(axes, {row["method"]: row for row in result.rows}), arguments.plot)
 
 
 if __name__ == "__main__":

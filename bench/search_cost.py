@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.measuring import Bar, Result, new_result, print_result
+from bench.pictures import add_plot_option, check_plot_option, save_picture
 from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, paired, summary
+from bench.search_plot import draw_costs
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, parser_of, sitting_of, tasks_of
 
@@ -207,10 +209,15 @@ def main() -> None:
     """Run the bench; see the module's docstring."""
     names = [one.name for one, _ in methods(ROUNDS[-1])]
     parser = parser_of("search_cost", __doc__, names, "only these methods, beside `rounds`")
+    add_plot_option(parser, "accuracy against client-seconds of the search")
     arguments = parser.parse_args()
+    check_plot_option(parser, arguments)
     result = new_result("search_cost", PACKAGES)
     _run(sitting_of(arguments), arguments.methods, result)
     print_result(result, COLUMNS, arguments.output)
+    if arguments.plot is not None:
+        found = [row for row in result.rows if "deviation" in row]
+        save_picture(lambda axes: draw_costs(axes, found, OURS, CONTROLS), arguments.plot, (6.4, 5.6))
 
 
 def _run(sitting: Sitting, names: Sequence[str] | None, result: Result) -> None:

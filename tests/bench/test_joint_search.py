@@ -13,6 +13,7 @@ from bench.joint_search import (
     place,
     random_networks,
 )
+from bench.search_comparison import NEEDS
 from bench.search_runs import tasks_of
 from pipeline.run_file import parse_run_file
 
@@ -21,10 +22,10 @@ TEXT = joint_search.RUN_FILE.read_text(encoding="utf-8")
 
 def row(seed, accuracy, thrown=0.0, **more):
     costs = {"client_rounds": 10, "client_seconds": 50.0, "bytes": 1000, "evaluations": 1}
-    model = {"trial": 3, "test_accuracy": accuracy, "latency_ms": {"phone": 0.3}}
+    model = {"trial": 3, "test_accuracy": accuracy, **{need: {"phone": 0.3} for need in NEEDS}}
     trainings = {"3": {"learning_rate": 0.05, "momentum": 0.5, "weight_decay": 0.001, "batch_size": 8}}
-    fixed_fields = {"search": costs, "final": costs, "models": [model], "num_trials": 4, "steps": []}
-    return {"seed": seed, "thrown_away": thrown, "trainings": trainings, **fixed_fields, **more}
+    fixed_fields = {"search": costs, "final": costs, "models": [model], "num_trials": 4, "steps": [], "commit": "abc"}
+    return {"seed": seed, "run_file": TEXT, "thrown_away": thrown, "trainings": trainings, **fixed_fields, **more}
 
 
 def test_every_method_is_a_run_file_that_can_be_run():
