@@ -44,16 +44,13 @@ from device_runtime.work import split_of_assignment
 from pipeline.coordinator.blobs import BlobFolder
 from pipeline.fleet.asgi import AsgiTransport
 from pipeline.fleet.durations import ChunkTimes, TimesOf, chunk_runs, measure_seconds, transfer_seconds
+from pipeline.fleet.errors import FleetError
 from pipeline.fleet.phones import Charge, Phone
 from pipeline.fleet.workers import Failure, Outcome, Workers
 from profiles.records import decode_record
 from profiles.schema import DeviceProfile
 
 START_SPREAD_S = 2.0  # a fleet whose phones all knock in the same instant is no fleet
-
-
-class FleetError(RuntimeError):
-    """The fleet cannot go on; the message says what its phones said."""
 
 
 class VirtualClock:

@@ -6,7 +6,7 @@ from device_runtime.client_records import Response, Stop, TransportFailed, WorkF
 from pipeline.fleet import fleet as module
 from pipeline.fleet.availability import AvailabilityTerms
 from pipeline.fleet.durations import ChunkTimes
-from pipeline.fleet.fleet import FleetError
+from pipeline.fleet.errors import FleetError
 
 
 class AwayBetween:
