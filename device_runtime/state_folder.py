@@ -14,6 +14,7 @@ from types import TracebackType
 
 from device_runtime.client_records import ClientState
 from device_runtime.durable_files import OWNER_ONLY, sync_folder, write_durably
+from device_runtime.folder_lock import FolderInUseError, lock_folder
 from device_runtime.ledger import LedgerContent, read_ledger
 from device_runtime.ledger_storage import LedgerFile
 from device_runtime.signing import SigningKey
@@ -201,14 +202,10 @@ def _read_checked(path: Path) -> bytes:
 
 
 def _lock(folder: Path) -> sqlite3.Connection:
-    # SQLite's file lock is the operating system's, on every platform, and goes with the process however it ends.
-    connection = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)
     try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        connection.close()
+        return lock_folder(folder)
+    except FolderInUseError as error:
         raise StateFolderLockedError(
-            f"{folder} is in use by another process ({error}): a second process on this state folder would spend its "
-            "budget twice; stop the other one, or name another folder for another device"
+            f"{error}: a second process on this state folder would spend its budget twice; stop the other one, or name "
+            "another folder for another device"
         ) from error
-    return connection

@@ -12,9 +12,9 @@ from device_runtime.arrays import Inputs, Labels
 from device_runtime.session import StepSession
 from pipeline.report.page import ReportRequest, write_report
 from pipeline.report.shipped import BUNDLE_FOLDER
-from pipeline.run_file import read_run_file
 from pipeline.run_result import FinishedRun, ModelResult, read_finished_run
 from pipeline.searching.loop import Watcher
+from pipeline.searching.run_folder import RunFolder
 from pipeline.searching.session import SearchRequest, open_scene, run_search
 from pipeline.ship.bundle import ship_run
 from pipeline.ship.check import evaluate_bundle
@@ -114,7 +114,8 @@ def trained_accuracy(run: FinishedRun, x: Inputs, y: Labels) -> float:
 def pooled_test_examples(folder: Path) -> tuple[Inputs, Labels]:
     """All emulated clients' test splits of a run's folder."""
     run_file = folder / "run.toml"
-    with open_scene(read_run_file(run_file), SearchRequest(run_file, folder, is_resumed=True)) as scene:
+    request = SearchRequest(run_file, folder, is_resumed=True)
+    with RunFolder(folder).open(run_file, is_resumed=True) as checked, open_scene(checked, request) as scene:
         if scene.pooled is None:
             raise DemoError(f"{folder} is of a real run: nobody holds its test examples")
         examples = scene.pooled.examples("test")
@@ -128,4 +129,6 @@ def _clear(folder: Path, run_file: Path) -> None:
     kept = folder / "run.toml"
     if not kept.is_file() or 'name = "digits' not in kept.read_text(encoding="utf-8"):
         raise DemoError(f"{folder} is not of an earlier demo ({run_file.name}); name another folder with --output")
+    with RunFolder(folder).held():
+        pass  # nobody searches in it; not every platform removes a file that is open, as the lock is
     shutil.rmtree(folder)

@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_runtime.folder_lock import FolderInUseError, lock_folder
 from device_runtime.vectors import write_vector
 from pipeline.run_file import read_run_file
 from pipeline.run_result import ARTIFACT, MODELS, PARAMETERS, RESULT, RunResult
@@ -41,36 +43,62 @@ class RunFolder:
         """Written last."""
         return self.path / RESULT
 
-    def open(self, run_file: Path, is_resumed: bool) -> RunFile:
-        """Copy the run file in, or check that it is the one the search began with.
+    @contextmanager
+    def open(self, run_file: Path, is_resumed: bool) -> Iterator[RunFile]:
+        """Copy the run file in, or check that it is the one the search began with; until left, nobody else may.
 
         Raises:
-            RunFolderError: The folder holds another search, or nothing to resume.
+            RunFolderError: The folder holds another search, or nothing to resume, or another process searches in it.
             RunFileError: The file cannot be used.
         """
         checked = read_run_file(run_file)
-        kept = self.path / RUN_FILE
-        if kept.exists() and not is_resumed:
+        if is_resumed and not self._kept.exists():  # before the folder is made
+            raise RunFolderError(f"{self.path} holds no search to resume; leave --resume out to begin one")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.held():
+            self._keep(run_file, is_resumed)
+            yield checked
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process search in the folder until this is left; whoever only reads a finished run need not ask.
+
+        Raises:
+            RunFolderError: Another process searches in it.
+        """
+        try:
+            lock = lock_folder(self.path)
+        except FolderInUseError as error:
+            raise RunFolderError(
+                f"another process searches in {self.path}, maybe one that is suspended: wait until it ends, or end it "
+                "and go on with --resume, or name another folder with --output"
+            ) from error
+        with closing(lock):
+            yield
+
+    @property
+    def _kept(self) -> Path:
+        return self.path / RUN_FILE
+
+    def _keep(self, run_file: Path, is_resumed: bool) -> None:
+        kept = self._kept
+        if not is_resumed and kept.exists():
             raise RunFolderError(
                 f"{self.path} holds a search already: continue it with --resume, or name a new folder with --output"
             )
-        if is_resumed and not kept.exists():
-            raise RunFolderError(f"{self.path} holds no search to resume; leave --resume out to begin one")
         if is_resumed and kept.read_bytes() != run_file.read_bytes():
             raise RunFolderError(
                 f"{run_file} is not the run file that {self.path} began with ({kept}): resume with that one, or begin "
                 "anew in another folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not kept.exists():
+        if not is_resumed:
             partial = kept.with_suffix(".partial")
             shutil.copyfile(run_file, partial)
             partial.replace(kept)  # whole or not there: a search killed here begins anew
-        return checked
 
     def give_back(self) -> None:
         """Forget a search that was refused before it began, so that a mended run file may take its folder."""
-        (self.path / RUN_FILE).unlink(missing_ok=True)
+        self._kept.unlink(missing_ok=True)
 
     def finish(self, models: Mapping[int, Model], artifacts: Artifacts, result: RunResult) -> None:
         """Write the models, each under its trial's index, then the result: a folder with a result has its models."""

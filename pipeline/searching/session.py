@@ -99,22 +99,22 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
         TooFewTraineesError: When too few clients may train a winner.
     """
     folder = RunFolder(request.output)
-    run_file = folder.open(request.run_file, request.is_resumed)
-    is_begun = request.is_resumed
-    try:
-        with open_scene(run_file, request) as scene:
-            if not request.allows_unstable:
-                check_stable(scene.profiles)
-            if run_file.privacy is not None:
-                check_all_known(feasibility_of(run_file, scene.profiles), scene.clients)
-            search = _search_of(run_file, folder, scene, watcher)
-            if isinstance(scene.rounds, AttachedRounds):
-                scene.rounds.keep_clients(scene.clients)
-            is_begun = True
-            return _run(run_file, folder, scene, search)
-    finally:
-        if not is_begun:
-            folder.give_back()
+    with folder.open(request.run_file, request.is_resumed) as run_file:
+        is_begun = request.is_resumed
+        try:
+            with open_scene(run_file, request) as scene:
+                if not request.allows_unstable:
+                    check_stable(scene.profiles)
+                if run_file.privacy is not None:
+                    check_all_known(feasibility_of(run_file, scene.profiles), scene.clients)
+                search = _search_of(run_file, folder, scene, watcher)
+                if isinstance(scene.rounds, AttachedRounds):
+                    scene.rounds.keep_clients(scene.clients)
+                is_begun = True
+                return _run(run_file, folder, scene, search)
+        finally:
+            if not is_begun:
+                folder.give_back()
 
 
 @contextmanager
@@ -133,11 +133,11 @@ def trained_candidates(request: SearchRequest, split: Split) -> tuple[tuple[Mode
 
     For benches alone: nobody but an emulator holds both.
     """
-    run_file = RunFolder(request.output).open(request.run_file, is_resumed=True)
-    with open_scene(run_file, request) as scene:
+    folder = RunFolder(request.output)
+    with folder.open(request.run_file, is_resumed=True) as run_file, open_scene(run_file, request) as scene:
         if scene.pooled is None:
             raise ValueError(f"{request.output} is of a real run: nobody holds its clients' examples")
-        search = _search_of(run_file, RunFolder(request.output), scene, Unwatched())
+        search = _search_of(run_file, folder, scene, Unwatched())
         progress = search.run()
         scored = [one.trial.index for one in progress.observations if one.is_scored]
         models = tuple(search.model_of(progress, trial) for trial in scored)
