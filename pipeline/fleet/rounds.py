@@ -24,7 +24,7 @@ from pipeline.server.app import create_app
 
 
 class EmulatedRounds:
-    """Owns the database, the fleet and its workers; `hold` is all that a search needs."""
+    """Owns the database, the fleet and its workers; `hold` is all that a search needs, and `workers.pool` helps it."""
 
     def __init__(self, run: Run, folder: Path, terms: FleetTerms, data: FleetData, source: DataSet) -> None:
         """Open the run's folder and switch the fleet on, or put it back to where its last round left it.
@@ -42,8 +42,8 @@ class EmulatedRounds:
         self.run, self.clock = run, VirtualClock()
         self._seed = data.seed
         self._transport = AsgiTransport(create_app(self.store, self.blobs, *_server_keys(data.seed), self.clock.now))
-        self._workers = Workers(data, source, terms.num_workers, terms.engine)
-        self.fleet = Fleet(phones, World(self._transport, self.blobs, self._workers, self.clock, terms.times_of))
+        self.workers = Workers(data, source, terms.num_workers, terms.engine)
+        self.fleet = Fleet(phones, World(self._transport, self.blobs, self.workers, self.clock, terms.times_of))
         try:
             self._saved = resume_fleet(self.store, self.blobs, run.run_id, self.fleet)
         except BaseException:
@@ -88,7 +88,7 @@ class EmulatedRounds:
 
     def close(self) -> None:
         """Let everything go."""
-        self._workers.close()
+        self.workers.close()
         self._transport.close()
         self.store.close()
 

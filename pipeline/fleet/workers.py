@@ -1,13 +1,8 @@
-"""Where emulated phones compute: in this process, in a pool of others or on a Ray cluster, to the same bytes.
-
-A pool is spawned, never forked: a forked ONNX Runtime session hangs.
-"""
+"""Where emulated phones compute: in this process, in a pool of others or on a Ray cluster, to the same bytes."""
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +13,7 @@ from device_runtime.specs import ExampleSpec
 from device_runtime.wire import AbortReason, Assignment
 from device_runtime.work import ABORT_REASONS, Holdings, SessionCache, WorkResult, abort_reason_of, perform_charged
 from pipeline.digits import DATA_SCHEMES
+from pipeline.fleet.pool import Pool
 from pipeline.fleet.ray_workers import RayWorkers
 
 Engine = Literal["process", "ray"]
@@ -80,7 +76,11 @@ class PhoneWork:
 
 
 class Workers:
-    """Owns the processes of a fleet, if it has any of its own."""
+    """Owns the processes of a fleet, if it has any of its own.
+
+    Attributes:
+        pool: Processes of this machine, for other work as well; None where all is done in this one.
+    """
 
     def __init__(self, data: FleetData, source: DataSet, num_workers: int, engine: Engine = "process") -> None:
         """Get ready; processes start with the first assignment.
@@ -95,29 +95,28 @@ class Workers:
         if num_workers < 1:
             raise ValueError(f"workers must be >= 1, got {num_workers}")
         self._inline = PhoneWork(data, source)
-        self._pool: ProcessPoolExecutor | RayWorkers | None = None
-        if engine == "ray":
-            self._pool = RayWorkers(data, num_workers)
-        elif num_workers > 1:
-            self._pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _open_process, (data,))
+        self._actors = RayWorkers(data, num_workers) if engine == "ray" else None
+        # With actors the pool has other work alone, which needs no data.
+        open_process = None if self._actors else partial(_open_process, data)
+        self.pool = Pool(num_workers, open_process) if num_workers > 1 else None
 
     def begin(self, phone: int, assignment: Assignment) -> Callable[[], Outcome]:
         """Begin one phone's assignment; the answer gives its outcome, and waits or computes for it.
 
-        The answer raises FleetError when an actor of a Ray cluster has died.
+        The answer raises FleetError when the process or actor that computes it has died.
         """
-        if self._pool is None:
-            return partial(self._inline.perform, phone, assignment)
-        if isinstance(self._pool, RayWorkers):
-            return self._pool.begin(phone, assignment)
-        return self._pool.submit(_perform_in_process, phone, assignment).result
+        if self._actors is not None:
+            return self._actors.begin(phone, assignment)
+        if self.pool is not None:
+            return self.pool.begin(_perform_in_process, phone, assignment)
+        return partial(self._inline.perform, phone, assignment)
 
     def close(self) -> None:
         """Let the processes go."""
-        if isinstance(self._pool, RayWorkers):
-            self._pool.close()
-        elif self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._actors is not None:
+            self._actors.close()
+        if self.pool is not None:
+            self.pool.close()
 
 
 def phone_key(seed: bytes, phone: int) -> SigningKey:

@@ -1,31 +1,28 @@
 """The artifacts of a run: compiled when first asked for, never twice."""
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 
 from device_runtime.artifact import Artifact
 from device_runtime.specs import ExampleSpec
 from pipeline.compile.artifact import CompileRequest, cached_artifact
+from pipeline.fleet.pool import Pool
 from search.architecture import Architecture
 
 
 class Artifacts:
-    """Owns the folder of what a run compiled, and the processes that compile several networks side by side."""
+    """The folder of what a run compiled."""
 
-    def __init__(self, folder: Path, spec: ExampleSpec, batch_size: int, num_workers: int = 1) -> None:
-        """Get ready; processes start when several networks are missing, and stay: each has to import torch first.
+    def __init__(self, folder: Path, spec: ExampleSpec, batch_size: int, pool: Pool | None = None) -> None:
+        """Get ready.
 
         Args:
             folder: Gets one folder an architecture id.
             batch_size: B of all of them.
-            num_workers: 1 compiles in this process, more in as many others, to the same bytes.
+            pool: Compiles several networks side by side, to the same bytes; None compiles in this process. It is the
+                fleet's, which has little to do meanwhile: processes of their own would take as much memory again.
         """
-        self._folder, self._spec, self._batch_size = folder, spec, batch_size
-        # Spawned, never forked: a forked ONNX Runtime session hangs.
-        self._pool = ProcessPoolExecutor(num_workers, get_context("spawn")) if num_workers > 1 else None
+        self._folder, self._spec, self._batch_size, self._pool = folder, spec, batch_size, pool
 
     def get(self, architecture: Architecture) -> Artifact:
         """The artifact of an architecture."""
@@ -36,17 +33,13 @@ class Artifacts:
         requests = [self._request(one) for one in dict.fromkeys(architectures)]
         missing = [one for one in requests if not (self._folder / one.architecture_id()).exists()]
         if self._pool is not None and len(missing) > 1:
-            list(self._pool.map(_compile, missing, repeat(self._folder)))
+            for compiled in [self._pool.begin(_compile, one, self._folder) for one in missing]:
+                compiled()
         return [self.get(one) for one in architectures]
 
     def folder_of(self, artifact: Artifact) -> Path:
         """Where its files lie."""
         return self._folder / artifact.manifest.architecture_id
-
-    def close(self) -> None:
-        """Let the processes go."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
 
     def _request(self, architecture: Architecture) -> CompileRequest:
         return CompileRequest(architecture, self._spec, self._batch_size)

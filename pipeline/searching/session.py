@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,19 +185,18 @@ def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watc
         watcher.trained(part, num_rounds, model)
 
     algorithm = algorithm_of(run_file, scene.spec, scene.profiles, scene.clients)
-    workers = 1 if run_file.fleet is None else run_file.fleet.workers
-    artifacts = Artifacts(folder.artifacts, scene.spec, run_file.training.artifact_batch_size, workers)
+    pool = scene.rounds.workers.pool if isinstance(scene.rounds, EmulatedRounds) else None
+    artifacts = Artifacts(folder.artifacts, scene.spec, run_file.training.artifact_batch_size, pool)
     clients = {client.device_id: client for client in scene.clients}
     trainer = Trainer(run_file, scene.rounds, artifacts, scene.num_clients, clients, scene.rotation, watch)
     return Search(algorithm, trainer, run_file.run.seed, run_file.search.parallel, watcher, curves)
 
 
 def _run(run_file: RunFile, folder: RunFolder, scene: Scene, search: Search) -> RunResult:
-    with closing(search.trainer.artifacts):
-        progress = search.run()
-        winners = search.winners(progress)
-        limits = feasibility_of(run_file, scene.profiles)
-        finals = train_winners(search, progress, winners, lambda one: trainees_of(run_file, limits, scene.clients, one))
+    progress = search.run()
+    winners = search.winners(progress)
+    limits = feasibility_of(run_file, scene.profiles)
+    finals = train_winners(search, progress, winners, lambda one: trainees_of(run_file, limits, scene.clients, one))
     result = _result(run_file, scene, search, progress, winners, finals)
     models = {trial: final.model for trial, final in finals.items()}
     folder.finish(models, search.trainer.artifacts, result)

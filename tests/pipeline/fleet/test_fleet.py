@@ -194,7 +194,7 @@ def test_a_fleet_without_a_phone_says_so(emulate):
 
 def test_work_that_cannot_be_done_is_given_back(emulate, events, monkeypatch):
     run = emulate(num_phones=2)
-    monkeypatch.setattr(run.rounds._workers._inline, "perform", lambda *_: module.Failure("diverged", "lower it"))
+    monkeypatch.setattr(run.rounds.workers._inline, "perform", lambda *_: module.Failure("diverged", "lower it"))
     (result,) = run.train(1, cohort_size=2, deadline_s=60.0)
     assert (result.status, result.num_reports) == ("failed", 0)
     assert [event.reason for _, _, event in events if isinstance(event, WorkFailed)] == ["diverged"] * 2

@@ -1,0 +1,46 @@
+"""Processes of this machine that work for this one and end when it ends."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool:
+    """Owns processes that start when there is work for them, and stay: each has to import torch first."""
+
+    def __init__(self, num_processes: int, open_process: Callable[[], None] | None = None) -> None:
+        """Get ready.
+
+        Args:
+            open_process: Called once in each process, before its first work.
+        """
+        # Spawned, never forked: a forked ONNX Runtime session hangs.
+        self._executor = ProcessPoolExecutor(num_processes, get_context("spawn"), _start, (open_process,))
+
+    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Begin a call in one of the processes; the answer waits for what it returns or raises."""
+        return self._executor.submit(function, *args, **kwargs).result
+
+    def close(self) -> None:
+        """Let the processes go; what has not begun never does."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _start(open_process: Callable[[], None] | None) -> None:
+    # A process waits for work on a pipe of which it has both ends: it would wait for ever when the other one is killed.
+    Thread(target=_end_with_parent, daemon=True).start()
+    if open_process is not None:
+        open_process()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # on a pipe that closes with the parent, however it ends
+        os._exit(1)
