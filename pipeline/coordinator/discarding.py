@@ -1,9 +1,9 @@
 """Take rounds of an emulated run back, so that a killed run replays them bit for bit from its last snapshot.
 
-Never of a real run: what phones released stays released.
+Never of a real run: what phones released stays released. A run that was refused before its first round goes whole.
 """
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, exists, func, select
 
 from pipeline.coordinator import tables
 from pipeline.coordinator.blobs import BlobFolder, sweep
@@ -36,3 +36,13 @@ def discard_rounds_after(store: Store, blobs: BlobFolder, run_id: str, number: i
         store.plans.clear()
     sweep(store, blobs)
     return count
+
+
+def forget_refused_run(store: Store, run_id: str) -> None:
+    """Delete a run that has neither rounds nor records, so that it may begin with other settings; its own transaction.
+
+    What another process began under the same id stays.
+    """
+    begun = (exists().where(table.c.run_id == run_id) for table in (tables.rounds, tables.records))
+    with store.transaction():
+        store.execute(delete(tables.runs).where(tables.runs.c.run_id == run_id, *(~one for one in begun)))

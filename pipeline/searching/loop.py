@@ -62,6 +62,16 @@ class Search:
     watcher: Watcher
     curves: Curves
 
+    def check_start(self) -> None:
+        """Ask for the first trials, which changes nothing: what limits refuse is told before anything is kept.
+
+        Raises:
+            InfeasibleError, NoWinnerError: There is nothing to try.
+        """
+        state = self.algorithm.init(self.seed)
+        if not self.algorithm.ask(state, self.parallel):
+            self.algorithm.winners(state, ())
+
     def run(self) -> Progress:
         """Run all trials, from the beginning or from the last step that was saved."""
         progress = load_progress(self._rounds.store, self._run_id) or Progress(to_plain(self.algorithm.init(self.seed)))

@@ -14,6 +14,7 @@ from device_runtime.terms import Split
 from device_runtime.vectors import write_vector
 from device_runtime.wire import SPLITS
 from pipeline.coordinator.cost_ledger import costs_by_phase
+from pipeline.coordinator.discarding import forget_refused_run
 from pipeline.coordinator.plans import Run
 from pipeline.digits import DATA_SCHEMES
 from pipeline.fleet.from_run_file import fleet_of
@@ -103,13 +104,7 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
         is_begun = request.is_resumed
         try:
             with open_scene(run_file, request) as scene:
-                if not request.allows_unstable:
-                    check_stable(scene.profiles)
-                if run_file.privacy is not None:
-                    check_all_known(feasibility_of(run_file, scene.profiles), scene.clients)
-                search = _search_of(run_file, folder, scene, watcher)
-                if isinstance(scene.rounds, AttachedRounds):
-                    scene.rounds.keep_clients(scene.clients)
+                search = _begin(run_file, request, scene, watcher)
                 is_begun = True
                 return _run(run_file, folder, scene, search)
         finally:
@@ -172,6 +167,25 @@ def _attached(run_file: RunFile, request: SearchRequest, state: Path) -> Scene:
     num_clients = dict.fromkeys(SPLITS, run_file.round.cohort_size)
     rounds = AttachedRounds(run, state)
     return Scene(rounds, spec, profiles, 0, num_clients, rounds.clients(profiles), None, {})
+
+
+def _begin(run_file: RunFile, request: SearchRequest, scene: Scene, watcher: Watcher) -> Search:
+    """The search; of a new one that is refused nothing is left that its next attempt would meet."""
+    try:
+        if not request.allows_unstable:
+            check_stable(scene.profiles)
+        if run_file.privacy is not None:
+            check_all_known(feasibility_of(run_file, scene.profiles), scene.clients)
+        search = _search_of(run_file, RunFolder(request.output), scene, watcher)
+        if not request.is_resumed:
+            search.check_start()
+        if isinstance(scene.rounds, AttachedRounds):
+            scene.rounds.keep_clients(scene.clients)
+    except BaseException:
+        if not request.is_resumed:
+            forget_refused_run(scene.rounds.store, scene.rounds.run.run_id)
+        raise
+    return search
 
 
 def _search_of(run_file: RunFile, folder: RunFolder, scene: Scene, watcher: Watcher) -> Search:

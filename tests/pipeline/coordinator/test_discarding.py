@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from pipeline.coordinator import tables
-from pipeline.coordinator.discarding import discard_rounds_after, last_round_number
+from pipeline.coordinator.discarding import discard_rounds_after, forget_refused_run, last_round_number
 
 
 def hold(world, key: str) -> None:
@@ -70,3 +72,21 @@ def test_what_a_real_run_released_is_not_taken_back(world):
     with pytest.raises(ValueError, match="run 'run' is real: what its phones released cannot be taken back"):
         discard_rounds_after(world.store, world.blobs, "run", 0)
     assert contents(world) == before
+
+
+def test_a_run_without_rounds_and_records_is_forgotten_and_may_come_back_with_another_seed(world):
+    run = world.run()
+    forget_refused_run(world.store, "run")
+    with world.store.transaction():
+        world.store.add_run(replace(run, seed=run.seed + 1))
+        assert world.store.load_run("run").seed == run.seed + 1
+
+
+def test_a_run_that_has_begun_is_not_forgotten(held):
+    held.run("other")
+    with held.store.transaction():
+        held.store.put_record("other", "clients", ())
+    before = contents(held)
+    for run_id in ("run", "other", "nothing"):
+        forget_refused_run(held.store, run_id)
+    assert contents(held) == before
