@@ -1,8 +1,10 @@
 """Open the database; whatever is particular to SQLite is here and nowhere else."""
 
+import sqlite3
 from typing import Any, Literal
 
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
@@ -20,6 +22,12 @@ def open_engine(url: str, synchronous: Synchronous) -> Engine:
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine, synchronous)
     return engine
+
+
+def is_disk_error(error: DBAPIError) -> bool:
+    """Whether the disk refused to be written to or read from, as a full one does."""
+    code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # the higher bits say which operation it was
 
 
 def _set_up_sqlite(engine: Engine, synchronous: Synchronous) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 
 from device_runtime.wire import CheckIn
 from pipeline.coordinator import tables
-from pipeline.coordinator.database import Synchronous, open_engine
+from pipeline.coordinator.database import Synchronous, is_disk_error, open_engine
 from pipeline.coordinator.eligibility import Device
 from pipeline.coordinator.plans import RoundPlan, Run
 from profiles.records import canonical_json, decode_record, encode_record, to_plain
@@ -60,9 +60,8 @@ class Store:
                 tables.METADATA.create_all(self._connection)
                 self._check_schema(url)
         except DatabaseError as error:
-            raise StoreError(
-                f"database {url} cannot be opened: {error.orig}; name a folder you may write to"
-            ) from error
+            cure = "free space on its disk and try again" if is_disk_error(error) else "name a folder you may write to"
+            raise StoreError(f"database {url} cannot be opened: {error.orig}; {cure}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The folder of one search: its run file, database, blobs, artifacts, result and model."""
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -7,8 +8,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from device_runtime.folder_lock import FolderInUseError, lock_folder
 from device_runtime.vectors import write_vector
+from pipeline.coordinator.database import is_disk_error
 from pipeline.run_file import read_run_file
 from pipeline.run_result import ARTIFACT, MODELS, PARAMETERS, RESULT, RunResult
 from pipeline.run_sections import RunFile
@@ -17,10 +21,15 @@ from pipeline.searching.trials import Model
 from profiles.records import encode_record
 
 RUN_FILE = "run.toml"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class RunFolderError(ValueError):
     """The folder does not fit what is asked of it."""
+
+
+class DiskError(RuntimeError):
+    """The disk took no more of a search."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path} holds no search to resume; leave --resume out to begin one")
         self.path.mkdir(parents=True, exist_ok=True)
         with self.held():
-            self._keep(run_file, is_resumed)
+            self._keep(run_file, checked, is_resumed)
             yield checked
 
     @contextmanager
@@ -76,17 +85,34 @@ class RunFolder:
         with closing(lock):
             yield
 
+    @contextmanager
+    def disk_errors_told(self) -> Iterator[None]:
+        """Tell errors of a full disk with the folder and what to do.
+
+        Raises:
+            DiskError: Files or database cannot be written.
+        """
+        try:
+            yield
+        except (OSError, DBAPIError) as error:
+            if not (error.errno in _FULL if isinstance(error, OSError) else is_disk_error(error)):
+                raise
+            reason = error if isinstance(error, OSError) else error.orig
+            raise DiskError(
+                f"the disk took no more of the search in {self.path} ({reason}): free space, then go on with --resume"
+            ) from error
+
     @property
     def _kept(self) -> Path:
         return self.path / RUN_FILE
 
-    def _keep(self, run_file: Path, is_resumed: bool) -> None:
+    def _keep(self, run_file: Path, checked: RunFile, is_resumed: bool) -> None:
         kept = self._kept
         if not is_resumed and kept.exists():
             raise RunFolderError(
                 f"{self.path} holds a search already: continue it with --resume, or name a new folder with --output"
             )
-        if is_resumed and kept.read_bytes() != run_file.read_bytes():
+        if is_resumed and _deciding(read_run_file(kept)) != _deciding(checked):
             raise RunFolderError(
                 f"{run_file} is not the run file that {self.path} began with ({kept}): resume with that one, or begin "
                 "anew in another folder"
@@ -114,3 +140,11 @@ class RunFolder:
         partial = self.result.with_suffix(".partial")
         partial.write_bytes(encode_record(result))
         partial.replace(self.result)
+
+
+def _deciding(run_file: RunFile) -> RunFile:
+    """The run file without what no result depends on: who ran out of memory goes on with fewer workers."""
+    if run_file.fleet is None:
+        return run_file
+    fleet = run_file.fleet.model_copy(update={"workers": 1, "engine": "process"})
+    return run_file.model_copy(update={"fleet": fleet})

@@ -98,9 +98,10 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
         RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError: Before anything is trained.
         RoundFailedError, FleetError: When a round cannot be held.
         TooFewTraineesError: When too few clients may train a winner.
+        DiskError: When nothing more can be written.
     """
     folder = RunFolder(request.output)
-    with folder.open(request.run_file, request.is_resumed) as run_file:
+    with folder.open(request.run_file, request.is_resumed) as run_file, folder.disk_errors_told():
         is_begun = request.is_resumed
         try:
             with open_scene(run_file, request) as scene:

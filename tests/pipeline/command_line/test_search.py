@@ -6,6 +6,9 @@ import pytest
 
 from device_runtime.console import run_program
 from pipeline.command_line import PROGRAM
+from pipeline.fleet.errors import FleetError
+from pipeline.searching import session
+from pipeline.searching.run_folder import DiskError
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE
 
 
@@ -89,3 +92,14 @@ def test_an_engine_that_is_missing_fails_the_work_and_one_that_nobody_knows_is_w
     assert left == code
     told = {"ray": "pip install 'handheld[ray]'", "cloud": "is not one of 'process'"}
     assert told[engine] in " ".join(err.split())
+
+
+@pytest.mark.parametrize("error", [FleetError("lower [fleet] workers"), DiskError("free space")])
+def test_a_machine_that_cannot_go_on_fails_the_work_and_is_no_defect(command, tmp_path, monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(session, "run_search", fail)
+    code, _, err = command(ORDINARY, "search", "FILE", "-o", str(tmp_path / "run"))
+    assert code == 1
+    assert err.strip().endswith(f"handheld: {error}")

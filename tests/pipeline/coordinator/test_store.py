@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from device_runtime.accounting import Budget
 from pipeline.coordinator import tables
+from pipeline.coordinator.database import is_disk_error
 from pipeline.coordinator.eligibility import Device
 from pipeline.coordinator.store import Store, StoreError
 
@@ -106,6 +107,27 @@ def test_what_is_no_database_is_told(tmp_path, name):
     (tmp_path / "text.db").write_text("this is no database, only text" * 100)
     with pytest.raises(StoreError, match=rf"database .*{name} cannot be opened: .*name a folder"):
         Store(f"sqlite:///{tmp_path / name}")
+
+
+def test_a_database_that_a_full_disk_keeps_from_being_opened_needs_no_other_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.coordinator.store.is_disk_error", lambda _: True)
+    (tmp_path / "text.db").write_text("this is no database, only text" * 100)
+    with pytest.raises(StoreError, match=r"cannot be opened: .*; free space on its disk and try again"):
+        Store(f"sqlite:///{tmp_path / 'text.db'}")
+
+
+def test_a_full_disk_is_told_apart_from_a_wrong_statement(store):
+    def execute(*statements):
+        with store.transaction():
+            for one in statements:
+                store.execute(text(one))
+
+    with pytest.raises(OperationalError, match="database or disk is full") as full:
+        execute("PRAGMA max_page_count = 1", "CREATE TABLE one_more (page)")
+    with pytest.raises(OperationalError, match="no such table") as wrong:
+        execute("SELECT * FROM nowhere")
+    assert is_disk_error(full.value)
+    assert not is_disk_error(wrong.value)
 
 
 def test_a_transaction_has_the_write_lock_from_its_beginning(tmp_path):

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from pipeline.fleet.errors import FleetError
 from pipeline.fleet.pool import Pool
 
 # Two processes: one that waits for work, and one that has some that never ends.
@@ -40,6 +41,17 @@ def test_a_call_is_made_in_another_process_and_its_error_is_raised_here():
         assert pool.begin(os.getpid)() != os.getpid()
         with pytest.raises(ZeroDivisionError):
             pool.begin(divmod, 1, 0)()
+
+
+def test_a_process_that_ends_is_told_with_what_to_do():
+    with closing(Pool(2)) as pool:
+        told = (
+            r"one of 2 worker processes ended .* too little memory; .* lower \[fleet\] workers, then go on .*--resume"
+        )
+        with pytest.raises(FleetError, match=told):
+            pool.begin(os._exit, 1)()
+        with pytest.raises(FleetError, match=told):
+            pool.begin(os.getpid)
 
 
 def test_a_process_is_opened_before_its_first_work():

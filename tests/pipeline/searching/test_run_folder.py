@@ -1,11 +1,17 @@
+import errno
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from device_runtime.folder_lock import lock_folder
+from pipeline.coordinator.store import Store
 from pipeline.demo import run as demo
+from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.run_folder import RunFolder, RunFolderError
+from pipeline.searching.run_folder import DiskError, RunFolder, RunFolderError
 from pipeline.searching.session import SearchRequest, run_search
 from tests.pipeline.searching.conftest import ORDINARY
 
@@ -53,3 +59,53 @@ def test_a_demo_removes_no_folder_in_which_another_one_searches(tmp_path):
     with closing(lock_folder(folder)), pytest.raises(RunFolderError, match=IN_USE):
         demo.run_demo(tmp_path, lambda _: Unwatched())
     assert (folder / "run.toml").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EFBIG, "too large")])
+def test_a_full_disk_is_told_with_the_folder_and_what_to_do(tmp_path, error):
+    told = r"the disk took no more of the search in .*run \(.*\): free space, then go on with --resume"
+    with pytest.raises(DiskError, match=told), RunFolder(tmp_path / "run").disk_errors_told():
+        raise error
+
+
+def test_other_errors_are_told_as_they_are(tmp_path):
+    store = Store("sqlite://")
+    with pytest.raises(PermissionError), RunFolder(tmp_path).disk_errors_told():
+        raise PermissionError(errno.EACCES, "not yours")
+    with pytest.raises(OperationalError, match="no such table"), RunFolder(tmp_path).disk_errors_told():
+        select_from_nowhere(store)
+
+
+def select_from_nowhere(store):
+    with store.transaction():
+        store.execute(text("SELECT * FROM nowhere"))
+
+
+def test_a_search_whose_database_has_no_room_goes_on_to_the_same_result(tmp_path, write_run_file, monkeypatch):
+    request = SearchRequest(write_run_file(ORDINARY), tmp_path / "run")
+    hold_all = EmulatedRounds.hold_all
+
+    def hold_without_room(rounds, plans, *watch):
+        with rounds.store.transaction():
+            rounds.store.execute(text("PRAGMA max_page_count = 1"))  # no page more than there are
+        return hold_all(rounds, plans, *watch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmulatedRounds, "hold_all", hold_without_room)
+        with pytest.raises(DiskError, match="database or disk is full"):
+            run_search(request, Unwatched())
+    resumed = run_search(replace(request, is_resumed=True), Unwatched())
+    assert resumed == run_search(replace(request, output=tmp_path / "unbroken"), Unwatched())
+
+
+def test_a_search_goes_on_with_other_workers_and_with_nothing_else(tmp_path, write_run_file):
+    folder = RunFolder(tmp_path / "run")
+    with folder.open(write_run_file(ORDINARY), is_resumed=False):
+        pass
+    with folder.open(
+        write_run_file(ORDINARY.replace("[space]", "workers = 3\n\n[space]")), is_resumed=True
+    ) as run_file:
+        assert run_file.fleet.workers == 3
+    other = write_run_file(ORDINARY.replace("[space]", "availability = 0.5\n\n[space]"))
+    with pytest.raises(RunFolderError, match="is not the run file that"), folder.open(other, is_resumed=True):
+        pass
