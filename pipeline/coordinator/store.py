@@ -50,7 +50,7 @@ class Store:
                 process, for emulated runs. SQLite alone.
 
         Raises:
-            StoreError: It cannot be opened, or a newer version wrote it.
+            StoreError: It cannot be opened, or a version with another schema wrote it.
         """
         self.engine = open_engine(url, synchronous)
         self.plans: dict[str, RoundPlan] = {}
@@ -151,10 +151,13 @@ class Store:
         schema = self.execute(select(tables.about.c.schema)).scalar()
         if schema is None:
             self.execute(insert(tables.about), {"schema": tables.DATABASE_SCHEMA})
-        elif schema > tables.DATABASE_SCHEMA:
-            raise StoreError(
-                f"database {url} has schema {schema}, this version reads {tables.DATABASE_SCHEMA}: update handheld"
+        elif schema != tables.DATABASE_SCHEMA:
+            cure = (
+                "update handheld"
+                if schema > tables.DATABASE_SCHEMA
+                else "go on with the version that wrote it, or begin anew in another folder"
             )
+            raise StoreError(f"database {url} has schema {schema}, this version reads {tables.DATABASE_SCHEMA}: {cure}")
 
 
 def _device(row: Row[Any]) -> Device:

@@ -92,13 +92,16 @@ def test_devices_are_listed_by_id_with_what_they_said_last(world):
         assert world.store.find_device("d") is None
 
 
-def test_a_database_of_a_newer_schema_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("schema", "cure"), [(99, "update handheld"), (0, "go on with the version that wrote it, or begin anew in another")]
+)
+def test_a_database_of_another_schema_is_refused(tmp_path, schema, cure):
     url = f"sqlite:///{tmp_path / 'a.db'}"
     store = Store(url)
     with store.transaction():
-        store.execute(update(tables.about).values(schema=99))
+        store.execute(update(tables.about).values(schema=schema))
     store.close()
-    with pytest.raises(StoreError, match="has schema 99, this version reads 1: update handheld"):
+    with pytest.raises(StoreError, match=f"has schema {schema}, this version reads 1: {cure}"):
         Store(url)
 
 
