@@ -18,7 +18,11 @@ from profiles.records import from_plain, later
 from profiles.schema import DeviceProfile
 
 POLL_S = 0.2
-_CLIENTS = "clients"  # key of the run's record
+_CLIENTS, _RUN_FILE = "clients", "run file"  # keys of the run's records
+
+
+class OtherSearchError(ValueError):
+    """The server has a run of this name already, and it is not known to be this search."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,63 @@ def open_server_state(state: Path) -> tuple[Store, BlobFolder]:
 class AttachedRounds:
     """Rounds at a running `handheld serve`: the two meet in its database and its blobs."""
 
-    def __init__(self, run: Run, state: Path) -> None:
-        """Open the state folder of a server.
+    def __init__(self, run: Run, state: Path, run_file_sha256: str, is_resumed: bool) -> None:
+        """Open the state folder of a server; nothing is written before `begin`.
+
+        Args:
+            run_file_sha256: Of the run file's text: by it alone a search knows its own run again.
 
         Raises:
             FileNotFoundError: No server has ever used the folder.
+            OtherSearchError: The server has the run and the search is not resumed, or began with another run file.
+            StoreError: The run has other settings, though the file is the same: its examples are specified otherwise.
         """
         self.store, self.blobs = open_server_state(state)
-        self.run = run
+        self.run, self._run_file_sha256, self._is_resumed = run, run_file_sha256, is_resumed
+        try:
+            with self.store.transaction():
+                self._is_begun()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def begin(self, clients: tuple[RunClient, ...]) -> None:
+        """Keep the run, its run file and the devices that it begins with, all or nothing; a resumed one has them.
+
+        A search that is refused or killed before leaves nothing that would be in the way of the next.
+
+        Raises:
+            OtherSearchError: Another search of this name began meanwhile.
+        """
         with self.store.transaction():
-            self.store.add_run(run)
+            if not self._is_begun():
+                self.store.add_run(self.run)
+                self.store.put_record(self.run.run_id, _RUN_FILE, self._run_file_sha256)
+                self.store.put_record(self.run.run_id, _CLIENTS, clients)
+
+    def _is_begun(self) -> bool:
+        """Whether the server has the run, which is then this search's own."""
+        name = self.run.run_id
+        if name not in self.store.run_ids():
+            return False
+        if not self._is_resumed:
+            raise OtherSearchError(
+                f"the server has a run {name!r} already: choose another [run] name, or go on with --resume in the "
+                "folder that it began in"
+            )
+        kept = self.store.get_record(name, _RUN_FILE)
+        if kept != self._run_file_sha256:
+            known = (
+                "no run file of it was kept, since no search began it or an older version of handheld did"
+                if kept is None
+                else f"it began with another run file, of sha256 {kept}, this one's is {self._run_file_sha256}"
+            )
+            raise OtherSearchError(
+                f"the server's run {name!r} is not known to be this search: {known}; resume it with its own file and "
+                "folder, or begin anew in another folder with another [run] name"
+            )
+        self.store.add_run(self.run)  # or its examples have another specification by now
+        return True
 
     def hold_all(self, plans: Sequence[RoundPlan]) -> list[RoundResult]:
         """Hold rounds side by side; of those that were held before, their results."""
@@ -112,11 +163,6 @@ class AttachedRounds:
                 ],
                 profiles,
             )
-
-    def keep_clients(self, clients: tuple[RunClient, ...]) -> None:
-        """Begin with these devices: a resumed run has them again."""
-        with self.store.transaction():
-            self.store.put_record(self.run.run_id, _CLIENTS, clients)
 
     def close(self) -> None:
         """Close the database; the run stays open for its resumption unless it was finished."""

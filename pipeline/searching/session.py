@@ -32,7 +32,7 @@ from pipeline.searching.loop import Search, Unwatched, Watcher
 from pipeline.searching.privacy_result import privacy_result, released_accuracy
 from pipeline.searching.progress import Progress
 from pipeline.searching.rounds import AttachedRounds, Rounds, RunClient
-from pipeline.searching.run_folder import RunFolder
+from pipeline.searching.run_folder import RUN_FILE, RunFolder
 from pipeline.searching.schedule import budget_of
 from pipeline.searching.trainees import check_all_known, trainees_of
 from pipeline.searching.trial_results import trial_result
@@ -95,7 +95,8 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
     same bytes).
 
     Raises:
-        RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError: Before anything is trained.
+        RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError, OtherSearchError: Before
+            anything is trained.
         RoundFailedError, FleetError: When a round cannot be held.
         TooFewTraineesError: When too few clients may train a winner.
         DiskError: When nothing more can be written.
@@ -166,7 +167,8 @@ def _attached(run_file: RunFile, request: SearchRequest, state: Path) -> Scene:
     run = Run(run_file.run.name, "real", record_id(spec), run_file.run.seed, budget_of(run_file))
     profiles = tuple(load_profile(name) for name in run_file.run.targets or ())
     num_clients = dict.fromkeys(SPLITS, run_file.round.cohort_size)
-    rounds = AttachedRounds(run, state)
+    run_file_sha256 = hashlib.sha256((request.output / RUN_FILE).read_bytes()).hexdigest()
+    rounds = AttachedRounds(run, state, run_file_sha256, request.is_resumed)
     return Scene(rounds, spec, profiles, 0, num_clients, rounds.clients(profiles), None, {})
 
 
@@ -181,9 +183,9 @@ def _begin(run_file: RunFile, request: SearchRequest, scene: Scene, watcher: Wat
         if not request.is_resumed:
             search.check_start()
         if isinstance(scene.rounds, AttachedRounds):
-            scene.rounds.keep_clients(scene.clients)
+            scene.rounds.begin(scene.clients)
     except BaseException:
-        if not request.is_resumed:
+        if not request.is_resumed and isinstance(scene.rounds, EmulatedRounds):  # a server has nothing of it yet
             forget_refused_run(scene.rounds.store, scene.rounds.run.run_id)
         raise
     return search

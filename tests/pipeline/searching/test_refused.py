@@ -1,16 +1,13 @@
 """Searches that are refused before they begin: nothing of them is kept that the next attempt would meet."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from device_runtime.wire import CheckIn
-from pipeline.coordinator.eligibility import Device
-from pipeline.coordinator.plans import Run
 from pipeline.coordinator.store import Store
 from pipeline.searching import session
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.rounds import AttachedRounds
 from pipeline.searching.run_folder import RunFolderError
 from pipeline.searching.session import SearchRequest, run_search
 from profiles.catalogue import load_profile
@@ -63,14 +60,15 @@ def test_a_search_that_has_begun_keeps_its_folder(tmp_path, monkeypatch):
     assert run_search(SearchRequest(run_file, folder, is_resumed=True), Unwatched()).seed == 3
 
 
-def test_of_a_real_run_that_is_refused_its_server_keeps_nothing(rounds, tmp_path):
+def test_of_a_real_run_that_is_refused_its_server_keeps_nothing(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'handheld.db'}")
     run_file = tmp_path / "run.toml"
     for seed in (4, 5):
         run_file.write_text(real(seed).replace("size_kib = 64.0", "size_kib = 0.0001"), encoding="utf-8")
         with pytest.raises(InfeasibleError, match="no candidate met budget"):
             run_search(SearchRequest(run_file, tmp_path / "run", attach=tmp_path), Unwatched())
-    with rounds.store.transaction():
-        assert rounds.store.run_ids() == {"attached"}
+    with closing(store), store.transaction():
+        assert store.run_ids() == set()
 
 
 def real(seed: int) -> str:
@@ -95,44 +93,3 @@ def test_an_unstable_profile_is_refused_unless_it_is_allowed(tmp_path, monkeypat
     monkeypatch.setattr(session, "_search_of", stop)
     with pytest.raises(InterruptedError):
         run_search(SearchRequest(run_file, tmp_path / "run", allows_unstable=True), Unwatched())
-
-
-@pytest.fixture
-def rounds(tmp_path):
-    Store(f"sqlite:///{tmp_path / 'handheld.db'}").close()
-    attached = AttachedRounds(Run("attached", "real", "spec", 0, None), tmp_path)
-    yield attached
-    attached.close()
-
-
-def check_in(store, name, device_class=None):
-    with store.transaction():
-        store.add_device(Device(name, "real", f"key of {name}"))
-        store.save_check_in(name, CheckIn("1.19.2", 17, "spec", {"train": 3}, device_class=device_class))
-
-
-def test_devices_that_come_before_a_run_begins_take_part_and_later_ones_do_not(rounds):
-    profiles = tuple(load_profile(name) for name in ("pixel-2-xl", "galaxy-s9", "pixel-4"))
-    assert rounds.clients(profiles) == ()
-    check_in(rounds.store, "a", "mid")
-    check_in(rounds.store, "b", "entry")
-    check_in(rounds.store, "c")
-    clients = rounds.clients(profiles)
-    assert [(one.device_id, one.profile, one.device_class) for one in clients] == [
-        ("a", "pixel-2-xl", "mid"),
-        ("b", "", "entry"),
-        ("c", "", ""),
-    ]
-    rounds.keep_clients(clients)
-    check_in(rounds.store, "d")
-    assert rounds.clients(profiles) == clients
-
-
-def test_the_devices_of_a_class_are_dealt_out_evenly_among_its_targets(rounds):
-    profiles = tuple(load_profile(name) for name in ("redmi-8", "pixel-4", "redmi-note-4"))
-    for name in "fbdace":
-        check_in(rounds.store, name, "entry")
-    check_in(rounds.store, "x", "high")
-    clients = {one.device_id: one.profile for one in rounds.clients(profiles)}
-    first, _, second = (profile.name for profile in profiles)
-    assert clients == {"a": first, "b": second, "c": first, "d": second, "e": first, "f": second, "x": "pixel-4"}
