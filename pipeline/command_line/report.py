@@ -72,6 +72,8 @@ def _tell_cost(folder: Path, json: bool) -> None:
 
 
 def _cost_table(result: "RunResult", costs: "Costs") -> Table:
+    from pipeline.report.costs import BYTES_IN_WORDS  # noqa: PLC0415  (help must not wait for it)
+
     table = Table(title=f"{result.name}: what its clients paid", title_justify="left")
     for name in ("phase", "stage"):
         table.add_column(name, no_wrap=True)
@@ -82,7 +84,7 @@ def _cost_table(result: "RunResult", costs: "Costs") -> Table:
     table.add_section()
     table.add_row(*_cost_cells(costs.total), style="bold")
     source = "predicted from the profiles" if result.kind == "emulated" else "as the devices reported"
-    table.caption = f"client-rounds: of training; seconds of clients, {source}"
+    table.caption = f"Client-rounds: of training. Seconds of clients: {source}. {BYTES_IN_WORDS}"
     return table
 
 

@@ -1,4 +1,9 @@
-"""The run's cost ledger, append-only: examples, device-seconds and bytes of every assignment, by phase and trial."""
+"""The run's cost ledger, append-only: examples, device-seconds and bytes of every assignment, by phase and trial.
+
+Bytes are those of blobs that were served, and of updates, profiles and reports that came whole and signed by the device
+of the assignment: refused ones, repeated ones and what came or was fetched when the round was over too. Headers,
+greetings, enrolments, check-ins with the assignments that answer them, and aborts are counted nowhere.
+"""
 
 import json
 from collections import defaultdict
@@ -11,23 +16,24 @@ from sqlalchemy import Row, bindparam, func, insert, literal, select, update
 
 from pipeline.coordinator import tables
 from pipeline.coordinator.plans import RoundPlan
-from pipeline.coordinator.round_rows import load_lease, load_round
+from pipeline.coordinator.round_rows import last_lease, load_lease, load_round
 from pipeline.coordinator.rounds import Lease
 from pipeline.coordinator.store import Store
 
 _C, _A, _R = tables.costs.c, tables.assignments.c, tables.rounds.c
 _ADD_COST = insert(tables.costs)
 _BYTES = select(_A.bytes_up, _A.bytes_down).where(_A.assignment_id == bindparam("id"))
-_COUNT_UP = (
+_COUNT = (
     update(tables.assignments)
     .where(_A.assignment_id == bindparam("id"))
-    .values(bytes_up=_A.bytes_up + bindparam("size"))
+    .values(bytes_up=_A.bytes_up + bindparam("up"), bytes_down=_A.bytes_down + bindparam("down"))
 )
 _COUNT_DOWN = (
     update(tables.assignments)
     .where(_A.device_id == bindparam("device"), _A.status == "open")
     .values(bytes_down=_A.bytes_down + bindparam("size"))
 )
+_IS_FINISHED = select(tables.runs.c.is_finished).where(tables.runs.c.run_id == bindparam("run"))
 _COSTS_BY_ROUND = (
     select(
         _C.phase,
@@ -62,14 +68,18 @@ class PhaseCost:
     bytes_down: int
 
 
-def count_upload(store: Store, assignment_id: str, num_bytes: int) -> None:
+def count_upload(store: Store, lease: Lease, num_bytes: int) -> None:
     """Count bytes that came for an assignment."""
-    store.execute(_COUNT_UP, {"id": assignment_id, "size": num_bytes})
+    _count(store, lease, num_bytes, 0)
 
 
 def count_download(store: Store, device_id: str, num_bytes: int) -> None:
-    """Count bytes that were served to a device, for the assignment that it holds, if any."""
-    store.execute(_COUNT_DOWN, {"device": device_id, "size": num_bytes})
+    """Count bytes that were served to a device, for the assignment that it holds or held last without a report."""
+    if store.execute(_COUNT_DOWN, {"device": device_id, "size": num_bytes}).rowcount:
+        return
+    lease = last_lease(store, device_id)
+    if lease is not None and lease.status in {"lost", "closed"}:
+        _count(store, lease, 0, num_bytes)
 
 
 def add_cost(store: Store, plan: RoundPlan, lease: Lease, examples: int = 0, device_seconds: float = 0.0) -> None:
@@ -102,6 +112,11 @@ def add_device_seconds(store: Store, seconds: Mapping[str, float]) -> None:
         store.execute(_ADD_COST, _row(plans[lease.round_id], lease, device_seconds=device_seconds))
 
 
+def last_cost(store: Store, run_id: str) -> int:
+    """Number of the newest row of the run, 0 before the first."""
+    return store.execute(select(func.max(_C.number)).where(_C.run_id == run_id)).scalar() or 0
+
+
 def costs_by_phase(store: Store, run_id: str) -> tuple[PhaseCost, ...]:
     """Sums of the cost ledger by phase, trial and kind, in this order; opens its own transaction."""
     with store.transaction():
@@ -123,6 +138,16 @@ def costs_by_phase(store: Store, run_id: str) -> tuple[PhaseCost, ...]:
         )
         for key, ones in ordered
     )
+
+
+def _count(store: Store, lease: Lease, num_up: int, num_down: int) -> None:
+    """Count with the assignment until its cost is written, afterwards as a row of its own until the run is finished."""
+    if lease.status in {"open", "lost"}:
+        store.execute(_COUNT, {"id": lease.assignment_id, "up": num_up, "down": num_down})
+        return
+    plan = load_round(store, lease.round_id).plan
+    if not store.execute(_IS_FINISHED, {"run": plan.run_id}).scalar_one():
+        store.execute(_ADD_COST, _row(plan, lease) | {"bytes_up": num_up, "bytes_down": num_down})
 
 
 def _row(plan: RoundPlan, lease: Lease, examples: int = 0, device_seconds: float = 0.0) -> dict[str, object]:

@@ -18,8 +18,12 @@ def last_round_number(store: Store, run_id: str) -> int:
         return store.execute(select(func.max(_R.number)).where(_R.run_id == run_id)).scalar() or 0
 
 
-def discard_rounds_after(store: Store, blobs: BlobFolder, run_id: str, number: int) -> int:
+def discard_rounds_after(store: Store, blobs: BlobFolder, run_id: str, number: int, cost: int) -> int:
     """Delete every round of the run with a higher number and all that belongs to it, and return how many went.
+
+    Args:
+        cost: Newest row of the cost ledger that stays (`last_cost` when the round was over). Later ones of earlier
+            rounds go: they are of phones that came too late, and will again.
 
     Raises:
         ValueError: The run is real.
@@ -30,7 +34,8 @@ def discard_rounds_after(store: Store, blobs: BlobFolder, run_id: str, number: i
         ids = select(_R.round_id).where(_R.run_id == run_id, _R.number > number)
         assignments = select(tables.assignments.c.assignment_id).where(tables.assignments.c.round_id.in_(ids))
         store.execute(delete(tables.releases).where(tables.releases.c.assignment_id.in_(assignments)))
-        for table in (tables.blobs, tables.reports, tables.costs, tables.assignments):
+        store.execute(delete(tables.costs).where(tables.costs.c.run_id == run_id, tables.costs.c.number > cost))
+        for table in (tables.blobs, tables.reports, tables.assignments):
             store.execute(delete(table).where(table.c.round_id.in_(ids)))
         count = store.execute(delete(tables.rounds).where(_R.run_id == run_id, _R.number > number)).rowcount
         store.plans.clear()

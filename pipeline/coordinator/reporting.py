@@ -1,4 +1,8 @@
-"""Take what devices send back: updates, profiles, reports, aborts. Each function opens its own transaction."""
+"""Take what devices send back: updates, profiles, reports, aborts. Each function opens its own transactions.
+
+What is refused was sent all the same: its bytes are counted for the device's assignment, in a transaction of its own,
+since the refusal takes back all that was done in the other.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,6 +14,8 @@ from pipeline.coordinator.check_in import expire_leases
 from pipeline.coordinator.cost_ledger import add_cost, count_upload
 from pipeline.coordinator.round_rows import (
     add_report,
+    find_lease,
+    last_lease,
     leases_in_open_rounds,
     load_lease,
     load_round,
@@ -56,6 +62,10 @@ class BadUpdateError(ValueError):
     """An update or a profile is missing, or is not what was asked for."""
 
 
+# What came for an assignment and is not taken, nor was it lost on its way.
+_REFUSALS = (RecordError, BadMessageError, BadUpdateError, RoundClosedError, ConflictingReportError)
+
+
 def max_upload_bytes(store: Store, device_id: str) -> int | None:
     """Largest blob that the device may send now; None where it has no part in a round that takes any."""
     with store.transaction():
@@ -67,7 +77,7 @@ def max_upload_bytes(store: Store, device_id: str) -> int | None:
 
 
 def take_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
-    """Keep the update or profile of the device's assignment; the same one again changes nothing.
+    """Keep the update or profile of the device's assignment; the same one again changes nothing but its cost.
 
     One assignment takes one, since one release was charged for it.
 
@@ -79,6 +89,17 @@ def take_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> 
         RoundClosedError: There is no assignment, or its round or place is gone.
         ConflictingReportError: A different update was sent before.
     """
+    try:
+        return _keep_upload(store, blobs, upload, now)
+    except _REFUSALS:
+        with store.transaction():
+            lease = last_lease(store, upload.device_id)
+            if lease is not None:
+                count_upload(store, lease, len(upload.data))
+        raise
+
+
+def _keep_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
     sha256 = hashlib.sha256(upload.data).hexdigest()
     if sha256 != upload.sha256:
         raise BadUpdateError(
@@ -92,17 +113,18 @@ def take_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> 
         round_, lease = found
         known = find_upload(store, lease.assignment_id)
         if known == sha256:
+            count_upload(store, lease, len(upload.data))
             return False
         if known is not None:
             raise ConflictingReportError(f"assignment {lease.assignment_id} has a different blob: one is taken")
         check_open(round_, lease, now)
         add_upload(store, blobs, upload.data, _checked_kind(round_, upload.data), lease)
-        count_upload(store, lease.assignment_id, len(upload.data))
+        count_upload(store, lease, len(upload.data))
     return True
 
 
 def take_report(store: Store, device_id: str, assignment_id: str, body: bytes, now: float) -> ReportReceipt:
-    """Count a report; the same bytes again get the same answer.
+    """Count a report; the same bytes again get the same answer, and cost what they weigh.
 
     Raises:
         RecordError, BadMessageError: It does not say what was asked.
@@ -110,18 +132,29 @@ def take_report(store: Store, device_id: str, assignment_id: str, body: bytes, n
         NotAssignedError, UnknownAssignmentError: It is for no assignment of this device.
         RoundClosedError, ConflictingReportError: See `rounds.accept_report`.
     """
+    try:
+        return _keep_report(store, device_id, assignment_id, body, now)
+    except _REFUSALS:
+        with store.transaction():
+            lease = find_lease(store, assignment_id)
+            if lease is not None and lease.device_id == device_id:
+                count_upload(store, lease, len(body))
+        raise
+
+
+def _keep_report(store: Store, device_id: str, assignment_id: str, body: bytes, now: float) -> ReportReceipt:
     report = decode_record(Report, body)
     with store.transaction():
         expire_leases(store, now)
         before, lease = _own_lease(store, device_id, assignment_id)
         round_, reported = accept_report(before, lease, hashlib.sha256(body).hexdigest(), now)
+        count_upload(store, lease, len(body))
         if lease.status != "reported":
             check_report(round_.plan, assignment_id, report)
             _check_blob_came(store, lease, report)
             save_round(store, round_)
             save_lease(store, reported)
             add_report(store, lease, body)
-            count_upload(store, assignment_id, len(body))
             add_cost(store, round_.plan, lease, report.num_examples, report.work_s or 0.0)
     return ReportReceipt(reported.report_number or 0, round_.plan.cohort_size)
 

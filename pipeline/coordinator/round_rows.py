@@ -36,6 +36,11 @@ _LEASES_IN_OPEN_ROUNDS = (
     .where(_R.status == "open", _A.device_id == bindparam("device"))
     .order_by(_R.number)
 )
+_LAST_LEASE = (
+    _LEASES.where(_A.device_id == bindparam("device"))
+    .order_by((_A.status == "open").desc(), _A.ends_at.desc(), _A.status.in_(("reported", "aborted")))
+    .limit(1)
+)
 _ENDED_LEASES = _LEASES.where(_A.status == "open", _A.ends_at <= bindparam("now"))
 _ADD_LEASE = insert(tables.assignments)
 _ADD_REPORT = insert(tables.reports)
@@ -116,10 +121,25 @@ def load_result(store: Store, round_id: str) -> RoundResult | None:
 
 def load_lease(store: Store, assignment_id: str) -> Lease:
     """The lease; raises UnknownAssignmentError where there is none."""
-    row = store.execute(_LOAD_LEASE, {"id": assignment_id}).first()
-    if row is None:
+    found = find_lease(store, assignment_id)
+    if found is None:
         raise UnknownAssignmentError(f"there is no assignment {assignment_id!r:.80}; check in for one")
-    return _lease(row)
+    return found
+
+
+def find_lease(store: Store, assignment_id: str) -> Lease | None:
+    """The lease; None where there is none."""
+    row = store.execute(_LOAD_LEASE, {"id": assignment_id}).first()
+    return None if row is None else _lease(row)
+
+
+def last_lease(store: Store, device_id: str) -> Lease | None:
+    """What the device was given last, whatever came of it; None where it never had anything.
+
+    Of those that end at one deadline it is one without a report: a device takes nothing new before it let go of it.
+    """
+    row = store.execute(_LAST_LEASE, {"device": device_id}).first()
+    return None if row is None else _lease(row)
 
 
 def leases_in_open_rounds(store: Store, device_id: str) -> Sequence[Lease]:

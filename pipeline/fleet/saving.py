@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.coordinator.blobs import BlobFolder
-from pipeline.coordinator.cost_ledger import add_device_seconds
+from pipeline.coordinator.cost_ledger import add_device_seconds, last_cost
 from pipeline.coordinator.discarding import discard_rounds_after
 from pipeline.coordinator.store import Store
 from pipeline.fleet.fleet import Fleet
@@ -23,12 +23,14 @@ class Saved:
         num_phones: Each has a record of its own.
         time: Of its clock, seconds.
         num_charges: Records of charges that there are.
+        last_cost: Number of the newest row of the run's cost ledger.
     """
 
     last_round: int
     num_phones: int
     time: float
     num_charges: int
+    last_cost: int
     schema: int = 1
 
 
@@ -41,7 +43,9 @@ def save_fleet(store: Store, run_id: str, fleet: Fleet, before: Saved | None, la
             store.put_record(run_id, f"{_PHONE}/{index}", take_snapshot(fleet, index))
         if fleet.charges:
             store.put_record(run_id, f"{_CHARGES}/{num_charges}", fleet.charges)
-        saved = Saved(last_round, len(fleet.phones), fleet.clock.time, num_charges + bool(fleet.charges))
+        num_charges += bool(fleet.charges)
+        cost = last_cost(store, run_id)
+        saved = Saved(last_round, len(fleet.phones), fleet.clock.time, num_charges, cost)
         store.put_record(run_id, _FLEET, saved)
     fleet.device_seconds.clear()
     fleet.changed.clear()
@@ -63,7 +67,7 @@ def resume_fleet(store: Store, blobs: BlobFolder, run_id: str, fleet: Fleet) -> 
             f"run {run_id!r} has {saved.num_phones} phones, this fleet has {len(fleet.phones)}: resume it with the "
             "clients that it began with"
         )
-    discard_rounds_after(store, blobs, run_id, saved.last_round if saved else 0)
+    discard_rounds_after(store, blobs, run_id, saved.last_round if saved else 0, saved.last_cost if saved else 0)
     if saved is not None:
         _restore(store, run_id, fleet, saved)
     return saved

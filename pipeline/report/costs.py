@@ -7,6 +7,11 @@ from pipeline.run_result import PhaseCostResult, RunResult
 
 PHASES = ("search", "final", "test")
 STAGES = ("training", "pretraining", "continued", "scoring")
+BYTES_IN_WORDS = (
+    "Bytes up are of updates and reports that reached the server whole, late, refused and repeated ones too; bytes "
+    "down of files that it sent. Headers, check-ins with the assignments that answer them, and aborts are counted "
+    "nowhere."
+)
 
 
 @dataclass(frozen=True)

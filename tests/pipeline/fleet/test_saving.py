@@ -3,7 +3,10 @@ from dataclasses import replace
 import pytest
 
 from device_runtime.terms import PrivacyTerms, RewardTerms
+from pipeline.coordinator import tables
+from pipeline.coordinator.cost_ledger import costs_by_phase
 from pipeline.fleet import rounds as rounds_module
+from pipeline.fleet.asgi import AsgiTransport
 from pipeline.fleet.availability import AvailabilityTerms
 from pipeline.fleet.fleet import Fleet
 
@@ -45,6 +48,7 @@ def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, step
     whole.train(NUM_ROUNDS, **SHAPE)
     num_events, expected = kill_after.used(), whole.everything()
     assert num_events > 60
+    assert has_late_bytes(expected["tables"]["costs"])
     for count in range(num_events % step, num_events, step):
         name = f"killed after {count}"
         kill_after(count)
@@ -54,6 +58,36 @@ def test_a_run_killed_after_any_event_goes_on_to_the_same_bytes(is_private, step
         resumed = emulate(name, **settings)
         resumed.train(NUM_ROUNDS, **SHAPE)
         assert resumed.everything() == expected, name
+
+
+def has_late_bytes(costs) -> bool:
+    """Whether an assignment has bytes in a row beside the one that its round ended with."""
+    names = tables.costs.columns.keys()
+    rows = [dict(zip(names, row, strict=True)) for row in costs]
+    with_bytes = [row["assignment_id"] for row in rows if row["bytes_up"] or row["bytes_down"]]
+    return len(with_bytes) > len(set(with_bytes))
+
+
+def test_the_ledger_has_every_byte_of_blobs_and_reports_that_reached_anybody(emulate, monkeypatch):
+    exchanged = {"PUT": 0, "GET": 0}
+    send = AsgiTransport.send
+
+    def watched(transport, method, target, headers, body):
+        answer = send(transport, method, target, headers, body)
+        if method == "PUT":  # updates and reports, refused ones too
+            exchanged["PUT"] += len(body)
+        elif "/blobs/" in target:
+            exchanged["GET"] += len(answer.body)
+        statuses.add((method, answer.status))
+        return answer
+
+    statuses: set[tuple[str, int]] = set()
+    monkeypatch.setattr(AsgiTransport, "send", watched)
+    run = emulate(availability=FLAKY)
+    run.train(2 * NUM_ROUNDS, **SHAPE)
+    (cost,) = costs_by_phase(run.rounds.store, "run")
+    assert ("PUT", 409) in statuses
+    assert exchanged == {"PUT": cost.bytes_up, "GET": cost.bytes_down}
 
 
 def test_all_releases_of_an_assignment_are_charged_again_where_a_run_goes_on(emulate, kit):

@@ -75,6 +75,16 @@ def test_the_cost_alone_is_a_table_by_phase_and_no_page(made, tmp_path):
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+def test_table_and_page_tell_what_bytes_are_counted(made, tmp_path):
+    made.write_run(tmp_path / "run", made.result())
+    table = " ".join(run(tmp_path / "run", "--cost").split())
+    run(tmp_path / "run")
+    page = " ".join((tmp_path / "run" / "report.html").read_text(encoding="utf-8").split())
+    for told in (table, page):
+        assert "that reached the server whole, late, refused and repeated ones too" in told
+        assert "check-ins with the assignments that answer them, and aborts are counted nowhere" in told
+
+
 def test_the_rows_of_the_cost_are_json(made, tmp_path):
     result = made.write_run(tmp_path / "run", made.result())
     costs = costs_of(result)
