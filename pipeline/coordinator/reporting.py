@@ -67,13 +67,15 @@ _REFUSALS = (RecordError, BadMessageError, BadUpdateError, RoundClosedError, Con
 
 
 def max_upload_bytes(store: Store, device_id: str) -> int | None:
-    """Largest blob that the device may send now; None where it has no part in a round that takes any."""
+    """Largest blob that the device may send now; None where it has no part in a round that takes any.
+
+    A part in a round that closed without it counts: what comes too late is told so (`RoundClosedError`), and its bytes
+    are counted, which takes its signature and thus all of it.
+    """
     with store.transaction():
-        found = _uploading(store, device_id)
-    if found is None:
-        return None
-    round_, _ = found
-    return MAX_PROFILE_BYTES if round_.plan.measure is not None else 4 * round_.num_parameters + HEADER_BYTES
+        found, late = _uploading(store, device_id), _late_round(store, device_id)
+    rounds = [*([found[0]] if found else []), *([late] if late else [])]
+    return max((_max_upload_bytes(round_) for round_ in rounds), default=None)
 
 
 def take_upload(store: Store, blobs: BlobFolder, upload: Upload, now: float) -> bool:
@@ -189,6 +191,19 @@ def _uploading(store: Store, device_id: str) -> tuple[Round, Lease] | None:
         if (round_ := load_round(store, lease.round_id)).plan.evaluate is None
     ]
     return max(leases, key=lambda found: (rank(found[1].status), found[0].opened_at), default=None)
+
+
+def _late_round(store: Store, device_id: str) -> Round | None:
+    """The round that closed before the device could send its blob, where its last assignment was in such a one."""
+    lease = last_lease(store, device_id)
+    if lease is None or lease.status != "closed":
+        return None
+    round_ = load_round(store, lease.round_id)
+    return round_ if round_.plan.evaluate is None else None
+
+
+def _max_upload_bytes(round_: Round) -> int:
+    return MAX_PROFILE_BYTES if round_.plan.measure is not None else 4 * round_.num_parameters + HEADER_BYTES
 
 
 def _checked_kind(round_: Round, data: bytes) -> UploadKind:

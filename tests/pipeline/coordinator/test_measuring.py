@@ -168,6 +168,9 @@ def test_a_profile_may_be_of_the_size_that_profiles_have(measuring):
     assert max_upload_bytes(measuring.store, measuring.device_id(1)) is None
     measuring.assignment(1)
     assert max_upload_bytes(measuring.store, measuring.device_id(1)) == MAX_PROFILE_BYTES
+    measuring.now = 100.0
+    measuring.close("run-0")
+    assert max_upload_bytes(measuring.store, measuring.device_id(1)) == MAX_PROFILE_BYTES  # it is told that it is late
 
 
 @pytest.mark.parametrize(

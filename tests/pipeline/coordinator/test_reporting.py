@@ -125,6 +125,16 @@ def test_the_largest_update_has_room_for_the_header_and_little_more(opened):
     assert size <= max_upload_bytes(opened.store, opened.device_id(1)) < size + 1100
 
 
+def test_a_blob_whose_round_closed_meanwhile_may_be_as_large_as_it_was_and_one_that_came_may_not(opened):
+    opened.assignment(1)
+    opened.serve(2)
+    before = max_upload_bytes(opened.store, opened.device_id(1))
+    opened.now = 100.0
+    opened.close(opened.round_id)
+    sizes = [max_upload_bytes(opened.store, opened.device_id(number)) for number in (1, 2, 3)]
+    assert sizes == [before, None, None]
+
+
 def test_receipts_number_the_reports_and_stay_the_same(opened):
     first, second = opened.assignment(1), opened.assignment(2)
     update = opened.send_update(1, ONES)

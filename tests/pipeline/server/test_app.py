@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from device_runtime.signing import SigningKey
+from device_runtime.vectors import write_vector
 from device_runtime.wire import (
     DEVICE_HEADER,
     REPLAY_NONCE_HEADER,
@@ -18,6 +19,7 @@ from device_runtime.wire import (
     ServerInfo,
 )
 from pipeline.coordinator import reporting
+from pipeline.coordinator.cost_ledger import costs_by_phase
 from profiles.records import decode_record, encode_record
 
 ONES = np.ones(6)
@@ -260,6 +262,17 @@ def test_an_update_that_is_too_large_is_refused_by_its_announcement_and_by_its_b
     headers = phone.headers("PUT", f"/v1/blobs/{'0' * 64}", b"")
     headers["content-length"] = "1000000000"
     expect_problem(phone.send("PUT", f"/v1/blobs/{'0' * 64}", b"x", headers), "too-large", 413)
+
+
+def test_a_large_update_whose_round_closed_meanwhile_is_told_so_and_counted(phone, world, expect_problem, monkeypatch):
+    monkeypatch.setattr(reporting, "HEADER_BYTES", 80_000)  # so that an update may be larger than a record
+    phone.assignment(world.check_in_message)
+    world.now = 100.0
+    world.close("run-0")
+    expect_problem(phone.put_update(np.ones(19_900)), "round-closed", 409)
+    (cost,) = costs_by_phase(world.store, "run")
+    assert cost.bytes_up == len(write_vector("parameter_update", np.ones(19_900, np.float32))) > 65_536
+    expect_problem(phone.put_update(np.ones(30_000)), "too-large", 413)
 
 
 def test_without_an_assignment_to_train_there_is_no_upload(phone, expect_problem):
