@@ -72,7 +72,7 @@ def _tell_cost(folder: Path, json: bool) -> None:
 
 
 def _cost_table(result: "RunResult", costs: "Costs") -> Table:
-    from pipeline.report.costs import BYTES_IN_WORDS  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.report.costs import BYTES_IN_WORDS, seconds_in_words  # noqa: PLC0415  (help must not wait for it)
 
     table = Table(title=f"{result.name}: what its clients paid", title_justify="left")
     for name in ("phase", "stage"):
@@ -83,8 +83,7 @@ def _cost_table(result: "RunResult", costs: "Costs") -> Table:
         table.add_row(*_cost_cells(row))
     table.add_section()
     table.add_row(*_cost_cells(costs.total), style="bold")
-    source = "predicted from the profiles" if result.kind == "emulated" else "as the devices reported"
-    table.caption = f"Client-rounds: of training. Seconds of clients: {source}. {BYTES_IN_WORDS}"
+    table.caption = f"Client-rounds: of training. Seconds of clients: {seconds_in_words(result)}. {BYTES_IN_WORDS}"
     return table
 
 
@@ -103,7 +102,7 @@ def _savings_table(savings: "Sequence[Saving]") -> Table:
 
 
 def _cost_cells(row: "CostRow") -> tuple[str, ...]:
-    from pipeline.report.formats import significant, size  # noqa: PLC0415  (help must not wait for it)
+    from pipeline.report.formats import figure_told, size  # noqa: PLC0415  (help must not wait for it)
 
     counts = f"{row.client_rounds:,}", f"{row.evaluations:,}"
-    return row.name, row.stage, *counts, significant(row.client_seconds), size(row.bytes_up), size(row.bytes_down)
+    return row.name, row.stage, *counts, figure_told(row.client_seconds), size(row.bytes_up), size(row.bytes_down)

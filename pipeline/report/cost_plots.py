@@ -20,7 +20,7 @@ _COLOURS = {  # of (phase, stage), with how strong
 _SHARES: dict[str, Callable[[CostRow], float]] = {
     "client-rounds": lambda row: row.client_rounds,
     "evaluations": lambda row: row.evaluations,
-    "client-seconds": lambda row: row.client_seconds,
+    "client-seconds": lambda row: row.client_seconds or 0.0,
     "bytes up": lambda row: row.bytes_up,
     "bytes down": lambda row: row.bytes_down,
 }
@@ -48,17 +48,19 @@ def draw_stages(costs: Costs) -> Plot | None:
         axes.grid(visible=False, axis="y")
         axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
 
-    seconds = (f"{name_of(row)} {percent(_part(row, costs.total))}" for row in costs.stages)
-    alt = f"Shares of the clients' cost by phase, stacked; of client-seconds: {', '.join(seconds)}."
+    told = dict(measures)
+    name = "client-seconds" if "client-seconds" in told else measures[0][0]
+    parts = (f"{name_of(row)} {percent(told[name](row) / told[name](costs.total))}" for row in costs.stages)
+    alt = f"Shares of the clients' cost by phase, stacked; of {name}: {', '.join(parts)}."
     return Plot(draw_svg("stagecosts", draw, 2.6), alt)
 
 
 def draw_trials(costs: Costs) -> Plot | None:
-    """Client-seconds of each trial; None where there is one trial or none."""
-    if len(costs.trials) < 2:
+    """Client-seconds of each trial; None where there is one trial or none, or where nobody knows them."""
+    seconds = [row.client_seconds for row in costs.trials if row.client_seconds is not None]
+    if len(seconds) < 2:
         return None
     x = [int(row.name) for row in costs.trials]
-    seconds = [row.client_seconds for row in costs.trials]
     colours = [MARK if row.is_winner else MUTED for row in costs.trials]
 
     def draw(axes: Axes) -> None:
@@ -119,7 +121,3 @@ def draw_course(course: Course) -> Plot | None:
 def name_of(row: CostRow) -> str:
     """A phase with its stage, as in `search, scoring`."""
     return f"{row.name}, {row.stage}" if row.stage else row.name
-
-
-def _part(row: CostRow, total: CostRow) -> float:
-    return row.client_seconds / total.client_seconds if total.client_seconds else 0.0

@@ -1,7 +1,7 @@
 """What the run cost its clients: by phase, the search by what its trials were for, and by trial."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.run_result import PhaseCostResult, RunResult
 
@@ -24,6 +24,7 @@ class CostRow:
             `continued` (further ones), and `scoring`; empty elsewhere.
         client_rounds: Of training: one is one client in one round, whether or not it reported.
         evaluations: One is one client that scored one model.
+        client_seconds: None where no device tells (`tells_time`).
         is_winner: Whether it is the trial of a model.
     """
 
@@ -31,7 +32,7 @@ class CostRow:
     stage: str
     client_rounds: int
     evaluations: int
-    client_seconds: float
+    client_seconds: float | None
     bytes_up: int
     bytes_down: int
     examples: int
@@ -56,6 +57,26 @@ class Costs:
 
 def costs_of(result: RunResult) -> Costs:
     """Sum the cost ledger by phase, search first, and the search by trial."""
+    found = _costs_of(result)
+    if tells_time(result):
+        return found
+    stages, trials = (tuple(_untimed(row) for row in rows) for rows in (found.stages, found.trials))
+    return Costs(stages, trials, _untimed(found.total), _untimed(found.dearest))
+
+
+def tells_time(result: RunResult) -> bool:
+    """Whether anybody knows how long clients worked: a private report of a real one must not tell."""
+    return result.kind == "emulated" or result.privacy is None
+
+
+def seconds_in_words(result: RunResult) -> str:
+    """Where client-seconds come from."""
+    if not tells_time(result):
+        return "not known, as private reports carry no time and lost assignments have no report"
+    return "predicted from the profiles" if result.kind == "emulated" else "as the devices reported, of lost ones none"
+
+
+def _costs_of(result: RunResult) -> Costs:
     by_stage: dict[tuple[str, str], list[PhaseCostResult]] = {}
     trained = {cost.trial for cost in result.costs if cost.phase == "search" and cost.kind == "train"}
     goes_on = any(trial.start_from is not None and trial.index in trained for trial in result.trials)
@@ -109,7 +130,12 @@ class Course:
 
 
 def course_of(result: RunResult) -> Course:
-    """The trials that have an accuracy, in their order; where hardly any was asked for, what the emulator knows."""
+    """The trials that have an accuracy, in their order; where hardly any was asked for, what the emulator knows.
+
+    None of a run whose devices do not tell their time.
+    """
+    if not tells_time(result):
+        return Course((), is_exact=False)
     known = {trial.index: trial.accuracy for trial in result.trials if not trial.failed}
     is_exact = len(known) < 2 and result.emulator_only is not None
     if is_exact and result.emulator_only is not None:
@@ -195,11 +221,15 @@ def _largest(rows: tuple[CostRow, ...]) -> CostRow:
         "",
         max((row.client_rounds for row in rows), default=0),
         max((row.evaluations for row in rows), default=0),
-        max((row.client_seconds for row in rows), default=0.0),
+        max((row.client_seconds or 0.0 for row in rows), default=0.0),
         max((row.bytes_up for row in rows), default=0),
         max((row.bytes_down for row in rows), default=0),
         max((row.examples for row in rows), default=0),
     )
+
+
+def _untimed(row: CostRow) -> CostRow:
+    return replace(row, client_seconds=None)
 
 
 def _sum(name: str, stage: str, costs: Iterable[PhaseCostResult], is_winner: bool = False) -> CostRow:

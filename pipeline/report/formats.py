@@ -18,6 +18,11 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".removesuffix(".")  # "#" keeps the zeros at the end: columns read alike
 
 
+def figure_told(value: float | None) -> str:
+    """As `significant`; a dash where nobody told it."""
+    return "-" if value is None else significant(value)
+
+
 def size(num_bytes: float) -> str:
     """Bytes as in `6.52 MiB`."""
     value, unit = float(num_bytes), 0

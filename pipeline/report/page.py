@@ -13,7 +13,14 @@ from pipeline.report import formats
 from pipeline.report.candidates import candidates_of, settings_of
 from pipeline.report.cells import cells_of
 from pipeline.report.cost_plots import draw_course, draw_savings, draw_stages, draw_trials
-from pipeline.report.costs import BYTES_IN_WORDS, costs_of, course_of, thrown_away, thrown_away_in_words
+from pipeline.report.costs import (
+    BYTES_IN_WORDS,
+    costs_of,
+    course_of,
+    seconds_in_words,
+    thrown_away,
+    thrown_away_in_words,
+)
 from pipeline.report.curves import curves_of, draw_final, draw_search, has_course
 from pipeline.report.fronts import draw_front, fronts_of
 from pipeline.report.networks import network_in_words, operation_of, picture_of
@@ -115,6 +122,7 @@ def render_report(run: FinishedRun, bundle: ShippedBundle | None = None) -> str:
             supernet=supernet,
             costs=costs,
             bytes_in_words=BYTES_IN_WORDS,
+            seconds_in_words=seconds_in_words(result),
             savings=savings,
             stage_costs=draw_stages(costs),
             savings_plot=draw_savings(savings),
@@ -146,7 +154,7 @@ def environment() -> Environment:
     )
     environment.filters.update(
         percent=formats.percent,
-        figure=formats.significant,
+        figure=formats.figure_told,
         epsilon=epsilon_text,
         bytes=formats.size,
         duration=formats.duration,

@@ -85,6 +85,19 @@ def test_table_and_page_tell_what_bytes_are_counted(made, tmp_path):
         assert "check-ins with the assignments that answer them, and aborts are counted nowhere" in told
 
 
+def test_where_nobody_told_the_time_there_is_a_dash(made, tmp_path):
+    made.write_run(tmp_path / "run", made.private_result(kind="real", emulator_only=None))
+    told = run(tmp_path / "run", "--cost")
+    (row,) = (line for line in told.split("\n") if "training" in line and "│" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][2:5] == ["30", "0", "-"]
+    assert "private reports carry no time" in " ".join(told.split())
+    assert json.loads(run(tmp_path / "run", "--cost", "--json"))["total"]["client_seconds"] is None
+    run(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert '<td class="number">-</td>' in page
+    assert "private reports carry no time" in page
+
+
 def test_the_rows_of_the_cost_are_json(made, tmp_path):
     result = made.write_run(tmp_path / "run", made.result())
     costs = costs_of(result)

@@ -7,6 +7,7 @@ from pipeline.report.costs import (
     CoursePoint,
     costs_of,
     course_of,
+    seconds_in_words,
     tells_what_was_thrown_away,
     thrown_away,
     thrown_away_in_words,
@@ -37,6 +38,25 @@ def test_the_search_is_told_by_trial_with_the_winner_marked(made):
 def test_an_unknown_phase_is_told_last(made):
     costs = (made.cost("warming", None, 1.0), made.cost("test", None, 1.0, "evaluate"))
     assert [row.name for row in costs_of(made.result(costs=costs)).stages] == ["test", "warming"]
+
+
+def test_nobody_knows_how_long_the_clients_of_a_real_private_run_worked(made):
+    costs = tuple(replace(cost, device_seconds=0.0) for cost in made.result().costs)
+    result = made.private_result(kind="real", costs=costs, emulator_only=None)
+    found = costs_of(result)
+    assert {row.client_seconds for row in (*found.stages, *found.trials, found.total, found.dearest)} == {None}
+    assert "private reports carry no time and lost assignments have no report" in seconds_in_words(result)
+    plot = draw_stages(found)
+    assert ">client-seconds</text>" not in plot.svg
+    assert "of client-rounds: search, training 75.0%, final 25.0%, test 0.0%." in plot.alt
+    assert draw_trials(found) is None
+    assert course_of(result).points == ()
+
+
+def test_the_source_of_seconds_is_told_of_every_run(made):
+    assert seconds_in_words(made.private_result()) == "predicted from the profiles"
+    assert seconds_in_words(made.result(kind="real")) == "as the devices reported, of lost ones none"
+    assert costs_of(made.private_result()).total.client_seconds == 36.5
 
 
 def test_a_picture_by_trial_needs_two(made):
