@@ -1,4 +1,4 @@
-"""`handheld report`: what a finished run found and what it cost, as one page; or the cost alone."""
+"""`handheld report`: what a finished run found and what it cost, as one page; or the cost alone, with a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from pipeline.run_result import RunResult
 
 EXAMPLE = "handheld report runs/digits"
+PICTURES = (".svg", ".png")
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, as `handheld search` made it.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; left out, RUN/report.html.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write; left out, RUN/report.html. With --cost, a picture: .svg or .png."
+        ),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Folder that `handheld ship` wrote; left out, RUN/bundle where it is there.")
@@ -35,11 +39,16 @@ def report(
 
     It shows the winner, the Pareto fronts, learning curves, what the clients paid, what was spent of their privacy, the
     network, and what was shipped. The same run gives the same bytes.
+
+    With --cost there are tables of what the clients paid and no page; with a file, also their picture: handheld report
+    runs/digits --cost -o cost.svg
     """
     if cost:
-        if output is not None or bundle is not None:
-            raise typer.BadParameter("--cost writes no page: leave --output and --bundle out")
-        _tell_cost(run, json)
+        if bundle is not None:
+            raise typer.BadParameter("--cost writes no page: leave --bundle out")
+        if output is not None and output.suffix not in PICTURES:
+            raise typer.BadParameter(f"--cost draws a picture: -o must end in {' or '.join(PICTURES)}, got {output}")
+        _tell_cost(run, output, json)
         return
     with Console(stderr=True).status("drawing"):
         from pipeline.limits import limits_in_words  # noqa: PLC0415  (help must not wait for it)
@@ -51,7 +60,7 @@ def report(
     print_result(written, json, Group(f"report: {written.file} ({written.size_bytes / 1024:.0f} KiB){told}", *limits))
 
 
-def _tell_cost(folder: Path, json: bool) -> None:
+def _tell_cost(folder: Path, picture: Path | None, json: bool) -> None:
     from pipeline.report.costs import (  # noqa: PLC0415  (help must not wait for it)
         costs_of,
         tells_what_was_thrown_away,
@@ -68,17 +77,28 @@ def _tell_cost(folder: Path, json: bool) -> None:
     told = {"stages": costs.stages, "total": costs.total, "savings": savings, "thrown_away": lost}
     tables = [_cost_table(result, costs), *([_savings_table(savings)] if savings else [])]
     words = [] if lost is None else [f"{percent(lost)} {thrown_away_in_words(result)}"]
+    if picture is not None:
+        _draw(picture, result, costs, savings)
+        told["picture"] = str(picture)
+        words.append(f"picture: {picture}")
     print_result(told, json, Group(*tables, *words))
+
+
+def _draw(picture: Path, result: "RunResult", costs: "Costs", savings: "Sequence[Saving]") -> None:
+    with Console(stderr=True).status("drawing"):
+        from pipeline.report.cost_plots import write_cost_picture  # noqa: PLC0415  (matplotlib)
+
+        write_cost_picture(picture, result.name, costs, savings)
 
 
 def _cost_table(result: "RunResult", costs: "Costs") -> Table:
     from pipeline.report.costs import BYTES_IN_WORDS, seconds_in_words  # noqa: PLC0415  (help must not wait for it)
 
-    table = Table(title=f"{result.name}: what its clients paid", title_justify="left")
+    table = Table(title=f"{result.name}: what its clients paid", title_justify="left", caption_justify="left")
     for name in ("phase", "stage"):
         table.add_column(name, no_wrap=True)
-    for name in ("client-rounds", "evaluations", "seconds", "bytes up", "bytes down"):
-        table.add_column(name, justify="right")
+    for name in ("client-\nrounds", "evalu-\nations", "seconds", "bytes\nup", "bytes\ndown"):  # whole in 80 columns
+        table.add_column(name, justify="right", no_wrap=True)
     for row in costs.stages:
         table.add_row(*_cost_cells(row))
     table.add_section()
@@ -90,10 +110,10 @@ def _cost_table(result: "RunResult", costs: "Costs") -> Table:
 def _savings_table(savings: "Sequence[Saving]") -> Table:
     from pipeline.report.formats import significant, size  # noqa: PLC0415  (help must not wait for it)
 
-    table = Table(title="what each optimisation saved the search", title_justify="left")
+    table = Table(title="what each optimisation saved the search", title_justify="left", caption_justify="left")
     table.add_column("without")
-    for name in ("client-rounds", "seconds", "bytes", "times"):
-        table.add_column(name, justify="right")
+    for name in ("client-\nrounds", "seconds", "bytes", "times"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in savings:
         figures = f"{row.client_rounds:,}", significant(row.client_seconds), size(row.num_bytes), f"{row.times:.2f}"
         table.add_row(row.without or "as it was", *figures)

@@ -1,12 +1,27 @@
 """Pictures of what the run cost its clients."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pipeline.report.costs import CostRow, Costs, Course
-from pipeline.report.formats import percent, significant
-from pipeline.report.plots import INK, LIMIT, MARK, MUTED, SERIES, Plot, draw_svg, percent_axis, whole_axis
+from pipeline.report.formats import percent, significant, size
+from pipeline.report.plots import (
+    INK,
+    LIGHT,
+    LIMIT,
+    MARK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Plot,
+    draw_svg,
+    percent_axis,
+    whole_axis,
+    write_picture,
+)
 from pipeline.report.savings import Saving
 
 _COLOURS = {  # of (phase, stage), with how strong
@@ -17,6 +32,7 @@ _COLOURS = {  # of (phase, stage), with how strong
     ("final", ""): (MARK, 0.85),
     ("test", ""): (LIMIT, 0.85),
 }
+_Measure = tuple[str, Callable[[CostRow], float]]
 _SHARES: dict[str, Callable[[CostRow], float]] = {
     "client-rounds": lambda row: row.client_rounds,
     "evaluations": lambda row: row.evaluations,
@@ -28,24 +44,12 @@ _SHARES: dict[str, Callable[[CostRow], float]] = {
 
 def draw_stages(costs: Costs) -> Plot | None:
     """Shares of each phase and stage in every measure, stacked; None where nothing was counted."""
-    measures = [(name, of_row) for name, of_row in _SHARES.items() if of_row(costs.total)]
+    measures = _counted(costs)
     if not measures:
         return None
 
     def draw(axes: Axes) -> None:
-        ends = [0.0] * len(measures)
-        for row in costs.stages:
-            widths = [of_row(row) / of_row(costs.total) for _, of_row in measures]
-            colour, alpha = _COLOURS.get((row.name, row.stage), (MUTED, 0.5))
-            axes.barh(
-                range(len(measures)), widths, left=ends, height=0.66, color=colour, alpha=alpha, label=name_of(row)
-            )
-            ends = [end + width for end, width in zip(ends, widths, strict=True)]
-        axes.set_yticks(range(len(measures)), [name for name, _ in measures])
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-        axes.grid(visible=False, axis="y")
+        _stack_stages(axes, costs, measures, str)
         axes.figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
 
     told = dict(measures)
@@ -81,20 +85,32 @@ def draw_savings(savings: Sequence[Saving]) -> Plot | None:
     """Client-seconds of the search as it was and without each optimisation; None where none saved any."""
     if not savings:
         return None
-    names = [saving.without.partition(":")[0] for saving in savings]
-    labels = [f"without {name}" if name else "as it was" for name in names]
-    seconds = [saving.client_seconds for saving in savings]
+    told = ", ".join(f"{_label(saving)} {significant(saving.client_seconds)}" for saving in savings)
+    svg = draw_svg("savings", lambda axes: _draw_savings(axes, savings, str), 0.8 + 0.36 * len(savings))
+    return Plot(svg, f"Client-seconds of the search: {told}.")
 
-    def draw(axes: Axes) -> None:
-        bars = axes.barh(labels, seconds, height=0.66, color=[MARK, *[MUTED] * (len(seconds) - 1)], linewidth=0)
-        axes.bar_label(bars, [f"{saving.times:.3g}x" for saving in savings], padding=4, color=INK, fontsize=9)
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("client-seconds of the search")
 
-    told = ", ".join(f"{label} {significant(value)}" for label, value in zip(labels, seconds, strict=True))
-    return Plot(draw_svg("savings", draw, 0.8 + 0.36 * len(seconds)), f"Client-seconds of the search: {told}.")
+def write_cost_picture(file: Path, name: str, costs: Costs, savings: Sequence[Saving]) -> None:
+    """Write shares of each phase and, where an optimisation saved anything, what the search would have cost without.
+
+    Args:
+        file: Ends in .svg or .png.
+        name: Of the run.
+    """
+    heights = [1.3 + 0.34 * len(_counted(costs)), *([1.0 + 0.36 * len(savings)] if savings else [])]
+
+    def draw(figure: Figure) -> None:
+        titles = f"{name}: what its clients paid, by phase", "What the search would have cost without each optimisation"
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, title in zip(parts, titles, strict=False):
+            part.suptitle(title, x=0.01, ha="left", fontsize=11)
+        _draw_totals(parts[0].add_subplot(), costs)
+        parts[0].legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+        if savings:
+            _draw_savings(parts[1].add_subplot(), savings, LIGHT.__getitem__)
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(file, draw, (6.4, sum(heights)))
 
 
 def draw_course(course: Course) -> Plot | None:
@@ -116,6 +132,56 @@ def draw_course(course: Course) -> Plot | None:
     first, last = (f"{percent(best[i])} after {significant(x[i])}" for i in (0, -1))
     alt = f"Cost against accuracy of {len(x)} trials: the best {what}, goes from {first} client-seconds to {last}."
     return Plot(draw_svg("course", draw), alt)
+
+
+def _counted(costs: Costs) -> list[_Measure]:
+    return [(name, of_row) for name, of_row in _SHARES.items() if of_row(costs.total)]
+
+
+def _draw_totals(axes: Axes, costs: Costs) -> None:
+    """As the page's picture; each measure with its total, which stands in a table there."""
+    measures = _counted(costs)
+    axes.barh(range(len(measures)), 1.0, height=0.66, color=LIGHT[PAPER])  # no grid shines through
+    _stack_stages(axes, costs, measures, LIGHT.__getitem__)
+    labels = [f"{name}: {_total(name, of_row(costs.total))}" for name, of_row in measures]
+    axes.set_yticks(range(len(measures)), labels)
+
+
+def _total(name: str, value: float) -> str:
+    if name.startswith("bytes"):
+        return size(value)
+    return significant(value) if name == "client-seconds" else f"{value:,}"
+
+
+def _stack_stages(axes: Axes, costs: Costs, measures: Sequence[_Measure], paint: Callable[[str], str]) -> None:
+    ends = [0.0] * len(measures)
+    for row in costs.stages:
+        widths = [of_row(row) / of_row(costs.total) for _, of_row in measures]
+        colour, alpha = _COLOURS.get((row.name, row.stage), (MUTED, 0.5))
+        places, label = range(len(measures)), name_of(row)
+        axes.barh(places, widths, left=ends, height=0.66, color=paint(colour), alpha=alpha, label=label)
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    axes.set_yticks(range(len(measures)), [name for name, _ in measures])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_savings(axes: Axes, savings: Sequence[Saving], paint: Callable[[str], str]) -> None:
+    colours = [paint(MARK), *[paint(MUTED)] * (len(savings) - 1)]
+    seconds = [saving.client_seconds for saving in savings]
+    bars = axes.barh([_label(saving) for saving in savings], seconds, height=0.66, color=colours, linewidth=0)
+    axes.bar_label(bars, [f"{saving.times:.3g}x" for saving in savings], padding=4, color=paint(INK), fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("client-seconds of the search")
+
+
+def _label(saving: Saving) -> str:
+    name = saving.without.partition(":")[0]
+    return f"without {name}" if name else "as it was"
 
 
 def name_of(row: CostRow) -> str:

@@ -1,10 +1,11 @@
-"""Draw a plot as SVG for the page: one style, the page's own colours, the same bytes for the same data."""
+"""Draw a plot as SVG for the page, or into a file: one style, the page's colours, the same bytes for the same data."""
 
 import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,6 +17,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 _NAMES = ("ink", "muted", "grid", "series", "mark", "limit", "leaf", "violet", "paper", "panel")
 _VARIABLES = {f"#{i:02x}{i:02x}{i:02x}": name for i, name in enumerate(_NAMES, start=1)}
 INK, MUTED, GRID, SERIES, MARK, LIMIT, LEAF, VIOLET, PAPER, PANEL = _VARIABLES
+# What the page's style sheet says of them in light, for files that no style sheet colours.
+LIGHT = {
+    INK: "#1c2530",
+    MUTED: "#5d6b7a",
+    GRID: "#dde3e9",
+    SERIES: "#0b62b0",
+    MARK: "#c4480a",
+    LIMIT: "#a3195b",
+    LEAF: "#1f7a2e",
+    VIOLET: "#6b3fc0",
+    PAPER: "#ffffff",
+    PANEL: "#f4f6f8",
+}
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "handheld",
     "svg.fonttype": "none",  # text stays text: small, found by a search, read aloud
@@ -41,6 +55,7 @@ _NOT_FOR_A_PAGE = re.compile(
 )
 _SIZE = re.compile(r'(?<=\s)(?:width|height)="[^"]*"\s')
 _NAME = re.compile(r'(\bid="|href="#|url\(#)')
+_DOTS_PER_INCH = 200  # of a PNG
 _LOG_FROM, _SAME = 8.0, 1.25  # largest over smallest value
 
 
@@ -107,16 +122,39 @@ def draw_figure(name: str, draw: Callable[[Figure], None], size_in: tuple[float,
         name: As of `draw_svg`.
         size_in: Width and height, inches; text is as large as in other plots where a page shows 4.6 as 500 pixels.
     """
+    return _fit_page(_drawn(draw, size_in, _STYLE, "svg").decode(), name)
+
+
+def write_picture(file: Path, draw: Callable[[Figure], None], size_in: tuple[float, float]) -> None:
+    """Draw on an empty figure, in colours of `LIGHT`, and write it as SVG or PNG by the file's ending.
+
+    Args:
+        size_in: Width and height, inches.
+    """
+    style = {name: LIGHT.get(value, value) if isinstance(value, str) else value for name, value in _STYLE.items()}
+    style["figure.constrained_layout.w_pad"] = 0.1  # a page has margins of its own
+
+    def draw_on_paper(figure: Figure) -> None:
+        figure.patch.set(visible=True, facecolor=LIGHT[PAPER])
+        draw(figure)
+
+    file.write_bytes(_drawn(draw_on_paper, size_in, style, "png" if file.suffix == ".png" else "svg"))
+
+
+def _drawn(
+    draw: Callable[[Figure], None], size_in: tuple[float, float], style: dict[Any, Any], kind: Literal["svg", "png"]
+) -> bytes:
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own settings would change the bytes
-        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(style)
         figure = Figure(figsize=size_in, layout="constrained")
         figure.patch.set_visible(False)
         FigureCanvasSVG(figure)  # the figure keeps it; without, matplotlib picks one by the process's settings
         draw(figure)
         written = io.BytesIO()
-        figure.savefig(written, format="svg", metadata={"Date": None})
-    return _fit_page(written.getvalue().decode(), name)
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(written, format=kind, metadata=metadata, dpi=_DOTS_PER_INCH)
+    return written.getvalue()
 
 
 def percent_axis(axes: Axes) -> None:

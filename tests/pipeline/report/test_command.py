@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -124,12 +125,40 @@ def test_the_cost_of_a_joint_search_tells_what_was_thrown_away(made, tmp_path, i
     assert json.loads(run(tmp_path / "run", "--cost", "--json"))["thrown_away"] == thrown_away(result)
 
 
-def test_the_cost_alone_goes_into_no_file(made, tmp_path, capsys):
+def test_the_cost_alone_goes_into_no_page(made, tmp_path, capsys):
     made.write_run(tmp_path / "run", made.result())
     code, told = fail(capsys, tmp_path / "run", "--cost", "-o", tmp_path / "page.html")
     assert code == 2
-    assert "--cost writes no page: leave --output and --bundle out" in told
+    assert "--cost draws a picture: -o must end in .svg or .png" in told
     assert not (tmp_path / "page.html").exists()
+    code, told = fail(capsys, tmp_path / "run", "--cost", "--bundle", tmp_path)
+    assert (code, "--cost writes no page: leave --bundle out" in told) == (2, True)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("cost.svg", b"<?xml"), ("cost.png", b"\x89PNG")])
+def test_the_cost_is_drawn_into_the_file_that_is_named(made, tmp_path, name, begins):
+    made.write_run(tmp_path / "run", made.result())
+    picture = tmp_path / "new" / name
+    told = run(tmp_path / "run", "--cost", "-o", picture)
+    assert f"picture:{picture}" in "".join(told.split())  # a long path is broken
+    first = picture.read_bytes()
+    assert first.startswith(begins)
+    assert json.loads(run(tmp_path / "run", "--cost", "-o", picture, "--json"))["picture"] == str(picture)
+    assert picture.read_bytes() == first
+
+
+def test_no_header_of_the_cost_is_cut_in_80_columns(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    costs = (made.cost("search", 1, 123_456.0), made.cost("search", 2, 1.0, "evaluate"))
+    large = tuple(replace(cost, num_assignments=123_456, bytes_up=12**9, bytes_down=13**9) for cost in costs)
+    made.write_run(tmp_path / "run", made.result(costs=large))
+    told = run(tmp_path / "run", "--cost")
+    assert "…" not in told
+    assert "123,456" in told
+
+
+def test_the_help_has_an_example_of_the_picture():
+    assert "handheld report runs/digits --cost -o cost.svg" in " ".join(run("--help").split())
 
 
 def test_it_tells_whether_the_limits_are_met(made, tmp_path):

@@ -1,10 +1,12 @@
 import re
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
 
-from pipeline.report.plots import INK, MARK, draw_svg, percent_axis, spread_axis
+from pipeline.report import plots
+from pipeline.report.plots import INK, LIGHT, MARK, draw_svg, percent_axis, spread_axis, write_picture
 
 
 def line(axes):
@@ -66,3 +68,14 @@ def test_latencies_that_are_alike_look_alike():
         assert high - low > 10 * (0.179 - 0.173)
 
     draw_svg("plot", draw)
+
+
+def test_a_picture_in_a_file_has_the_pages_light_colours(tmp_path):
+    style = (Path(plots.__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--(\w+): (#\w{6});", style.partition("@media")[0]))
+    assert {plots._VARIABLES[stand_in]: colour for stand_in, colour in LIGHT.items()}.items() <= light.items()
+    write_picture(tmp_path / "line.svg", lambda figure: figure.add_subplot().plot([1, 2], color=LIGHT[MARK]), (3, 2))
+    svg = (tmp_path / "line.svg").read_text(encoding="utf-8")
+    assert light["mark"] in svg
+    assert light["grid"] in svg
+    assert not re.search(r"#0\d0\d0\d", svg)
