@@ -33,6 +33,7 @@ SEEDS, APART = range(20), range(1000, 1005)
 ROUNDS, MOST_ROUNDS = (5, 10, 20), 40
 GROUPS, PRETRAIN, KEEP, TRAIN = 10, 2, 3, 5
 REFERENCE, UNINFLATED = "straightforward", "straightforward, as many rounds as fednas"
+ABLE = "fednas, able blocks alone"
 OURS, ALONE, UNIFORM, CENTRAL = "nested_race", "nested_race without a race", "uniform width", "centralised netadapt"
 AT_UNIFORM, GOES_ON = ", at the latency of uniform width", ", final training from its weights"
 LIMIT = "latency_ms = 0.9077"  # 30% of the largest network's
@@ -74,6 +75,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method(f"{OURS}{AT_UNIFORM}", RACE, at_uniform),
         Method(f"{ALONE}{AT_UNIFORM}", ONE_ENTRANT, at_uniform),
         Method("random pruning", {"algorithm": "random_pruning"}),
+        Method(ABLE, {**as_published, "blocks": "able"}),
         Method(REFERENCE, reference),
     )
     beside = (
@@ -179,6 +181,8 @@ PAIRS = (
     *BARS,
     *((ours, UNINFLATED) for ours in ("fednas", OURS)),
     (OURS, ALONE),
+    (OURS, ABLE),
+    *((ABLE, name) for name in ("fednas", UNIFORM)),
     *((f"{name}{AT_UNIFORM}", UNIFORM) for name in (ALONE, "fednas")),
     (f"{OURS}{AT_UNIFORM}", f"{ALONE}{AT_UNIFORM}"),
     *((f"{name}{GOES_ON}", name) for name in ("fednas", OURS)),

@@ -28,7 +28,7 @@ from pathlib import Path
 from bench import search_cost
 from bench.measuring import Bar, new_result, print_result
 from bench.search_comparison import COSTS, NEEDS
-from bench.search_cost import ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
+from bench.search_cost import ABLE, ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_measured import FEDNAS, FINAL, PROFILES, measured
@@ -46,7 +46,7 @@ COLUMNS = (
     "megabytes", "total_client_seconds", "total_megabytes", "tau", "ratio"
 )  # fmt: skip
 SEEDS = range(3)
-SEARCHES = (OURS, ALONE, "fednas", REFERENCE)  # ALONE asks no phone to train; the others are controls
+SEARCHES = (OURS, ALONE, "fednas", REFERENCE, ABLE)  # ALONE asks no phone to train; the others are controls
 TUNED = f"{UNIFORM}, learning rate tuned in the run"
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
 REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
@@ -79,6 +79,7 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
         Method(OURS, RACE),
         Method(ALONE, ONE_ENTRANT),
         Method("fednas", {**FEDNAS, "first_reduction": REDUCTION}),
+        Method(ABLE, {**FEDNAS, "first_reduction": REDUCTION, "blocks": "able"}),
         Method(REFERENCE, {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
     )
 

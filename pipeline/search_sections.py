@@ -9,7 +9,7 @@ from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
 from pipeline.section import PositiveInt, Section
 from search.algorithm import SearchAlgorithm
 from search.algorithms.by_rule import ByRule, random_pruning, uniform_width
-from search.algorithms.fednas import FedNas, Schedule
+from search.algorithms.fednas import Blocks, FedNas, Schedule
 from search.algorithms.nested_race import NestedRace
 from search.algorithms.random_search import RandomSearch
 from search.algorithms.regularized_evolution import RegularizedEvolution
@@ -83,6 +83,7 @@ class FedNasSection(Section):
             is two standard errors ahead.
         first_reduction: What the first step takes away, a part of the largest network's load.
         decay: Each step's reduction over the one before.
+        blocks: Which have a candidate: `all`, or those that are `able` to give a step's reduction alone.
         parallel: Trials that train side by side.
     """
 
@@ -94,6 +95,7 @@ class FedNasSection(Section):
     schedule: Schedule = "constant"
     first_reduction: Part = 0.1
     decay: Part = 0.96
+    blocks: Blocks = "all"
     parallel: PositiveInt = 64
 
     def make(self, problem: Problem) -> SearchAlgorithm[Any]:

@@ -11,6 +11,7 @@ from search.architecture import Architecture
 from search.layers import layers_of
 
 WIDTH_STEP, LEAST_WIDTH = 8, 4
+_HALVINGS = 20  # of a reduction that no block can give alone
 Block = tuple[int, ...]  # places that have one width: 0 is the stem, i + 1 stage i
 
 
@@ -81,6 +82,21 @@ def reduce_one_block(
     target = load(network) - reduction
     pruned = (prune(network, block, load, target) for block in blocks_of(network))
     return tuple(one for one in pruned if one is not None)
+
+
+def reduce_one_able_block(
+    network: Architecture, load: Callable[[Architecture], float], reduction: float
+) -> tuple[Architecture, ...]:
+    """One network a block that can lower the load by `reduction` alone; by half of it, and so on, where none can.
+
+    Empty where what is left to narrow lowers the load by next to nothing.
+    """
+    now = load(network)
+    for halving in range(_HALVINGS):
+        less = reduction / 2**halving
+        if able := tuple(one for one in reduce_one_block(network, load, less) if load(one) <= now - less):
+            return able
+    return ()
 
 
 def scale_widths(network: Architecture, factor: float) -> Architecture:

@@ -25,10 +25,11 @@ from search.architecture import Architecture
 from search.budget import Feasibility, InfeasibleError
 from search.candidate import Candidate, Observation, Trial
 from search.clients import Client, balance
-from search.pruning import LEAST_WIDTH, blocks_of, reduce_one_block, with_width
+from search.pruning import LEAST_WIDTH, blocks_of, reduce_one_able_block, reduce_one_block, with_width
 from search.space import SearchSpace
 
 Schedule = Literal["constant", "growing", "adaptive"]
+Blocks = Literal["all", "able"]
 _ACCURACY_EPSILON, _LOAD_EPSILON = 1e-6, 1e-5  # of the authors' code
 
 
@@ -86,6 +87,7 @@ class FedNas:
             `adaptive` goes on until the leader is two standard errors ahead.
         first_reduction: What the first step takes away, a part of the first network's load.
         decay: Each step's reduction over the one before.
+        blocks: Which have a candidate: `all`, or those that are `able` to give a step's reduction alone.
     """
 
     space: SearchSpace
@@ -98,6 +100,7 @@ class FedNas:
     schedule: Schedule = "constant"
     first_reduction: float = 0.1
     decay: float = 0.96
+    blocks: Blocks = "all"
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -215,7 +218,8 @@ class FedNas:
             return replace(state, ended="all limits are met")
         now, load = state.trace[-1], self.feasibility.load
         reduction = load(state.trace[0].network) * self.first_reduction * self.decay ** (len(state.trace) - 1)
-        going = tuple(Entry(network, now.trial) for network in reduce_one_block(now.network, load, reduction))
+        reduce = reduce_one_block if self.blocks == "all" else reduce_one_able_block
+        going = tuple(Entry(network, now.trial) for network in reduce(now.network, load, reduction))
         return replace(state, going=going, ended="" if going else "no block can be pruned further")
 
 

@@ -6,7 +6,16 @@ import pytest
 
 from search.architecture import Architecture, Cell, Edge, Stage, Stem
 from search.layers import layers_of, num_parameters
-from search.pruning import blocks_of, narrower, prune, reduce_one_block, scale_widths, width_of, with_width
+from search.pruning import (
+    blocks_of,
+    narrower,
+    prune,
+    reduce_one_able_block,
+    reduce_one_block,
+    scale_widths,
+    width_of,
+    with_width,
+)
 from search.slicing import is_part
 
 PLAIN = Architecture((1, 8, 8), 10, Stem(24), (Stage("depthwise", 32), Stage("depthwise", 20, depth=2, stride=2)))
@@ -69,6 +78,15 @@ def test_a_step_has_one_network_a_block_and_those_that_can_take_the_reduction_al
         assert len(step) == len(blocks)
         for one, least, most in zip(step, narrowest, saved, strict=True):
             assert now - num_parameters(one) >= reduction or (one == least and most < reduction)
+    for reduction, number in ((min(saved), 3), (min(saved) + 1, 2), (max(saved), 1)):
+        able = reduce_one_able_block(PLAIN, num_parameters, reduction)
+        assert len(able) == number
+        assert set(able) <= set(reduce_one_block(PLAIN, num_parameters, reduction))
+        assert all(num_parameters(one) <= now - reduction for one in able)
+    for halvings in (1, 3, 19):  # none can: half of it is asked for, and so on
+        halved = reduce_one_able_block(PLAIN, num_parameters, 2**halvings * max(saved))
+        assert [num_parameters(one) for one in halved] == [now - max(saved)]
+    assert reduce_one_able_block(PLAIN, num_parameters, 2**20 * max(saved)) == ()  # next to nothing of it
     one_left = with_width(with_width(PLAIN, blocks[0], 4), blocks[2], 4)
     assert len(reduce_one_block(one_left, num_parameters, 1)) == 1
 

@@ -1,6 +1,7 @@
 """FedNAS step by step: who trains, on whose data, who goes on, who wins, what each platform ships."""
 
 from dataclasses import replace
+from math import ceil, log2
 
 import numpy as np
 import pytest
@@ -155,6 +156,21 @@ def test_centralised_netadapt_takes_the_best_ratio_of_every_block_at_each_step(m
         assert (state.trace[step].trial, state.trace[step].network) == (best.index, best.candidate.architecture)
         assert {t.start_from for t in after} <= {best.index}
     assert state.ended == "all limits are met"
+
+
+def test_of_the_able_blocks_alone_each_candidate_gives_the_steps_reduction(make_search):
+    search = make_search(blocks="able")
+    state, asked = run(search)
+    load, first = search.feasibility.load, search.feasibility.load(state.trace[0].network)
+    every, _ = run(make_search())
+    numbers = []
+    for i, (before, trials) in enumerate(zip(state.trace, asked[1::2], strict=False)):
+        saved = [load(before.network) - load(t.candidate.architecture) for t in trials]
+        wanted = first * search.first_reduction * search.decay**i
+        assert min(saved) >= wanted / 2 ** max(0, ceil(log2(wanted / max(saved)))) - 1e-9
+        numbers.append(len(trials))
+    assert min(numbers) < len(blocks_of(SPACE.largest()))
+    assert [one.network for one in state.trace] != [one.network for one in every.trace]
 
 
 def test_growing_rounds_follow_the_way_to_the_limits(make_search):
