@@ -51,7 +51,8 @@ from pipeline.fleet.workers import phone_key
 from pipeline.run_file import parse_run_file
 from pipeline.run_result import RunResult
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 
 DELTA, LEVEL = 1e-5, 0.05
 NUM_EXAMPLES = 30  # of two clients in turns; the first is audited

@@ -29,8 +29,9 @@ from device_runtime.terms import EvaluateTerms
 from pipeline.run_file import read_run_file
 from pipeline.run_result import RunResult, read_finished_run
 from pipeline.searching.loop import Unwatched
+from pipeline.searching.scenes import SearchRequest
 from pipeline.searching.schedule import terms_of
-from pipeline.searching.session import SearchRequest, run_search, trained_candidates
+from pipeline.searching.session import run_search, trained_candidates
 from pipeline.searching.trials import Model
 
 RUN_FILE = Path(__file__).parent.parent / "pipeline" / "demo" / "digits_private.toml"

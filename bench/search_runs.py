@@ -25,7 +25,8 @@ from bench.provenance import commit_of, inputs_of
 from bench.search_rows import Row, row_of
 from pipeline.run_file import parse_run_file
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 
 
 @dataclass(frozen=True)

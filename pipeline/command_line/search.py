@@ -47,7 +47,8 @@ def search(  # noqa: PLR0913, PLR0917  (an option each)
     with another engine than it began with: RAY_ADDRESS=10.0.0.1:6379 handheld search run.toml -o runs/digits
     --engine ray
     """
-    from pipeline.searching.session import SearchRequest, run_search  # noqa: PLC0415  (help must not wait for torch)
+    from pipeline.searching.scenes import SearchRequest  # noqa: PLC0415  (help must not wait for torch)
+    from pipeline.searching.session import run_search  # noqa: PLC0415  (help must not wait for torch)
 
     with SearchView() as view:
         result = run_search(SearchRequest(run_file, output, resume, attach, engine, allow_unstable), view)

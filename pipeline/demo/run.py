@@ -15,7 +15,8 @@ from pipeline.report.shipped import BUNDLE_FOLDER
 from pipeline.run_result import FinishedRun, ModelResult, read_finished_run
 from pipeline.searching.loop import Watcher
 from pipeline.searching.run_folder import RunFolder
-from pipeline.searching.session import SearchRequest, open_scene, run_search
+from pipeline.searching.scenes import SearchRequest, open_scene
+from pipeline.searching.session import run_search
 from pipeline.ship.bundle import ship_run
 from pipeline.ship.check import evaluate_bundle
 

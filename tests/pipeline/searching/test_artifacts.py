@@ -10,7 +10,8 @@ from pipeline.fleet.pool import Pool
 from pipeline.searching import artifacts
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from search.architecture import Architecture, Stem
 from tests.pipeline.searching.conftest import ORDINARY
 

@@ -10,7 +10,8 @@ from pipeline.coordinator.plans import Run
 from pipeline.coordinator.store import Store, StoreError
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.rounds import AttachedRounds, OtherSearchError
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from pipeline.searching.trials import Score, Trained, Trainer
 from profiles.catalogue import load_profile
 from tests.pipeline.searching.conftest import ORDINARY, KilledError

@@ -16,7 +16,8 @@ from pipeline.run_file import parse_run_file
 from pipeline.run_result import read_finished_run
 from pipeline.searching.exact import PooledExamples
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from search.layers import layers_of
 from search.slicing import inherit
 

@@ -3,7 +3,8 @@
 from pipeline.report.page import render_report
 from pipeline.run_result import read_finished_run
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from tests.pipeline.searching.conftest import FEDNAS
 
 # Phones take turns at the profiles: three pixel-4 and two redmi-8.

@@ -8,7 +8,8 @@ from pipeline.report.costs import thrown_away
 from pipeline.report.curves import curves_of
 from pipeline.report.spending import spent_lines
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from tests.pipeline.searching.test_joint_search import charged, planned
 
 RUN = """

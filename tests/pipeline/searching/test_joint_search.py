@@ -17,8 +17,9 @@ from pipeline.run_sections import RunFile
 from pipeline.search_sections import RandomSearchSection
 from pipeline.searching.artifacts import Artifacts
 from pipeline.searching.loop import Unwatched
+from pipeline.searching.scenes import SearchRequest
 from pipeline.searching.schedule import plan_schedule
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.session import run_search
 from search.architecture import Architecture, Cell, Edge, Stage, Stem
 from search.candidate import Candidate, HyperParameters, Observation, Trial
 from tests.pipeline.searching.conftest import CLIENT_PRIVACY, ORDINARY, PRIVACY, KilledError

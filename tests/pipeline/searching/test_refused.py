@@ -9,7 +9,8 @@ from pipeline.coordinator.store import Store
 from pipeline.searching import session
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.run_folder import RunFolderError
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from profiles.catalogue import load_profile
 from profiles.checking import UnstableProfileError
 from profiles.records import encode_record

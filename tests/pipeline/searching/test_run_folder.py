@@ -12,7 +12,8 @@ from pipeline.demo import run as demo
 from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.run_folder import DiskError, RunFolder, RunFolderError
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from tests.pipeline.searching.conftest import ORDINARY
 
 IN_USE = "another process searches in .*: wait until it ends, or end it and go on with --resume"

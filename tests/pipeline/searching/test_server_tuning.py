@@ -15,8 +15,9 @@ from pipeline.run_sections import RunFile
 from pipeline.searching.choices import algorithm_of, space_of
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.rounds import RunClient
+from pipeline.searching.scenes import SearchRequest
 from pipeline.searching.schedule import plan_schedule
-from pipeline.searching.session import SearchRequest, run_search, trained_candidates
+from pipeline.searching.session import run_search, trained_candidates
 from pipeline.ship.card import write_card
 from pipeline.ship.parity import Parity
 from search.candidate import Observation

@@ -18,8 +18,9 @@ from pipeline.report.costs import costs_of
 from pipeline.run_result import PARAMETERS, NoResultError, model_folder, read_finished_run, read_result
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.run_folder import RunFolderError
+from pipeline.searching.scenes import SearchRequest
 from pipeline.searching.schedule import ScheduleError
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.session import run_search
 from search.budget import InfeasibleError
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, PRIVATE, KilledError
 

@@ -8,7 +8,8 @@ from pipeline.run_sections import RunFile
 from pipeline.searching.choices import feasibility_of
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.rounds import RunClient
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from pipeline.searching.trainees import TooFewTraineesError, Trainees, check_all_known, trainees_of
 from profiles.catalogue import load_profile
 from search.architecture import Architecture, Stem

@@ -9,7 +9,8 @@ from pipeline.coordinator.store import Store
 from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.run_result import RESULT
 from pipeline.searching.loop import Unwatched
-from pipeline.searching.session import SearchRequest, run_search
+from pipeline.searching.scenes import SearchRequest
+from pipeline.searching.session import run_search
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY, KilledError
 
 UNRELIABLE = ORDINARY.replace(
