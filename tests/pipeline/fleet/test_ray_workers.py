@@ -170,7 +170,7 @@ def test_a_cluster_whose_cpus_others_hold_is_refused_after_a_while(cluster, kit,
 def test_a_worker_that_is_killed_in_mid_run_ends_it_with_a_cure(cluster, emulate):
     emulation = emulate("killed", num_phones=4, num_workers=1, engine="ray")
     emulation.train(1)
-    (actor,) = emulation.rounds._workers._pool._actors
+    (actor,) = emulation.rounds.workers._actors._actors
     cluster.kill(actor)
     with pytest.raises(FleetError, match="a worker of the Ray cluster died"):
         emulation.train(1)
