@@ -30,7 +30,7 @@ def run_search(request: SearchRequest, watcher: Watcher) -> RunResult:
         RunFileError, RunFolderError, ScheduleError, InfeasibleError, UnstableProfileError, OtherSearchError: Before
             anything is trained.
         RoundFailedError, FleetError: When a round cannot be held.
-        TooFewTraineesError: When too few clients may train a winner.
+        NoTraineesError: When no client may train a winner.
         DiskError: When nothing more can be written.
     """
     folder = RunFolder(request.output)

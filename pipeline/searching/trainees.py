@@ -10,8 +10,8 @@ from search.architecture import Architecture
 from search.budget import Feasibility, Limits
 
 
-class TooFewTraineesError(RuntimeError):
-    """Too few clients may train a winner; the message says why and what would help."""
+class NoTraineesError(RuntimeError):
+    """No client may train a winner, or not all in a private run; the message says why and what would help."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,22 @@ def trainees_of(
     has such limits, does not: nobody can tell whether they are met.
 
     Raises:
-        TooFewTraineesError: Fewer than `[round] min_reports` are left; or anybody is left out of a private run, whose
-            search names no network that breaks a limit.
+        NoTraineesError: Nobody is left; or anybody is left out of a private run, whose search names no network that
+            breaks a limit.
     """
     left_out = _who_may_not(limits, clients, network)
     if not left_out:
         return Trainees(None)
     eligible = tuple(client.device_id for client in clients if client not in left_out)
     if run_file.privacy is not None:
-        raise TooFewTraineesError(
+        raise NoTraineesError(
             f"a private run trains with all its clients, and the winner is over the limits of {_counted(left_out)}: "
             "this is an error of the search; begin anew without the limits of training"
         )
-    if len(eligible) < run_file.round.min_reports:
-        raise TooFewTraineesError(
-            f"{len(eligible)} of {len(clients)} clients may train a winner, fewer than [round] min_reports = "
-            f"{run_file.round.min_reports}: it is over the memory_mib or training_step_ms of {_counted(left_out)}; "
-            "begin anew with higher limits for those, a smaller min_reports, or more clients of the others"
+    if not eligible:
+        raise NoTraineesError(
+            f"no client may train a winner: it is over the memory_mib or training_step_ms of {_counted(left_out)}; begin "
+            "anew with higher limits for those, or with clients of the platform that the winner is for"
         )
     return Trainees(eligible, left_out)
 
