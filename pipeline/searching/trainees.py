@@ -61,8 +61,8 @@ def trainees_of(
         )
     if not eligible:
         raise NoTraineesError(
-            f"no client may train a winner: it is over the memory_mib or training_step_ms of {_counted(left_out)}; begin "
-            "anew with higher limits for those, or with clients of the platform that the winner is for"
+            f"no client may train a winner: it is over the memory_mib or training_step_ms of {_counted(left_out)}; "
+            "begin anew with higher limits for those, or with clients of the platform that the winner is for"
         )
     return Trainees(eligible, left_out)
 
