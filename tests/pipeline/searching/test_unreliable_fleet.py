@@ -58,8 +58,7 @@ def test_an_unreliable_fleet_comes_to_the_same_result_again_and_takes_longer_tha
 
 # A group of two phones, one of which is away, has no round: some are given up after three attempts.
 OFTEN_AWAY = (
-    FEDNAS.replace("seed = 3", "seed = 7")
-    .replace("[space]", "availability = 0.5\nmean_spell_s = 100.0\n\n[space]")
+    FEDNAS.replace("[space]", "availability = 0.5\nmean_spell_s = 100.0\n\n[space]")
     .replace("deadline_s = 300", "deadline_s = 60")
     .replace("pretrain_rounds = 2", "pretrain_rounds = 1")
 )
