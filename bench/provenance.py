@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.fleet.from_run_file import DEFAULT_PHONES
+from pipeline.fleet.from_run_file import phone_names
 from pipeline.run_file import RunFileError, parse_run_file
+from pipeline.run_sections import FleetSection
 from profiles.catalogue import load_profile
-from profiles.population import load_population, phones_of
 from profiles.records import record_id
 
 Inputs = dict[str, Any]
@@ -25,10 +25,7 @@ def inputs_of(run_file: str) -> Inputs | None:
         read = parse_run_file(run_file)
     except RunFileError:
         return None
-    fleet = read.fleet
-    names = DEFAULT_PHONES if fleet is None or not fleet.profiles else tuple(fleet.profiles)
-    if fleet is not None and fleet.population is not None:
-        names = phones_of(load_population(fleet.population))
+    names = phone_names(read.fleet or FleetSection())
     _, _, path = read.data.source.partition(":")
     data = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else None
     return {"profiles": {name: record_id(load_profile(name)) for name in names}, "data": data}

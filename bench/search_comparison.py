@@ -4,16 +4,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any, TypeGuard
 
 from scipy import stats
 
-from bench.search_rows import Row
+from bench.search_rows import NEEDS, Row
 from pipeline.run_file import parse_run_file
 from pipeline.search_sections import FedNasSection
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
 COSTS = ("client_rounds", "client_seconds", "bytes")
-NEEDS = ("latency_ms", "training_step_ms", "memory_mib")
 
 
 def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
@@ -55,9 +55,16 @@ def _begun_of_steps(row: Row, pretrain_rounds: int) -> list[dict[int, int | None
 
 def _search(row: Row) -> FedNasSection:
     section = parse_run_file(row["run_file"]).search
-    if not isinstance(section, FedNasSection) or section.rounds == section.pretrain_rounds:
+    if not _tells_steps(section):
         raise ValueError(f"{row['method']} has no first rounds that could be told from further ones")
     return section
+
+
+def _tells_steps(section: Any) -> TypeGuard[FedNasSection]:
+    """Whether a step's first rounds differ in number from all further ones."""
+    if not isinstance(section, FedNasSection) or section.schedule != "constant":
+        return False
+    return section.rounds != section.pretrain_rounds
 
 
 def summary(name: str, rows: Sequence[Row]) -> Row:
@@ -82,7 +89,7 @@ def _told(row: Row) -> Row:
     told = {name: row[name] for name in ("seed", "search", "final", "models", "num_trials")}
     told |= {"commit": row["commit"], "failed_trials": sum(bool(step[-1]) for step in row["steps"])}
     own = parse_run_file(row["run_file"]).search
-    return told if not isinstance(own, FedNasSection) else told | {"K of each step": candidates_of_steps(row)}
+    return told | {"K of each step": candidates_of_steps(row)} if _tells_steps(own) else told
 
 
 @dataclass(frozen=True)

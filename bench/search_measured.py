@@ -27,7 +27,7 @@ import onnxruntime
 from bench.measuring import Bar, spread_of, time_interleaved
 from bench.resident_memory import measure_resident_mib
 from bench.search_cost import ALONE, GROUPS, KEEP, LIMIT, ONE_ENTRANT, OURS, PRETRAIN, RACE, RUN_FILE, TRAIN
-from bench.search_rows import Row
+from bench.search_rows import Row, needs_of
 from bench.search_runs import Method, Sitting, Task, replace_lines, tasks_of, with_search
 from device_runtime.examples import SpecOverrides, open_source
 from device_runtime.graph_runs import GraphRun
@@ -172,15 +172,6 @@ def with_limits(text: str, profile: Path, platforms: Iterable[DeviceProfile], li
         tables.append("\n".join([f"[budgets.{one.device_class}]", *lines]))
     named = f'profiles = ["{profile}", "{PHONE}"]'
     return replace_lines(text, {PROFILES: named, f"[budgets.default]\n{LIMIT}": "\n\n".join(tables)})
-
-
-def needs_of(cost: Any) -> Needs:
-    """A `Cost` or `ClassCost` by the names of limits."""
-    return {
-        "latency_ms": cost.latency_ms,
-        "training_step_ms": cost.training_step_ms,
-        "memory_mib": cost.peak_memory_mib,
-    }
 
 
 def measure_networks(found: Mapping[str, Found], here: str) -> dict[str, dict[str, Row]]:

@@ -27,13 +27,13 @@ from pathlib import Path
 
 from bench import search_cost
 from bench.measuring import Bar, new_result, print_result
-from bench.search_comparison import COSTS, NEEDS
+from bench.search_comparison import COSTS
 from bench.search_cost import ABLE, ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
 from bench.search_fidelity import fidelity
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_measured import FEDNAS, FINAL, PROFILES, measured
 from bench.search_processes import unreliable
-from bench.search_rows import Row
+from bench.search_rows import NEEDS, Row
 from bench.search_runs import Method, Sitting, mean_of, parser_of, sitting_of, tasks_of
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.report.costs import thrown_away
-from pipeline.run_result import PhaseCostResult, RunResult
+from pipeline.run_result import ClassCost, PhaseCostResult, RunResult
 from profiles.records import to_plain
+from search.cost import Cost
 
 Row = dict[str, Any]
+NEEDS = ("latency_ms", "training_step_ms", "memory_mib")  # by the names of limits
 
 
 def row_of(result: RunResult) -> Row:
@@ -52,15 +54,15 @@ def costs_of(costs: Iterator[PhaseCostResult]) -> dict[str, float]:
     }
 
 
+def needs_of(cost: Cost | ClassCost) -> dict[str, float]:
+    """What a network needs on a profile, of `NEEDS`."""
+    return dict(zip(NEEDS, (cost.latency_ms, cost.training_step_ms, cost.peak_memory_mib), strict=True))
+
+
 def _needs(result: RunResult, trial: int) -> dict[str, dict[str, float]]:
     """By what is limited and profile, predicted."""
-    costs = result.trial(trial).costs
-    return {
-        "latency_ms": {cost.profile: cost.latency_ms for cost in costs},
-        "training_step_ms": {cost.profile: cost.training_step_ms for cost in costs},
-        "memory_mib": {cost.profile: cost.peak_memory_mib for cost in costs},
-        "size_kib": {cost.profile: cost.size_kib for cost in costs},
-    }
+    needs = {cost.profile: {**needs_of(cost), "size_kib": cost.size_kib} for cost in result.trial(trial).costs}
+    return {name: {profile: own[name] for profile, own in needs.items()} for name in (*NEEDS, "size_kib")}
 
 
 def _widths(result: RunResult, trial: int) -> list[int]:

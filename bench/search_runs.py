@@ -125,6 +125,7 @@ def run_tasks(
     was torn. A task's folder goes when its line is written.
 
     Args:
+        num_processes: 0 runs nothing.
         run: Does one task; its row gets the task's own fields.
 
     Raises:
@@ -135,6 +136,8 @@ def run_tasks(
         lines.write_bytes(lines.read_bytes() + b"\n")  # after a torn line, so that it takes no other with it
     kept = _kept(tasks, lines)
     yield from kept.values()
+    if not num_processes:
+        return
     waiting = [task for task in tasks if (task.method, task.seed) not in kept]
     failures = []
     # Once a process: each task that lowered its own priority would lower the next one's further.
@@ -184,11 +187,8 @@ class Sitting:
 
     def rows(self, tasks: Sequence[Task], run: Run = run_task) -> list[Row]:
         """Rows of all tasks, by seed; see `run_tasks`."""
-        lines = self.lines or self.work / "rows.jsonl"
-        if not self.runs:
-            kept = _kept(tasks, lines)
-            tasks = [task for task in tasks if (task.method, task.seed) in kept]
-        done = run_tasks(tasks, self.work, lines, self.num_processes, run)
+        num_processes = self.num_processes if self.runs else 0
+        done = run_tasks(tasks, self.work, self.lines or self.work / "rows.jsonl", num_processes, run)
         return sorted(done, key=lambda row: row["seed"])
 
     def rows_by_method(

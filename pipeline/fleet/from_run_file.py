@@ -75,11 +75,17 @@ def splitting_of(seed: int) -> tuple[bytes, int]:
     return hmac.digest(emulated_seed(seed - rotation), b"split key", hashlib.sha256), rotation
 
 
+def phone_names(fleet: FleetSection) -> tuple[str, ...]:
+    """The phones of the catalogue, or files of profiles, that a fleet is made of or drawn from."""
+    if fleet.population is not None:
+        return phones_of(load_population(fleet.population))
+    return tuple(fleet.profiles or DEFAULT_PHONES)
+
+
 def _terms(fleet: FleetSection, rotation: int) -> FleetTerms:
     population = None if fleet.population is None else load_population(fleet.population)
-    names = (fleet.profiles or DEFAULT_PHONES) if population is None else phones_of(population)
     return FleetTerms(
-        profiles=tuple(load_profile(name) for name in names),
+        profiles=tuple(load_profile(name) for name in phone_names(fleet)),
         times_of=predicted_times,
         availability=AvailabilityTerms(fleet.availability, fleet.mean_spell_s),
         stragglers=StragglerTerms(fleet.straggler_share, fleet.straggler_factor),

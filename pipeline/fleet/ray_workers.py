@@ -79,8 +79,8 @@ class RayWorkers:
             outcome: Outcome = self._ray.get(answer)
         except self._lost as error:
             raise FleetError(
-                "a worker of the Ray cluster died, perhaps out of memory: lower [fleet] workers, in the run folder's "
-                "run.toml as well, and go on with handheld search --resume"
+                "a worker of the Ray cluster died, perhaps out of memory: lower [fleet] workers, then go on with "
+                "handheld search --resume"
             ) from error
         return outcome
 

@@ -28,7 +28,7 @@ from bench.joint_privacy import (
     with_noise,
 )
 from bench.pictures import save_picture
-from bench.search_comparison import NEEDS
+from bench.search_rows import NEEDS
 from bench.search_runs import replace_lines, tasks_of
 from pipeline.run_file import RunFileError, parse_run_file
 from pipeline.searching.schedule import check_schedule

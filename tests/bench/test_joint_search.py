@@ -13,7 +13,7 @@ from bench.joint_search import (
     place,
     random_networks,
 )
-from bench.search_comparison import NEEDS
+from bench.search_rows import NEEDS
 from bench.search_runs import tasks_of
 from pipeline.run_file import parse_run_file
 

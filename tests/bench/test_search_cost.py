@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from bench.search_comparison import NEEDS, analytic_rounds, candidates_of_steps, difference, summary
+from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, summary
 from bench.search_cost import (
     ALONE,
     APART,
@@ -23,6 +23,7 @@ from bench.search_cost import (
     methods,
     swapped_pairs,
 )
+from bench.search_rows import NEEDS
 from bench.search_runs import tasks_of
 from device_runtime.examples import SpecOverrides, open_source
 from pipeline.digits import DATA_SCHEMES
@@ -196,6 +197,8 @@ def test_a_summary_has_means_and_every_runs_failed_trials():
     assert {run["commit"] for run in told["runs"]} == {"abc"}
     assert "K of each step" not in told["runs"][0]
     assert summary("fednas", of_seeds("fednas", [0.8]))["runs"][0]["K of each step"] == [3, 2]
+    growing = "growing rounds only"  # begins with one round more, as many as before it: no step's candidates stand out
+    assert "K of each step" not in summary(growing, of_seeds(growing, [0.8]))["runs"][0]
 
 
 def test_the_limit_of_equal_latency_is_what_uniform_width_needs():

@@ -4,7 +4,6 @@ import math
 import pytest
 
 from bench import search_cost, search_quality
-from bench.search_comparison import NEEDS
 from bench.search_cost import ALONE
 from bench.search_measured import PROFILES
 from bench.search_quality import (
@@ -25,6 +24,7 @@ from bench.search_quality import (
     over_limit,
     platforms,
 )
+from bench.search_rows import NEEDS
 from bench.search_runs import Sitting, replace_lines, tasks_of
 from device_runtime.specs import ExampleSpec
 from pipeline.run_file import parse_run_file
