@@ -85,36 +85,52 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
 
 
 def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
-    """A row for each method and platform."""
+    """A row for each method and platform, as far as there are runs; the dearest search comes last."""
     if not archive.exists():
         return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
-    data = sitting.work / "cifar10-20k.npz"
-    write_npz(archive, data)
-    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", str(data))
-    rows: dict[str, list[Row]] = {method.name: [] for method in methods(full_rounds, text)}
-    for row in sitting.rows(tasks_of(text, methods(full_rounds, text), sitting.seeds(SEEDS))):
-        rows[row["method"]].append(row)
-    platforms = sorted({name for row in rows[UNIFORM] for model in row["models"] for name in model["platforms"]})
+    text = RUN_FILE.read_text(encoding="utf-8")
+    write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
+    chosen = methods(full_rounds, text)
+    rows = sitting.rows_by_method(
+        [(method, len(SEEDS)) for method in chosen], SEEDS, lambda method, seeds: tasks_of(text, [method], seeds)
+    )
+    rows = beside_controls(rows)
+    platforms = sorted(
+        {name for row in rows.get(UNIFORM, ()) for model in row["models"] for name in model["platforms"]}
+    )
     table = [on_platform(name, rows, one) for name in rows for one in platforms]
     found = [
         on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
     ]
+    left = [method.name for method in chosen if method.name not in rows]
+    not_run = [{"method": "not run", "names": left}] if left else []
     over = sum(over_limit(row) for own in rows.values() for row in own)
-    return [{**row, "R_full": full_rounds} for row in (*table, *found)], [_limits_bar(over)]
+    return [{**row, "R_full": full_rounds} for row in (*table, *found, *not_run)], [_limits_bar(over)]
+
+
+def beside_controls(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Of each method the rows whose seeds all of what it is set beside have; without methods that have none."""
+    shared = set.intersection(*({row["seed"] for row in rows[name]} for name in (UNIFORM, TUNED, ALONE)))
+    of_shared = {name: [row for row in own if row["seed"] in shared] for name, own in rows.items()}
+    return {name: own for name, own in of_shared.items() if own}
 
 
 def best_found(rows: Mapping[str, Sequence[Row]], platforms: Sequence[str]) -> list[tuple[str, str]]:
-    """Each platform with the search that found the best there; no test example has a say."""
-    return [(one, max(SEARCHES, key=lambda name: validated_accuracy(rows[name], one))) for one in platforms]
+    """Each platform with the search that found the best there, of those with every seed; no test example has a say."""
+    searches = [name for name in SEARCHES if len(rows.get(name, ())) == len(rows.get(UNIFORM, ()))]
+    return [(one, max(searches, key=lambda name: validated_accuracy(rows[name], one))) for one in platforms]
 
 
 def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> Row:
     """A method's figures on one platform beside the better control's of the same seeds; costs are of all its platforms.
 
     Args:
-        rows: Of each method, both controls among them; by seed, of the same ones.
+        rows: Of each method, by seed; those it is set beside have all its seeds.
     """
-    own, beside = rows[name], better_control(rows, platform)
+    own = rows[name]
+    seeds = {row["seed"] for row in own}
+    rows = {other: [row for row in ones if row["seed"] in seeds] for other, ones in rows.items()}
+    beside = better_control(rows, platform)
     models = [model_of(row, platform) for row in own]
     accuracy = accuracies(own, platform)
     gaps, over_ranking = (

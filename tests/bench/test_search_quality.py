@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -208,7 +209,7 @@ def test_every_platform_has_30_percent_of_what_the_largest_network_needs_on_the_
 
 
 def test_the_learning_rate_of_one_control_is_tuned_in_the_run_and_all_methods_know_both_platforms():
-    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", "photographs.npz")
+    text = RUN_FILE.read_text(encoding="utf-8")
     tasks = tasks_of(text, methods(10, text), [0])
     runs = {task.method: parse_run_file(task.run_file) for task in tasks}
     assert [name for name, run in runs.items() if len(run.training.learning_rate) > 1] == [TUNED]
@@ -218,7 +219,7 @@ def test_the_learning_rate_of_one_control_is_tuned_in_the_run_and_all_methods_kn
 
 
 def test_the_methods_of_cifar_have_the_fixed_settings_and_the_control_rates_around_the_given_one():
-    text = RUN_FILE.read_text(encoding="utf-8").replace("{data}", "photographs.npz")
+    text = RUN_FILE.read_text(encoding="utf-8")
     runs = {task.method: parse_run_file(task.run_file) for task in tasks_of(text, methods(20, text), [0])}
     searches = {name: run.search for name, run in runs.items()}
     pruning = [searches[name] for name in ("random pruning", "fednas", "straightforward")]
@@ -275,12 +276,14 @@ def test_every_method_of_cifar_runs_on_three_seeds_and_has_a_row_for_each_platfo
     archive, written = photographs
     asked = stub_runs(validated)
     rows, _ = cifar(Sitting(tmp_path), 20, archive)
-    assert written == [(archive, tmp_path / "cifar10-20k.npz")]
+    assert written == [(archive, Path("runs/cifar10-20k.npz"))]
     names = list(dict.fromkeys(task.method for task in asked))
     assert sorted((task.method, task.seed) for task in asked) == sorted(
         (name, seed) for name in names for seed in range(3)
     )
-    assert {parse_run_file(task.run_file).data.source for task in asked} == {f"npz:{tmp_path / 'cifar10-20k.npz'}"}
+    assert {parse_run_file(task.run_file).data.source for task in asked} == {"npz:runs/cifar10-20k.npz"}
+    assert names[-1] == "straightforward"
+    assert [task.method for task in asked] == [name for name in names for _ in range(3)]
     assert [(one["method"], one["platform"]) for one in rows[:-2]] == [
         (name, one) for name in names for one in sorted(BOTH)
     ]
@@ -295,6 +298,31 @@ def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs
         ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
     ]
     assert all(one["beside"] == UNIFORM and one["difference"] < 0 for one in rows[-2:])
+
+
+def test_a_method_that_has_run_on_some_seeds_alone_is_set_beside_the_same_ones_and_one_without_is_named(
+    monkeypatch, photographs, tmp_path
+):
+    of_seed = {0: 0.5, 1: 0.6, 2: 0.7}
+    seeds_of = {"straightforward": 1, "fednas": 0}
+
+    def rows(self, tasks, run=None):
+        made = []
+        for task in tasks:
+            if task.seed < seeds_of.get(task.method, 3):
+                gain = 0.2 * (task.method == "straightforward")
+                own = row(dict.fromkeys((BOTH[:1], BOTH[1:]), of_seed[task.seed] + gain), task.seed)
+                curves = dict.fromkeys("01", [of_seed[task.seed] + gain] * 40)
+                made.append({**vars(task), **own, "final_curves": curves})
+        return made
+
+    monkeypatch.setattr(Sitting, "rows", rows)
+    found, _ = cifar(Sitting(tmp_path), 20, photographs[0])
+    reference = [one for one in found if one["method"] == "straightforward"]
+    assert [(one["seeds"], one["difference"]) for one in reference] == [(1, pytest.approx(0.2))] * 2
+    assert found[-1]["names"] == ["fednas"]
+    best = [one["method"] for one in found if one["method"].startswith("best")]
+    assert best == ["best found: nested_race"] * 2  # the reference is better on the one seed it has
 
 
 @pytest.mark.parametrize(
