@@ -23,6 +23,7 @@ from scipy import stats
 
 from bench.provenance import commit_of, inputs_of
 from bench.search_rows import Row, row_of
+from pipeline.fleet.pool import end_with_parent
 from pipeline.run_file import parse_run_file
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.scenes import SearchRequest
@@ -140,8 +141,7 @@ def run_tasks(
         return
     waiting = [task for task in tasks if (task.method, task.seed) not in kept]
     failures = []
-    # Once a process: each task that lowered its own priority would lower the next one's further.
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), os.nice, (5,)) as pool:
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), _start) as pool:
         futures = {pool.submit(run, task, work): task for task in waiting}
         for future in as_completed(futures):
             task = futures[future]
@@ -155,6 +155,11 @@ def run_tasks(
             yield row
     if failures:
         raise BenchError("\n".join(failures))
+
+
+def _start() -> None:
+    os.nice(5)  # once a process: each task that lowered its own priority would lower the next one's further
+    end_with_parent()
 
 
 def _remove(folder: Path) -> None:

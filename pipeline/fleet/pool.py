@@ -59,15 +59,22 @@ class Pool:
             ) from error
 
 
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however it did.
+
+    A process of a pool waits for work on a pipe of which it has both ends: it would wait for ever.
+    """
+    Thread(target=_wait_for_parent, daemon=True).start()
+
+
 def _start(open_process: Callable[[], None] | None) -> None:
-    # A process waits for work on a pipe of which it has both ends: it would wait for ever when the other one is killed.
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if open_process is not None:
         open_process()
 
 
-def _end_with_parent() -> None:
+def _wait_for_parent() -> None:
     parent = parent_process()
     if parent is not None:
-        parent.join()  # on a pipe that closes with the parent, however it ends
+        parent.join()  # on a pipe that closes with the parent
         os._exit(1)

@@ -1,7 +1,12 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -43,11 +48,41 @@ def done(folder):
 def _no_processes(monkeypatch):
     """Threads in place of processes: what is tested here is which tasks run, not where."""
 
-    def threads(count, context, initializer, arguments):
-        assert (initializer, arguments) == (os.nice, (5,))  # once a process: a second one would add to it
+    def threads(count, context, initializer):
         return ThreadPoolExecutor(count)
 
     monkeypatch.setattr("bench.search_runs.ProcessPoolExecutor", threads)
+
+
+# A run that never ends, in a process of its own; its number and its priority are told.
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+from bench.search_runs import Task, run_tasks
+
+def wait(task, work):
+    print(os.getpid(), os.nice(0), flush=True)
+    signal.pause()
+
+if __name__ == "__main__":
+    work = Path(sys.argv[1])
+    list(run_tasks([Task("a", 0, "first")], work, work / "rows.jsonl", 1, wait))
+"""
+
+
+def test_a_run_ends_with_the_bench_that_is_killed_and_lets_others_go_first(tmp_path):
+    script = tmp_path / "bench_that_waits.py"
+    script.write_text(PARENT)
+    words, environment = [sys.executable, str(script), str(tmp_path)], os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        worker, priority = map(int, parent.stdout.readline().split())
+        parent.kill()
+        try:
+            parent.communicate(timeout=30)  # all that have its standard output have ended
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+    assert priority == os.nice(0) + 5
 
 
 def test_a_row_has_its_task_and_what_the_task_came_to(tmp_path):
