@@ -1,16 +1,19 @@
 """What runs of searches cost and found, beside each other: figures of one method, paired differences of two."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, TypeGuard
 
 from scipy import stats
 
+from bench.measuring import Bar
 from bench.search_rows import NEEDS, Row
 from pipeline.run_file import parse_run_file
+from pipeline.run_sections import BudgetSection
 from pipeline.search_sections import FedNasSection
+from profiles.catalogue import load_profile
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
 COSTS = ("client_rounds", "client_seconds", "bytes")
@@ -42,6 +45,23 @@ def analytic_rounds(row: Row) -> float:
         total += own.pretrain_rounds * sum(clients or share for clients in begun.values())
         total += own.rounds * num_kept * sum(own_groups) / max(1, len(own_groups))
     return total
+
+
+def over_limit(row: Row) -> int:
+    """Platforms of a run whose network is predicted to need more than their class may."""
+    budgets = parse_run_file(row["run_file"]).budgets
+    found = 0
+    for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
+        limits = budgets.get(load_profile(platform).device_class, BudgetSection())
+        allowed = limits.model_dump(exclude_none=True)
+        found += any(model[need][platform] > most for need, most in allowed.items())
+    return found
+
+
+def limits_bar(rows: Iterable[Row]) -> Bar:
+    """Every network that is shipped meets its platform's limits."""
+    over = sum(map(over_limit, rows))
+    return Bar("networks over their platform's predicted limits (at most)", over, 0, over == 0)
 
 
 def _begun_of_steps(row: Row, pretrain_rounds: int) -> list[dict[int, int | None]]:

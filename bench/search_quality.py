@@ -1,254 +1,28 @@
 """What the searches find and how far their choices can be trusted, in parts that can be run one by one.
 
-- `cifar`: all methods on cifar10-20k at 16 x 16 for two platforms, each with the latency limit that uniform width 16
-  needs there; three seeds, means with intervals, and no bar but those limits. On each platform the methods stand beside
-  whichever uniform width is the better one there, with the given learning rate or with one tuned in the run. `best
-  found` is the search whose networks are the most accurate on the validation splits after final training. What that
-  training's last rounds still added is told, as there may be more to come. R_full is given: its rule was followed on
-  digits alone. The archive is no part of the project: without it the part is left out.
-- `fidelity`: `bench/search_fidelity.py`.
-- `platforms`: one pass of FedNAS, and one of ours, on digits for 1, 2 and 4 platforms. The fleet has the same four
-  phones in all of them, so that client-seconds can be compared; what differs is how many of them have a limit: 30% of
-  what the largest network needs there (on the slowest of its class). FedNAS meets every limit in the same pass, which
-  ends when the hardest is met, and a step takes away a part of what the hardest asks for: a platform where narrowing
-  saves less, as pixel-4, makes the pass longer for all, one that is easier costs nothing. Ours has a race for every
-  platform; a phone trains in one of them.
-- `measured`: `bench/search_measured.py`; `unreliable`: `bench/search_processes.py`.
-
-Rows are kept, one line a method and seed: what was stopped goes on from there.
+`cifar`: `bench/search_cifar.py`; `fidelity`: `bench/search_fidelity.py`; `platforms`: `bench/search_platforms.py`;
+`measured`: `bench/search_measured.py`; `unreliable`: `bench/search_processes.py`. Each says what it does. Rows are
+kept, one line a method and seed: what was stopped goes on from there.
 """
 
-import re
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from math import exp, log
-from pathlib import Path
 
-from bench import search_cost
 from bench.measuring import Bar, new_result, print_result
-from bench.search_comparison import COSTS
-from bench.search_cost import ABLE, ALONE, DRAWN, LIMIT, ONE_ENTRANT, OURS, RACE, REFERENCE, ROUNDS, UNIFORM
+from bench.search_cifar import cifar
+from bench.search_cost import ROUNDS
 from bench.search_fidelity import fidelity
-from bench.search_images import ARCHIVE, write_npz
-from bench.search_measured import FEDNAS, FINAL, PROFILES, measured
+from bench.search_measured import measured
+from bench.search_platforms import platforms
 from bench.search_processes import unreliable
-from bench.search_rows import NEEDS, Row
-from bench.search_runs import Method, Sitting, mean_of, parser_of, sitting_of, tasks_of
-from pipeline.run_file import parse_run_file
-from pipeline.run_sections import BudgetSection
-from profiles.catalogue import load_profile
+from bench.search_rows import Row
+from bench.search_runs import Sitting, parser_of, sitting_of
 
-RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn")
 COLUMNS = (
     "part", "method", "platform", "seeds", "test_accuracy", "difference", "beside", "last_gain", "client_seconds",
     "megabytes", "total_client_seconds", "total_megabytes", "tau", "ratio"
 )  # fmt: skip
-SEEDS = range(3)
-SEARCHES = (OURS, ALONE, "fednas", REFERENCE, ABLE)  # ALONE asks no phone to train; the others are controls
-TUNED = f"{UNIFORM}, learning rate tuned in the run"
-RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
-REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
-ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
-LAST = 10  # rounds of final training whose gain is told
-# 30% of what the largest network needs on the slowest phone of the class; by how many platforms have one.
-ENTRY = f"[budgets.entry]\n{LIMIT}"
-HIGH, MID = "[budgets.high]\nlatency_ms = 0.1737\n\n", "[budgets.mid]\nlatency_ms = 0.432\n\n"
-DEFAULT = f"[budgets.default]\n{LIMIT}"
-LIMITS = {1: ENTRY, 2: HIGH + ENTRY, 4: MID + HIGH + ENTRY}
-FLEET = 'profiles = ["redmi-note-4", "pixel-2-xl", "galaxy-s9", "pixel-4"]'
-MOST_TIMES = 1.3  # the cost of one platform
-Part = tuple[list[Row], list[Bar]]
-
-
-def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
-    """The methods of the table on cifar10-20k, uniform width first.
-
-    Args:
-        full_rounds: R_full, rounds of a candidate of the straightforward search.
-        run_file: Whose one learning rate the tuned control replaces by a list.
-    """
-    rate = re.findall(r"^learning_rate = .+$", run_file, re.MULTILINE)[0]
-    straightforward = {"groups": 1, "pretrain_rounds": full_rounds, "rounds": 0, "parallel": 1}
-    return (
-        Method(UNIFORM, {"algorithm": "uniform_width"}),
-        Method(TUNED, {"algorithm": "uniform_width", "rounds": TUNING_ROUNDS}, {rate: RATES}),
-        Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
-        Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
-        Method(OURS, RACE),
-        Method(ALONE, ONE_ENTRANT),
-        Method("fednas", {**FEDNAS, "first_reduction": REDUCTION}),
-        Method(ABLE, {**FEDNAS, "first_reduction": REDUCTION, "blocks": "able"}),
-        Method(REFERENCE, {"algorithm": "fednas", **straightforward, "first_reduction": REDUCTION}),
-    )
-
-
-def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
-    """A row for each method and platform, as far as there are runs; the dearest search comes last."""
-    if not archive.exists():
-        return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
-    text = RUN_FILE.read_text(encoding="utf-8")
-    write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
-    chosen = methods(full_rounds, text)
-    rows = sitting.rows_by_method(
-        [(method, len(SEEDS)) for method in chosen], SEEDS, lambda method, seeds: tasks_of(text, [method], seeds)
-    )
-    rows = beside_controls(rows)
-    platforms = sorted(
-        {name for row in rows.get(UNIFORM, ()) for model in row["models"] for name in model["platforms"]}
-    )
-    table = [on_platform(name, rows, one) for name in rows for one in platforms]
-    found = [
-        on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
-    ]
-    left = [method.name for method in chosen if method.name not in rows]
-    not_run = [{"method": "not run", "names": left}] if left else []
-    over = sum(over_limit(row) for own in rows.values() for row in own)
-    return [{**row, "R_full": full_rounds} for row in (*table, *found, *not_run)], [_limits_bar(over)]
-
-
-def beside_controls(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Of each method the rows whose seeds all of what it is set beside have; without methods that have none."""
-    shared = set.intersection(*({row["seed"] for row in rows[name]} for name in (UNIFORM, TUNED, ALONE)))
-    of_shared = {name: [row for row in own if row["seed"] in shared] for name, own in rows.items()}
-    return {name: own for name, own in of_shared.items() if own}
-
-
-def best_found(rows: Mapping[str, Sequence[Row]], platforms: Sequence[str]) -> list[tuple[str, str]]:
-    """Each platform with the search that found the best there, of those with every seed; no test example has a say."""
-    searches = [name for name in SEARCHES if len(rows.get(name, ())) == len(rows.get(UNIFORM, ()))]
-    return [(one, max(searches, key=lambda name: validated_accuracy(rows[name], one))) for one in platforms]
-
-
-def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> Row:
-    """A method's figures on one platform beside the better control's of the same seeds; costs are of all its platforms.
-
-    Args:
-        rows: Of each method, by seed; those it is set beside have all its seeds.
-    """
-    own = rows[name]
-    seeds = {row["seed"] for row in own}
-    rows = {other: [row for row in ones if row["seed"] in seeds] for other, ones in rows.items()}
-    beside = better_control(rows, platform)
-    models = [model_of(row, platform) for row in own]
-    accuracy = accuracies(own, platform)
-    gaps, over_ranking = (
-        [a - b for a, b in zip(accuracy, accuracies(rows[other], platform), strict=True)] for other in (beside, ALONE)
-    )
-    found = {
-        "method": name,
-        "platform": platform,
-        "seeds": len(own),
-        "test_accuracy": statistics.mean(accuracy),
-        "test_accuracy_interval": mean_of(accuracy),
-        **{need: statistics.mean(model[need][platform] for model in models) for need in NEEDS},
-        "num_parameters": statistics.mean(model["num_parameters"] for model in models),
-        "last_gain": statistics.mean(last_gain(row, platform) for row in own),
-        **mean_costs(own),
-        "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in own],
-    }
-    if name != ALONE:
-        found["over the ranking alone"] = mean_of(over_ranking)
-    difference = {"difference": statistics.mean(gaps), "paired": mean_of(gaps), "beside": beside}
-    return found if name == beside else {**found, **difference}  # the control has no difference from itself
-
-
-def mean_costs(rows: Sequence[Row]) -> Row:
-    """What the search costs, what final training does, and both."""
-    found = {}
-    for name, phases in (("", ("search",)), ("final_", ("final",)), ("total_", ("search", "final"))):
-        means = {key: statistics.mean(sum(row[p][key] for p in phases) for row in rows) for key in COSTS[1:]}
-        found |= {f"{name}client_seconds": means["client_seconds"], f"{name}megabytes": means["bytes"] / 1e6}
-    return found
-
-
-def better_control(rows: Mapping[str, Sequence[Row]], platform: str) -> str:
-    """Of uniform width, untuned and tuned, the one with the better networks on the validation splits."""
-    return max((UNIFORM, TUNED), key=lambda name: validated_accuracy(rows[name], platform))
-
-
-def validated_accuracy(rows: Sequence[Row], platform: str) -> float:
-    """Mean accuracy over all validation splits after final training."""
-    return statistics.mean(final_curve(row, platform)[-1] for row in rows)
-
-
-def accuracies(rows: Sequence[Row], platform: str) -> list[float]:
-    """Test accuracies of what runs ship for a platform."""
-    return [model_of(row, platform)["test_accuracy"] for row in rows]
-
-
-def last_gain(row: Row, platform: str) -> float:
-    """What the last rounds of final training added to the accuracy over all validation splits."""
-    curve = final_curve(row, platform)
-    return curve[-1] - curve[-1 - LAST]
-
-
-def final_curve(row: Row, platform: str) -> list[float]:
-    """Accuracy over all validation splits after each round of final training."""
-    return [*row["final_curves"][str(model_of(row, platform)["trial"])]]
-
-
-def model_of(row: Row, platform: str) -> Row:
-    """What a run ships for a platform."""
-    return next(model for model in row["models"] if platform in model["platforms"])
-
-
-def platforms(sitting: Sitting) -> Part:
-    """A row for each search and number of platforms; its cost beside that of one platform."""
-    text = search_cost.RUN_FILE.read_text(encoding="utf-8")
-    settings = {
-        count: {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"} for count, limits in LIMITS.items()
-    }
-    chosen = {
-        (name, count): Method(f"{name}, {count} platform{'s' if count > 1 else ''}", section, settings[count])
-        for name, section in (("fednas", FEDNAS), (OURS, RACE))
-        for count in LIMITS
-    }
-    rows: dict[str, list[Row]] = {method.name: [] for method in chosen.values()}
-    for row in sitting.rows(tasks_of(text, chosen.values(), sitting.seeds(search_cost.SEEDS))):
-        rows[row["method"]].append(row)
-    found, bars = [], []
-    for (name, count), method in chosen.items():
-        one = chosen[name, 1].name
-        found.append(cost_row(method.name, rows[method.name], rows[one]))
-        for key, times in found[-1]["ratios"].items() if count > 1 else ():
-            bars.append(Bar(f"{method.name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
-    return found, [*bars, _limits_bar(sum(row["over_limit"] for row in found))]
-
-
-def cost_row(name: str, rows: Sequence[Row], others: Sequence[Row]) -> Row:
-    """What searches cost, and how many times as much as others of the same seeds (geometric means, 95% intervals)."""
-    pairs = [*zip(rows, others, strict=True)]
-    logs = {key: mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs]) for key in COSTS}
-    intervals = {key: {end: None if at is None else exp(at) for end, at in ends.items()} for key, ends in logs.items()}
-    ratios = {key: one["mean"] for key, one in intervals.items()}
-    return {
-        "method": name,
-        "seeds": len(rows),
-        "client_seconds": statistics.mean(row["search"]["client_seconds"] for row in rows),
-        "megabytes": statistics.mean(row["search"]["bytes"] for row in rows) / 1e6,
-        "ratio": ratios["client_seconds"],
-        "ratios": ratios,
-        "ratio_intervals": intervals,
-        "over_limit": sum(over_limit(row) for row in rows),
-        "runs": [{key: row[key] for key in ("seed", "search", "models", "num_trials")} for row in rows],
-    }
-
-
-def over_limit(row: Row) -> int:
-    """Platforms of a run whose network is predicted to need more than their class may."""
-    budgets = parse_run_file(row["run_file"]).budgets
-    found = 0
-    for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
-        limits = budgets.get(load_profile(platform).device_class, BudgetSection())
-        allowed = limits.model_dump(exclude_none=True)
-        found += any(model[need][platform] > most for need, most in allowed.items())
-    return found
-
-
-def _limits_bar(over: int) -> Bar:
-    return Bar("networks over their platform's predicted limits (at most)", over, 0, over == 0)
 
 
 def main() -> None:
@@ -266,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = new_result("search_quality", PACKAGES)
     sitting = sitting_of(arguments)
-    runs: dict[str, Callable[[Sitting], Part]] = {
+    runs: dict[str, Callable[[Sitting], tuple[list[Row], list[Bar]]]] = {
         "cifar": partial(cifar, full_rounds=arguments.full_rounds),
         "fidelity": fidelity,
         "platforms": platforms,
