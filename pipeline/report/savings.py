@@ -35,7 +35,7 @@ class _Course:
 
     Attributes:
         clients: Mean of a round.
-        training, scoring: Client-rounds, client-seconds and bytes.
+        training, scoring: Client-rounds of training, client-seconds and bytes.
     """
 
     rounds: int
@@ -56,9 +56,10 @@ def savings_of(result: RunResult) -> tuple[Saving, ...]:
         return ()
     longest = max(course.longest_of_step for course in courses)
     everybody = float(result.num_clients)
+    before = _scores_before(result)
 
     def total(without: str, groups: bool, dropping: bool, dynamic: bool) -> Saving:
-        sums = [0.0, 0.0, 0.0]
+        sums = [*before]
         for course in courses:
             rounds = course.rounds if dropping else course.longest_of_step
             if not dynamic and (course.is_kept or not dropping):
@@ -98,6 +99,12 @@ def _courses(result: RunResult) -> list[_Course]:
     return [_course(result, own, longest[trials[first].start_from]) for first, own in trained.items()]
 
 
+def _scores_before(result: RunResult) -> tuple[float, float, float]:
+    """Of networks that were scored and never trained, as the one that all begins from: no optimisation changes them."""
+    trained = {trial.index for trial in result.trials if trial.rounds}
+    return _sums([cost for cost in result.costs if cost.phase == "search" and cost.trial not in trained])
+
+
 def _first_of(trial: TrialResult, trials: dict[int, TrialResult]) -> int:
     """The first trial of the same network that this one goes on from."""
     before = None if trial.start_from is None else trials.get(trial.start_from)
@@ -111,12 +118,12 @@ def _course(result: RunResult, trials: list[TrialResult], longest_of_step: int) 
     costs = [cost for cost in result.costs if cost.phase == "search" and cost.trial in indices]
     clients = [result.num_clients if t.num_clients is None else t.num_clients for t in trials for _ in range(t.rounds)]
     training, scoring = (_sums([one for one in costs if one.kind == kind]) for kind in ("train", "evaluate"))
-    return _Course(len(clients), fmean(clients), longest_of_step, training, (0.0, *scoring[1:]))
+    return _Course(len(clients), fmean(clients), longest_of_step, training, scoring)
 
 
 def _sums(costs: list[PhaseCostResult]) -> tuple[float, float, float]:
     return (
-        float(sum(one.num_assignments for one in costs)),
+        float(sum(one.num_assignments for one in costs if one.kind == "train")),
         sum(one.device_seconds for one in costs),
         float(sum(one.bytes_up + one.bytes_down for one in costs)),
     )

@@ -3,13 +3,13 @@
 "Federated Neural Architecture Search", arXiv:2002.06352. Candidates need only be ranked, not trained to the end: each
 trains on one group of clients (O1), the best few go on (O2), for as many rounds as the step asks for (O3). Differences
 from the authors' code: candidates are scored on validation splits alone; hard limits of every kind and platform count
-as one load, the largest part of a limit that is needed; what a network needs is predicted from profiles. Where no
-block alone gives a step's reduction, half of it is asked for, and so on; a candidate's group is its place among the
-step's candidates modulo G. Until the last step phones train networks above their limits, the first one above all.
+as one load, the largest part of a limit that is needed; what a network needs is predicted from profiles. A candidate's
+group is its place among the step's candidates modulo G. Until the last step phones train networks above their limits,
+the first one above all.
 
 Without its three optimisations it is the straightforward search that it is measured against: one group, everybody
-goes on, all rounds at once (`groups = 1`, `rounds = 0`). On one client that holds all data, choosing by accuracy, that
-is "NetAdapt", arXiv:1804.03230, Algorithm 1, with `pretrain_rounds` of short-term fine-tuning.
+goes on, all rounds at once (`groups = 1`, `rounds = 0`). On one client that holds all data that is "NetAdapt",
+arXiv:1804.03230, Algorithm 1, which chooses as its code does, with `pretrain_rounds` of short-term fine-tuning.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from search.architecture import Architecture
 from search.budget import Feasibility, InfeasibleError
 from search.candidate import Candidate, Observation, Trial
 from search.clients import Client, balance
-from search.pruning import LEAST_WIDTH, blocks_of, reduce_one_able_block, reduce_one_block, with_width
+from search.pruning import LEAST_WIDTH, blocks_of, reduce_one_able_block, reduce_one_block, width_of, with_width
 from search.space import SearchSpace
 
 Schedule = Literal["constant", "growing", "adaptive"]
@@ -124,7 +124,7 @@ class FedNas:
         first = self.space.largest()
         least = first
         for block in blocks_of(first):
-            least = with_width(least, block, LEAST_WIDTH)
+            least = with_width(least, block, min(LEAST_WIDTH, width_of(first, block)))
         if self.feasibility.load(first) == 0:
             raise InfeasibleError("fednas prunes until limits are met and there are none: add [budgets.default]")
         broken = self.feasibility.violations(least)

@@ -11,6 +11,7 @@ from search.algorithms import FedNas
 from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
 from search.clients import Client, balance
+from search.cost import cost_of
 from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.pruning import blocks_of, prune
 from search.space import SearchSpace
@@ -210,9 +211,19 @@ def test_a_failed_candidate_is_out_and_a_step_without_any_ends_the_search(make_s
 
 
 def test_a_reduction_that_no_block_can_give_alone_is_halved(make_search):
-    search = make_search(first_reduction=0.6)
+    search = make_search(first_reduction=0.6, blocks="able")
     state, _ = run(search)
     assert state.ended == "all limits are met"
+    assert len(state.trace) > 2  # one step would have taken 60%
+
+
+def test_a_network_narrower_than_pruning_goes_is_not_taken_for_a_wider_one(make_search):
+    narrow = replace(SPACE, stem=StemOptions((3,)), stages=StageOptions(("depthwise",), (3,)))
+    (phone,) = make_search().feasibility.profiles
+    size = cost_of(narrow.largest(), phone, 8).size_kib
+    search = replace(make_search({"default": Limits(size_kib=1.001 * size)}), space=narrow)
+    state, _ = run(search)
+    assert (state.ended, search.winners(state, ())) == ("all limits are met", {"phone": 0})
 
 
 def test_each_platform_ships_the_first_network_within_its_own_limits(make_search):
