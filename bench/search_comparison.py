@@ -47,6 +47,22 @@ def analytic_rounds(row: Row) -> float:
     return total
 
 
+def is_counted(row: Row) -> bool:
+    """Whether the ledger has the client-rounds of the formula, and its groups are parts of the clients.
+
+    The n-th candidate of a step trains on group n modulo G: in every step as large, all together no more than everybody.
+    """
+    own, num_clients = _search(row), parse_run_file(row["run_file"]).data.clients
+    sizes: dict[int, set[int]] = {}
+    for begun in _begun_of_steps(row, own.pretrain_rounds):
+        for place, clients in enumerate(begun.values()):
+            sizes.setdefault(place % own.groups, set()).add(num_clients if clients is None else clients)
+    is_one_each = all(len(found) == 1 for found in sizes.values())
+    total = sum(map(max, sizes.values()))
+    is_division = total == num_clients if len(sizes) == own.groups else total < num_clients
+    return is_one_each and is_division and analytic_rounds(row) == row["search"]["client_rounds"]
+
+
 def over_limit(row: Row) -> int:
     """Platforms of a run whose network is predicted to need more than their class may."""
     budgets = parse_run_file(row["run_file"]).budgets

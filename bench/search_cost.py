@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.measuring import Bar, Result, new_result, print_result
 from bench.pictures import add_plot_option, check_plot_option, save_picture
-from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, paired, summary
+from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, is_counted, paired, summary
 from bench.search_plot import draw_costs
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, parser_of, sitting_of, tasks_of
@@ -149,7 +149,7 @@ def _fednas_bars(one: Comparison, full: int) -> list[Bar]:
     """At least 20 times less where R_full >= 10, else 0.9 of what counting gives; counted exactly in client-rounds."""
     counted = statistics.geometric_mean(analytic_rounds(b) / analytic_rounds(a) for a, b in one.pairs)
     bar = 20.0 if full >= 10 else 0.9 * counted
-    uncounted = sum(analytic_rounds(row) != row["search"]["client_rounds"] for pair in one.pairs for row in pair)
+    uncounted = sum(not is_counted(row) for pair in one.pairs for row in pair)
     ledger = Bar("runs whose ledger is not the analytic count (at most)", uncounted, 0, uncounted == 0)
     return [ledger, *_equal_accuracy(one), *_cheaper(one, bar)]
 

@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, summary
+from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, is_counted, summary
 from bench.search_cost import (
     ALONE,
     APART,
@@ -46,7 +46,8 @@ def a_row(method, seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_b
     costs = {"client_rounds": client_rounds, "client_seconds": client_seconds, "bytes": num_bytes}
     models = [{"test_accuracy": accuracy, **{need: {"a": 1.0} for need in NEEDS}}]
     final = {"client_rounds": 40, "client_seconds": 8.0, "bytes": 400}
-    steps = [[*step, None, 0.5, ""] for step in (STAGED if method == "fednas" else WHOLE)]
+    is_staged = method == "fednas"  # in 10 groups of 3
+    steps = [[*step, 3 if is_staged and step[2] else None, 0.5, ""] for step in (STAGED if is_staged else WHOLE)]
     row = {"method": method, "run_file": FILES[method], "seed": seed, "search": costs, "final": final}
     return {**row, "models": models, "steps": steps, "num_trials": len(steps), "commit": "abc"}
 
@@ -107,6 +108,28 @@ def test_a_candidate_counts_by_the_clients_of_its_own_group():
     row = a_row("fednas", 0, 0.5)
     row["steps"][1][3], row["steps"][4][3] = 2, 4  # of 30 clients a tenth is 3: one less for 2 rounds, one more for 5
     assert analytic_rounds(row) == COUNTS["fednas"] - 2 + 5
+
+
+@pytest.mark.parametrize(
+    ("clients", "counted"),
+    [
+        ([3] * 10, True),
+        ([2, 4, *[3] * 8, 2, 4], True),  # an eleventh candidate trains on the first group again
+        ([2, 4, *[3] * 8, 3], False),
+        ([3] * 9, True),
+        ([3] * 8 + [6], False),  # nobody is left for the tenth group
+        ([3] * 9 + [4], False),
+        ([30] * 10, False),  # everybody in each
+    ],
+)
+def test_groups_are_parts_of_the_clients_where_the_ledger_is_taken_for_counted(clients, counted):
+    row = a_row("fednas", 0, 0.5)
+    row["steps"] = [[0, None, 0, None, 0.5, ""], *([i, 0, 2, n, 0.5, ""] for i, n in enumerate(clients, 1))]
+    row["steps"] += [[20 + i, i, 5, clients[i - 1], 0.5, ""] for i in (1, 2, 3)]
+    row["search"]["client_rounds"] = 2 * sum(clients) + 5 * sum(clients[:3])
+    assert is_counted(row) == counted
+    row["search"]["client_rounds"] += 1
+    assert not is_counted(row)
 
 
 def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinitely_less():
