@@ -50,7 +50,7 @@ def analytic_rounds(row: Row) -> float:
 def is_counted(row: Row) -> bool:
     """Whether the ledger has the client-rounds of the formula, and its groups are parts of the clients.
 
-    The n-th candidate of a step trains on group n modulo G: in every step as large, all together no more than everybody.
+    The n-th candidate of a step trains on group n modulo G: as large in every step, and all together are everybody.
     """
     own, num_clients = _search(row), parse_run_file(row["run_file"]).data.clients
     sizes: dict[int, set[int]] = {}

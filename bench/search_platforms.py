@@ -1,12 +1,14 @@
 """One pass of FedNAS, and one of ours, on digits for 1, 2 and 4 platforms: what more platforms cost.
 
-The fleet has the same four phones in all of them, so that client-seconds can be compared; what differs is how many of
-them have a limit: 30% of what the largest network needs there (on the slowest of its class). FedNAS meets every limit
-in the same pass, which ends when the hardest is met, and a step takes away a part of what the hardest asks for: a
-platform where narrowing saves less, as pixel-4, makes the pass longer for all, one that is easier costs nothing. Ours
-has a race for every platform; a phone trains in one of them.
+A limit is 30% of what the largest network needs (on the slowest phone of the class). FedNAS trains one network on all
+phones, so its fleet has the same four kinds in every row and client-seconds can be compared; what differs is how many
+of them have a limit. It meets every limit in the same pass, which ends when the hardest is met, and a step takes away a
+part of what the hardest asks for: a platform where narrowing saves less, as pixel-4, makes the pass longer for all, one
+that is easier costs nothing. Ours has a race for every kind of phone, and a phone trains in its own: its fleet has the
+2 or 4 kinds, and one platform is the mean of as many fleets of one kind alone, with as many phones and the same limits.
 """
 
+import json
 import statistics
 from collections.abc import Sequence
 from math import exp, log
@@ -24,33 +26,52 @@ ENTRY = f"[budgets.entry]\n{LIMIT}"
 HIGH, MID = "[budgets.high]\nlatency_ms = 0.1737\n\n", "[budgets.mid]\nlatency_ms = 0.432\n\n"
 DEFAULT = f"[budgets.default]\n{LIMIT}"
 LIMITS = {1: ENTRY, 2: HIGH + ENTRY, 4: MID + HIGH + ENTRY}
-FLEET = 'profiles = ["redmi-note-4", "pixel-2-xl", "galaxy-s9", "pixel-4"]'
+PHONES = "redmi-note-4", "pixel-4", "pixel-2-xl", "galaxy-s9"  # the first so many have those limits
+SEEDS = range(5)
 MOST_TIMES = 1.3  # the cost of one platform
 
 
 def platforms(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     """A row for each search and number of platforms that has runs; its cost beside that of one platform."""
     text = search_cost.RUN_FILE.read_text(encoding="utf-8")
-    settings = {
-        count: {PROFILES: FLEET, DEFAULT: limits, FINAL: "[final]\nrounds = 1"} for count, limits in LIMITS.items()
-    }
-    chosen = {
-        (name, count): Method(f"{name}, {count} platform{'s' if count > 1 else ''}", section, settings[count])
-        for name, section in (("fednas", FEDNAS), (OURS, RACE))
-        for count in LIMITS
-    }
-    rows: dict[str, list[Row]] = {method.name: [] for method in chosen.values()}
-    for row in sitting.rows(tasks_of(text, chosen.values(), sitting.seeds(search_cost.SEEDS))):
+    pruned = {count: Method(_name("fednas", count), FEDNAS, fleet_of(PHONES, count)) for count in LIMITS}
+    raced = {count: Method(_name(OURS, count), RACE, fleet_of(PHONES[:count], count)) for count in LIMITS if count > 1}
+    alone = {name: Method(f"{OURS}, {name} alone", RACE, fleet_of([name], len(PHONES))) for name in PHONES}
+    chosen = *pruned.values(), *raced.values(), *alone.values()
+    rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
+    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
         rows[row["method"]].append(row)
+    compared = [(count > 1, method.name, rows[pruned[1].name]) for count, method in pruned.items()]
+    for count, method in raced.items():
+        compared.append((True, method.name, mean_rows([rows[alone[name].name] for name in PHONES[:count]])))
     found, bars = [], []
-    for (name, count), method in chosen.items():
-        pairs = paired(rows[method.name], rows[chosen[name, 1].name])
+    for is_more, name, others in compared:
+        pairs = paired(rows[name], others)
         if not pairs:
             continue
-        found.append(cost_row(method.name, pairs))
-        for key, times in found[-1]["ratios"].items() if count > 1 else ():
-            bars.append(Bar(f"{method.name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
+        found.append(cost_row(name, pairs))
+        for key, times in found[-1]["ratios"].items() if is_more else ():
+            bars.append(Bar(f"{name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
     return found, [*bars, limits_bar(row for own in rows.values() for row in own)]
+
+
+def mean_rows(rows: Sequence[Sequence[Row]]) -> list[Row]:
+    """Mean costs of the search over several methods' rows, of the seeds that all have."""
+    by_seed = [{row["seed"]: row["search"] for row in own} for own in rows]
+    seeds = sorted(set.intersection(*({*own} for own in by_seed)))
+    return [
+        {"seed": seed, "search": {key: statistics.mean(own[seed][key] for own in by_seed) for key in COSTS}}
+        for seed in seeds
+    ]
+
+
+def _name(search: str, count: int) -> str:
+    return f"{search}, {count} platform{'s' if count > 1 else ''}"
+
+
+def fleet_of(phones: Sequence[str], count: int) -> dict[str, str]:
+    """What a run file says of a fleet of these kinds of phones with the limits of so many, by what it said."""
+    return {PROFILES: f"profiles = {json.dumps([*phones])}", DEFAULT: LIMITS[count], FINAL: "[final]\nrounds = 1"}
 
 
 def cost_row(name: str, pairs: Sequence[tuple[Row, Row]]) -> Row:
