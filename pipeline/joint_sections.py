@@ -7,7 +7,7 @@ from pydantic import Field
 
 from device_runtime.accounting import ReleaseKind
 from pipeline.search_problem import ALL_AT_ONCE, Problem, Times
-from pipeline.section import Momentum, NonNegative, PositiveFloat, PositiveInt, Section
+from pipeline.section import Momentum, NonNegative, PositiveFloat32, PositiveInt, Section
 from search.algorithm import SearchAlgorithm
 from search.algorithms.feathers import Feathers, num_explored
 from search.algorithms.fedex import FedEx, Order, parts_of
@@ -81,10 +81,10 @@ class FeathersSection(Section):
 class DefaultSection(Section):
     """Table [search.default]: the configuration of rounds that are not tuned; the rest is the first of [training]'s."""
 
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat32
     momentum: Momentum
     weight_decay: NonNegative
-    architecture_learning_rate: PositiveFloat | None = None
+    architecture_learning_rate: PositiveFloat32 | None = None
     architecture_weight_decay: NonNegative = 0.0
 
     def over(self, problem: Problem) -> HyperParameters:

@@ -51,11 +51,17 @@ def parse_run_file(text: str, name: str = "run.toml") -> RunFile:
     except tomllib.TOMLDecodeError as error:
         raise RunFileError([f"{name} is not TOML: {error}"]) from error
     except ValidationError as error:
-        raise RunFileError(f"{name}: {_line(details)}" for details in error.errors()) from error
+        faults = (details for details in error.errors() if not _is_left_over(details))
+        raise RunFileError(f"{name}: {_line(details)}" for details in faults) from error
     lines = broken_rules(run)
     if lines:
         raise RunFileError(f"{name}: {line}" for line in lines)
     return run
+
+
+def _is_left_over(error: ErrorDetails) -> bool:
+    """A list whose every option is refused is called too short besides."""
+    return error["type"] == "too_short" and bool(error["input"])
 
 
 def _line(error: ErrorDetails) -> str:

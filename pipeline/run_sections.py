@@ -6,7 +6,17 @@ from pydantic import Field
 
 from device_runtime.terms import BOUNDS, NOISE_MULTIPLIERS
 from pipeline.search_sections import SearchSection
-from pipeline.section import Momentum, Names, NonNegative, Options, PositiveFloat, PositiveInt, RealOptions, Section
+from pipeline.section import (
+    Momentum,
+    Names,
+    NonNegative,
+    Options,
+    PositiveFloat,
+    PositiveFloat32,
+    PositiveInt,
+    RealOptions,
+    Section,
+)
 from search.architecture import Activation, HeadKind, Normalization, Operation
 
 
@@ -167,21 +177,21 @@ class TrainingSection(Section):
         artifact_batch_size: B, the examples a phone computes at a time: memory only, no result depends on it.
     """
 
-    learning_rate: RealOptions[PositiveFloat]
+    learning_rate: RealOptions[PositiveFloat32]
     local_steps: Options[PositiveInt] | None = None
     local_epochs: Options[PositiveInt] | None = None
     batch_size: Options[PositiveInt] | None = None
     momentum: RealOptions[Momentum] = (0.0,)
-    max_grad_norm: RealOptions[PositiveFloat] | None = None
+    max_grad_norm: RealOptions[PositiveFloat32] | None = None
     proximal: RealOptions[NonNegative] = (0.0,)
     weight_decay: RealOptions[NonNegative] = (0.0,)
-    architecture_learning_rate: RealOptions[PositiveFloat] | None = None
+    architecture_learning_rate: RealOptions[PositiveFloat32] | None = None
     architecture_weight_decay: RealOptions[NonNegative] = (0.0,)
     server_optimizer: Literal["fedavg", "fedadam"] = "fedavg"
-    server_learning_rate: RealOptions[PositiveFloat] = (1.0,)
+    server_learning_rate: RealOptions[PositiveFloat32] = (1.0,)
     server_momentum: RealOptions[Momentum] = (0.0,)
     server_beta2: RealOptions[Momentum] = (0.99,)
-    server_epsilon: RealOptions[PositiveFloat] = (1e-3,)
+    server_epsilon: RealOptions[PositiveFloat32] = (1e-3,)
     artifact_batch_size: PositiveInt = 32
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -96,6 +97,13 @@ def _rule(error: ErrorDetails) -> str:
     return error["msg"].removeprefix("Input should ")
 
 
+def _float32(value: float) -> float:
+    """What phones and the server's step compute with knows no smaller numbers in full, and no larger ones."""
+    if not 1.2e-38 <= value <= 3.4e38:
+        raise PydanticCustomError("float32", "be from 1.2e-38 to 3.4e38, as a float32 holds it")
+    return value
+
+
 # What a search may choose from: `[8, 16]`; a single value is a list of one.
 Options = Annotated[tuple[T, ...], BeforeValidator(_as_options), Field(min_length=1)]
 # Likewise of real numbers, where `{ low = 1e-4, high = 0.1 }` is a list of many.
@@ -104,5 +112,6 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_options), Field(min_lengt
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat32 = Annotated[PositiveFloat, AfterValidator(_float32)]
 NonNegative = Annotated[float, Field(ge=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from device_runtime.console import versions_of
 from device_runtime.vectors import write_vector
 from pipeline.coordinator.cost_ledger import costs_by_phase
+from pipeline.divergence import divergence_in_words
 from pipeline.fleet.rounds import EmulatedRounds
 from pipeline.limits import broken_limits
 from pipeline.run_result import EmulatorOnly, ModelResult, PhaseCostResult, RunResult
@@ -104,6 +105,8 @@ def _warnings(scene: Scene, search: Search, finals: dict[int, Final]) -> tuple[s
     emulated = () if not scene.fleet else ("trained by an emulated fleet: no phone has seen this model",)
     searched = search.algorithm.warnings if isinstance(search.algorithm, HasWarnings) else ()
     trained = tuple(line for trial, final in finals.items() for line in final.trainees.warnings(trial))
+    diverged = ((trial, divergence_in_words(final.model.parameters)) for trial, final in finals.items())
+    trained += tuple(f"the model of trial {trial} has no use: {why}" for trial, why in diverged if why)
     return (
         emulated + searched + trained + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
     )

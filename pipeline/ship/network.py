@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from device_runtime.arrays import Inputs, Vector
 from device_runtime.specs import LayoutEntry
+from pipeline.divergence import divergence_in_words
 from pipeline.network import build_module
 from pipeline.run_result import PARAMETERS, FinishedRun, model_folder
 from profiles.records import to_plain
@@ -56,9 +57,11 @@ def trained_network(run: FinishedRun) -> TrainedNetwork:
     """One of a run's models with its trained parameters.
 
     Raises:
-        ShipError: The run's files do not belong together.
+        ShipError: The run's files do not belong together, or its training diverged.
     """
     _check_belongs_together(run)
+    if why := divergence_in_words(run.parameters):
+        raise ShipError(f"the model of trial {run.trial.index} has no use: {why}")
     network = build_module(layers_of(run.trial.candidate.architecture))
     _load_parameters(network, run.artifact.manifest.layout, run.parameters)
     return TrainedNetwork(network, run.result.spec.shape).eval()

@@ -256,6 +256,17 @@ def test_an_empty_list_of_options_is_refused(key):
     assert errors_of(text) == (f"run.toml: [space] {key} must list at least one option, got []",)
 
 
+@pytest.mark.parametrize(("value", "told"), [("1e-60", "1e-60"), ("[0.1, 1e39]", "1e+39"), ("1e300", "1e+300")])
+@pytest.mark.parametrize("key", ["server_learning_rate", "learning_rate"])
+def test_a_rate_that_float32_does_not_hold_is_refused_in_one_line(key, value, told):
+    text = re.sub(r"^learning_rate = .*$", "learning_rate = 0.1", ORDINARY, flags=re.MULTILINE)
+    found = "learning_rate = 0.1"
+    text = edited(text, found, f"{key} = {value}" + ("" if key == "learning_rate" else f"\n{found}"))
+    (line,) = errors_of(text)
+    assert line.startswith(f"run.toml: [training] {key}[{int(told == '1e+39')}] must be from 1.2e-38 to 3.4e38")
+    assert line.endswith(f"got {told}")
+
+
 @pytest.mark.parametrize("key", ["unit", "noise_at", "delta", "target_epsilon"])
 def test_no_privacy_parameter_has_a_default(key):
     text = re.sub(rf"^{key} = .*$", "", PRIVATE, flags=re.MULTILINE)

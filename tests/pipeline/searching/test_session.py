@@ -62,6 +62,17 @@ def test_a_finished_search_leaves_a_result_and_a_model_that_belong_together(fini
     assert run.result.privacy is None
 
 
+def test_a_model_whose_training_diverged_is_told_and_others_are_not(finished, tmp_path):
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(ORDINARY.replace("local_epochs = 1", "local_epochs = 1\nserver_learning_rate = 1e12"))
+    result = run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
+    (told,) = (warning for warning in result.warnings if "diverged" in warning)
+    assert told.startswith(
+        f"the model of trial {result.main.trial} has no use: training diverged, its largest parameter"
+    )
+    assert not any("diverged" in warning for warning in read_result(finished["ordinary"] / "run").warnings)
+
+
 def plans_of(run):
     """Every round's plan, in order."""
     store = Store(f"sqlite:///{run / 'handheld.db'}")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -31,6 +32,15 @@ def test_parameters_of_another_run_are_refused(run_folder):
     (run_folder / "models" / "1" / "parameters.safetensors").write_bytes(write_vector("parameters", 2 * run.parameters))
     with pytest.raises(ShipError, match=r"parameters.safetensors is not what the run trained: sha256 .* search"):
         trained_network(read_finished_run(run_folder))
+
+
+def test_a_model_whose_training_diverged_is_refused_with_the_cure(digits, run_folder, change_result):
+    away = write_vector("parameters", 1e9 * read_finished_run(run_folder).parameters)
+    (run_folder / "models" / "1" / "parameters.safetensors").write_bytes(away)
+    main = read_finished_run(digits.folder).result.main
+    model = replace(main, parameters_sha256=sha256(away).hexdigest())
+    with pytest.raises(ShipError, match=r"the model of trial 1 has no use: training diverged.* lower learning_rate"):
+        trained_network(read_finished_run(change_result(models=(model,))))
 
 
 def test_a_winner_that_never_ran_is_refused(digits, run_folder, change_result):
