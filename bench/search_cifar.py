@@ -29,7 +29,6 @@ RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
 REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
 ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
 LAST = 10  # rounds of final training whose gain is told
-Part = tuple[list[Row], list[Bar]]
 
 
 def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
@@ -54,7 +53,7 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
     )
 
 
-def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> Part:
+def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> tuple[list[Row], list[Bar]]:
     """A row for each method and platform, as far as there are runs; the dearest search comes last."""
     if not archive.exists():
         return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []

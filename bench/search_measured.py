@@ -43,6 +43,7 @@ from search.architecture import Architecture
 from search.cost import cost_of
 
 PROFILES, FINAL = 'profiles = ["redmi-note-4"]', "[final]\nrounds = 40"
+DEFAULT = f"[budgets.default]\n{LIMIT}"
 FEDNAS: dict[str, Any] = {
     "algorithm": "fednas",
     "groups": GROUPS,
@@ -171,7 +172,7 @@ def with_limits(text: str, profile: Path, platforms: Iterable[DeviceProfile], li
         lines = [f"{name} = {value!r}" for name, value in limits[one.name].items()]
         tables.append("\n".join([f"[budgets.{one.device_class}]", *lines]))
     named = f'profiles = ["{profile}", "{PHONE}"]'
-    return replace_lines(text, {PROFILES: named, f"[budgets.default]\n{LIMIT}": "\n\n".join(tables)})
+    return replace_lines(text, {PROFILES: named, DEFAULT: "\n\n".join(tables)})
 
 
 def measure_networks(found: Mapping[str, Found], here: str) -> dict[str, dict[str, Row]]:

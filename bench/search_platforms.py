@@ -17,14 +17,13 @@ from bench import search_cost
 from bench.measuring import Bar
 from bench.search_comparison import COSTS, limits_bar, over_limit, paired
 from bench.search_cost import LIMIT, OURS, RACE
-from bench.search_measured import FEDNAS, FINAL, PROFILES
+from bench.search_measured import DEFAULT, FEDNAS, FINAL, PROFILES
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, mean_of, tasks_of
 
 # 30% of what the largest network needs on the slowest phone of the class; by how many platforms have one.
 ENTRY = f"[budgets.entry]\n{LIMIT}"
 HIGH, MID = "[budgets.high]\nlatency_ms = 0.1737\n\n", "[budgets.mid]\nlatency_ms = 0.432\n\n"
-DEFAULT = f"[budgets.default]\n{LIMIT}"
 LIMITS = {1: ENTRY, 2: HIGH + ENTRY, 4: MID + HIGH + ENTRY}
 PHONES = "redmi-note-4", "pixel-4", "pixel-2-xl", "galaxy-s9"  # the first so many have those limits
 SEEDS = range(5)
@@ -41,16 +40,17 @@ def platforms(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
     for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
         rows[row["method"]].append(row)
-    compared = [(count > 1, method.name, rows[pruned[1].name]) for count, method in pruned.items()]
-    for count, method in raced.items():
-        compared.append((True, method.name, mean_rows([rows[alone[name].name] for name in PHONES[:count]])))
+    one = pruned[1].name
+    beside = {method.name: rows[one] for method in pruned.values()} | {
+        method.name: mean_rows([rows[alone[name].name] for name in PHONES[:count]]) for count, method in raced.items()
+    }
     found, bars = [], []
-    for is_more, name, others in compared:
+    for name, others in beside.items():
         pairs = paired(rows[name], others)
         if not pairs:
             continue
         found.append(cost_row(name, pairs))
-        for key, times in found[-1]["ratios"].items() if is_more else ():
+        for key, times in found[-1]["ratios"].items() if name != one else ():
             bars.append(Bar(f"{name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
     return found, [*bars, limits_bar(row for own in rows.values() for row in own)]
 

@@ -105,8 +105,8 @@ def _warnings(scene: Scene, search: Search, finals: dict[int, Final]) -> tuple[s
     emulated = () if not scene.fleet else ("trained by an emulated fleet: no phone has seen this model",)
     searched = search.algorithm.warnings if isinstance(search.algorithm, HasWarnings) else ()
     trained = tuple(line for trial, final in finals.items() for line in final.trainees.warnings(trial))
-    diverged = ((trial, divergence_in_words(final.model.parameters)) for trial, final in finals.items())
-    trained += tuple(f"the model of trial {trial} has no use: {why}" for trial, why in diverged if why)
+    diverged = (divergence_in_words(trial, final.model.parameters) for trial, final in finals.items())
+    trained += tuple(filter(None, diverged))
     return (
         emulated + searched + trained + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
     )

@@ -60,8 +60,8 @@ def trained_network(run: FinishedRun) -> TrainedNetwork:
         ShipError: The run's files do not belong together, or its training diverged.
     """
     _check_belongs_together(run)
-    if why := divergence_in_words(run.parameters):
-        raise ShipError(f"the model of trial {run.trial.index} has no use: {why}")
+    if why := divergence_in_words(run.trial.index, run.parameters):
+        raise ShipError(why)
     network = build_module(layers_of(run.trial.candidate.architecture))
     _load_parameters(network, run.artifact.manifest.layout, run.parameters)
     return TrainedNetwork(network, run.result.spec.shape).eval()
