@@ -36,9 +36,10 @@ from bench.pictures import BLUE, INK, ORANGE, add_plot_option, check_plot_option
 from bench.search_comparison import Comparison, accuracy_of, paired, summary
 from bench.search_rows import Row
 from bench.search_runs import Method, Task, mean_of, parser_of, sitting_of, tasks_of
+from pipeline.privacy_sections import PrivacySection
 from pipeline.report.plots import percent_axis
 from pipeline.run_file import parse_run_file
-from pipeline.run_sections import PrivacySection, RunFile
+from pipeline.run_sections import RunFile
 from pipeline.searching.schedule import Schedule, Table, plan_schedule
 
 RUN_FILE = Path(__file__).with_suffix(".toml")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from device_runtime.terms import BOUNDS
 from pipeline.joint_sections import FedExSection
-from pipeline.run_sections import PrivacySection, RunFile, TrainingSection
+from pipeline.privacy_sections import PrivacySection
+from pipeline.run_sections import RunFile, TrainingSection
 from pipeline.search_problem import CanBePlanned, NamesClients
 from pipeline.search_sections import ALGORITHMS
 from pipeline.searching.schedule import times_of

@@ -4,9 +4,9 @@ from dataclasses import replace
 from math import sqrt
 
 from pipeline.coordinator.privacy_ledger import epsilon_spent, spending_by_phase
+from pipeline.privacy_sections import PrivacySection
 from pipeline.privacy_spent import PhaseSpent, PrivacyResult, adversary_of, neighbours_of
 from pipeline.run_result import Accuracy, accuracy_of
-from pipeline.run_sections import PrivacySection
 from pipeline.searching.rounds import Rounds
 from pipeline.searching.trials import Score
 

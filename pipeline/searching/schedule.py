@@ -16,7 +16,8 @@ from device_runtime.accounting import (
     rdp_by_split,
 )
 from device_runtime.terms import ClientPrivacyTerms, NoiseAt, PrivacyTerms, Split, Unit
-from pipeline.run_sections import PrivacySection, ReleaseSection, RunFile
+from pipeline.privacy_sections import PrivacySection, ReleaseSection
+from pipeline.run_sections import RunFile
 from pipeline.search_problem import CanBePlanned
 
 Table = Literal["update", "architecture", "reward", "metrics", "test"]

@@ -9,7 +9,7 @@ from device_runtime.terms import (
     Split,
     TrainTerms,
 )
-from pipeline.run_sections import PrivacySection
+from pipeline.privacy_sections import PrivacySection
 from pipeline.searching.schedule import Table, example_terms_of, terms_of
 from search.candidate import HyperParameters, Moves, Reward
 

@@ -60,23 +60,6 @@ min_reports = 8
 deadline_s = 600
 """
 
-PRIVATE = (
-    ORDINARY.replace("local_epochs = 1\nbatch_size = 8", "local_steps = 1\nmax_grad_norm = 0.5").replace(
-        "momentum = 0.9", "momentum = 0.0"
-    )
-    + """
-[privacy]
-unit = "example"
-noise_at = "device"
-delta = 1e-5
-target_epsilon = 8
-update = {sample_rate = 0.25, noise_multiplier = 1.4}
-metrics = {sample_rate = 1.0, noise_multiplier = 10}
-test = {sample_rate = 1.0, noise_multiplier = 10}
-"""
-)
-ON_SUM = PRIVATE.replace('"device"', '"sum"').replace("[round]", '[round]\nweighting = "examples"')
-
 
 def edited(text: str, old: str, new: str) -> str:
     assert old in text
@@ -159,12 +142,6 @@ def test_an_unknown_key_of_the_default_configuration_is_told_with_those_that_it_
 def test_blocks_are_no_cells():
     (line,) = errors_of(edited(ORDINARY, '["depthwise", "inverted"]', '["cell"]'))
     assert line == "run.toml: [space] kinds[0] must be 'depthwise' or 'inverted', got 'cell'"
-
-
-@pytest.mark.parametrize("text", [PRIVATE, ON_SUM])
-def test_a_private_run_file_is_read(text):
-    privacy = parse_run_file(text).privacy
-    assert (privacy.update.sample_rate, privacy.update.noise_multiplier) == (0.25, 1.4)
 
 
 def test_a_single_value_is_a_list_of_one_option():
@@ -265,23 +242,6 @@ def test_a_rate_that_float32_does_not_hold_is_refused_in_one_line(key, value, to
     (line,) = errors_of(text)
     assert line.startswith(f"run.toml: [training] {key}[{int(told == '1e+39')}] must be from 1.2e-38 to 3.4e38")
     assert line.endswith(f"got {told}")
-
-
-@pytest.mark.parametrize("key", ["unit", "noise_at", "delta", "target_epsilon"])
-def test_no_privacy_parameter_has_a_default(key):
-    text = re.sub(rf"^{key} = .*$", "", PRIVATE, flags=re.MULTILINE)
-    assert errors_of(text) == (f"run.toml: [privacy] lacks {key}",)
-
-
-@pytest.mark.parametrize("release", ["update", "metrics", "test"])
-def test_no_release_has_a_default(release):
-    text = re.sub(rf"^{release} = .*$", "", PRIVATE, flags=re.MULTILINE)
-    assert errors_of(text) == (f"run.toml: lacks the table [privacy.{release}]",)
-
-
-def test_a_release_needs_both_its_parameters():
-    text = edited(PRIVATE, ", noise_multiplier = 1.4", "")
-    assert errors_of(text) == ("run.toml: [privacy.update] lacks noise_multiplier",)
 
 
 def test_every_error_is_told_at_once():

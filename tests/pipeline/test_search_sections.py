@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_sections import DataSection, PrivacySection, RunFile, RunSection
+from pipeline.privacy_sections import PrivacySection
+from pipeline.run_sections import DataSection, RunFile, RunSection
 from pipeline.search_problem import NamesClients, Problem
 from pipeline.search_sections import ALGORITHMS
 from search.algorithms import (

@@ -7,7 +7,7 @@ import pytest
 
 from device_runtime.accounting import Release, releases_of_terms
 from device_runtime.terms import ArchitectureTerms, ClientPrivacyTerms, PrivacyTerms, RewardTerms
-from pipeline.run_sections import PrivacySection
+from pipeline.privacy_sections import PrivacySection
 from pipeline.searching.schedule import ScheduleError
 from pipeline.searching.terms import evaluate_terms, mean_of, train_terms
 from search.candidate import HyperParameters
