@@ -168,6 +168,10 @@ class RandomPruningSection(Section):
         return ByRule(problem.blocks, problem.feasibility, rule, self.rounds)
 
 
+# Those whose networks are parts of the space's largest, of widths that the space need not list.
+NARROWING = FedNasSection | NestedRaceSection | UniformWidthSection | RandomPruningSection
+
+
 class SuccessiveHalvingSection(Section):
     """Table [search] of successive halving.
 

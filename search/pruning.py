@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from search.architecture import Architecture
 from search.layers import layers_of
+from search.space import SearchSpace
 
 WIDTH_STEP, LEAST_WIDTH = 8, 4
 _HALVINGS = 20  # of a reduction that no block can give alone
@@ -48,6 +49,16 @@ def narrower(width: int) -> Iterator[int]:
     yield from range(below, 0, -WIDTH_STEP)
     if width > LEAST_WIDTH:
         yield LEAST_WIDTH
+
+
+def narrowed(space: SearchSpace) -> SearchSpace:
+    """The space with every width that its networks' blocks may be narrowed to."""
+
+    def every(widths: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted({*widths}.union(*map(narrower, widths))))
+
+    stem = replace(space.stem, widths=every(space.stem.widths))
+    return replace(space, stem=stem, stages=replace(space.stages, widths=every(space.stages.widths)))
 
 
 def prune(

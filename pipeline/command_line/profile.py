@@ -56,14 +56,17 @@ def pack(  # noqa: PLR0913  (the command's own options)
     architecture: Annotated[
         list[Path] | None, typer.Option(help="JSON of an Architecture to be measured; repeatable.")
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run file whose search space is to be measured.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run file whose search's networks are to be measured.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Networks that show most of the search space.")] = 24,
     random_draws: Annotated[
         int, typer.Option(min=0, help="Further ones, drawn by chance, that are measured without evaluation.")
     ] = 150,
     batch_size: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH_SIZE, help="B, the examples of one training step.")
-    ] = PACK_BATCH_SIZE,
+        int | None,
+        typer.Option(
+            min=1, max=MAX_BATCH_SIZE, help="B, the examples of one training step; left out, the run file's, or 16."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Compile a measurement pack; with neither --architecture nor --run, the default one.
@@ -74,33 +77,36 @@ def pack(  # noqa: PLR0913  (the command's own options)
         from pipeline.packs import compile_pack, default_architectures, default_random  # noqa: PLC0415
     networks, further = [read_record(Architecture, path) for path in architecture or ()], list[Architecture]()
     if run:
-        drawn, further = _networks_of(run, draws, random_draws)
+        drawn, further, of_run = _networks_of(run, draws, random_draws)
         networks += drawn
+        batch_size = batch_size or of_run
     if not networks:
         networks, further = list(default_architectures()), list(default_random())
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling networks", total=len(networks) + len(further))
-        written = compile_pack(networks, batch_size, output, lambda: progress.advance(bar), further=further)
+        size = batch_size or PACK_BATCH_SIZE
+        written = compile_pack(networks, size, output, lambda: progress.advance(bar), further=further)
     summary = _summarize(written, output)
     counts = f"{summary.num_networks} networks of {summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB"
     line = f"{counts}, pack {summary.pack_id[:12]} in {output}"
     print_result(summary, json, Group(line, f"next: handheld-device measure --pack {output} -o profile.json"))
 
 
-def _networks_of(run: Path, num_telling: int, num_random: int) -> tuple[list[Architecture], list[Architecture]]:
-    """Networks of a run file's search space over its data, telling ones and random ones."""
+def _networks_of(run: Path, num_telling: int, num_random: int) -> tuple[list[Architecture], list[Architecture], int]:
+    """Networks that a run file's search may come to over its data, telling ones and random ones, and its chunk size."""
     # What the data source imports may be heavy.
     from device_runtime.examples import SpecOverrides, open_source  # noqa: PLC0415
     from pipeline.digits import DATA_SCHEMES  # noqa: PLC0415
     from pipeline.packs import random_architectures, telling_architectures  # noqa: PLC0415
     from pipeline.run_file import read_run_file  # noqa: PLC0415
-    from pipeline.searching.choices import space_of  # noqa: PLC0415
+    from pipeline.searching.choices import reachable_space  # noqa: PLC0415
 
     run_file = read_run_file(run)
     source = open_source(run_file.data.source, SpecOverrides(), DATA_SCHEMES)
-    space = space_of(run_file, source.spec)
+    space = reachable_space(run_file, source.spec)
     telling = telling_architectures(space, num_telling)
-    return list(telling), list(random_architectures(space, num_random, telling))
+    drawn = random_architectures(space, num_random, telling)
+    return list(telling), list(drawn), run_file.training.artifact_batch_size
 
 
 def _list_cells(profile: DeviceProfile) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ from typing import Any
 from device_runtime.specs import ExampleSpec
 from pipeline.run_sections import BudgetSection, CellsSection, RunFile, SpaceSection, TrainingSection
 from pipeline.search_problem import Problem
+from pipeline.search_sections import NARROWING
 from pipeline.searching.rounds import RunClient
 from profiles.schema import DeviceProfile
 from search import CellSpace, Feasibility, Limits, SearchAlgorithm, SearchSpace
 from search.clients import Client
 from search.options import HyperParameterOptions, StageOptions, StemOptions
+from search.pruning import narrowed
 
 
 class UnfitDataError(ValueError):
@@ -36,6 +38,16 @@ def space_of(run_file: RunFile, spec: ExampleSpec) -> SearchSpace | CellSpace:
     if run_file.space is None:
         raise ValueError("a run file must have one of [space] and [cells]")
     return _block_space(run_file.space, (channels, height, width), len(spec.labels), training)
+
+
+def reachable_space(run_file: RunFile, spec: ExampleSpec) -> SearchSpace | CellSpace:
+    """All networks that a run's search may come to: also narrower ones than the run file lists, where it prunes.
+
+    Raises:
+        UnfitDataError: The examples are no images.
+    """
+    space = space_of(run_file, spec)
+    return narrowed(space) if isinstance(run_file.search, NARROWING) and isinstance(space, SearchSpace) else space
 
 
 def _block_space(

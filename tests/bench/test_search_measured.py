@@ -1,8 +1,8 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from bench import search_cost, search_measured
@@ -14,13 +14,13 @@ from bench.search_measured import (
     PHONE,
     SEARCHES,
     WORDS,
+    Found,
     bars_of,
-    inference,
     measure_shipped,
     measured,
     run_handheld,
     step_memory,
-    training_step,
+    time_networks,
 )
 from bench.search_runs import Method, Sitting, tasks_of
 from pipeline.compile.artifact import CompileRequest, compile_architecture
@@ -48,7 +48,7 @@ def figures(**changed):
 
     def one(name, key):
         ratio = changed.get(name, 0.9)
-        return {"limit": 2.0, key: 2.0 * ratio, "ratio": ratio}
+        return {"limit": 2.0, key: 2.0 * ratio, "at the profile's speed": 2.0 * ratio, "ratio": ratio}
 
     return {
         "num_networks": changed.get("num_networks", 2),
@@ -78,30 +78,27 @@ def test_every_search_has_its_bars_and_the_race_stands_beside_the_ranking_alone(
     assert "run_file" not in row
 
 
-def test_an_inference_is_of_one_example_on_one_thread(monkeypatch, tmp_path):
-    sessions = []
+def test_the_shipped_model_and_the_gradient_graph_that_the_run_kept_are_timed_run_after_run(monkeypatch, tmp_path):
+    folder = tmp_path / "models" / "4" / "artifact"
+    compile_architecture(CompileRequest(Architecture((1, 8, 8), 10, Stem(1, 3, 4)), open_digits().spec, 8), folder)
+    (tmp_path / "bundle-here").mkdir()
+    shutil.copy(folder / "evaluate.onnx", tmp_path / "bundle-here" / "model.onnx")  # any graph of another size
+    sizes, settled = [], []
 
-    class Session:
-        def __init__(self, model, options, providers):
-            sessions.append((model, options.intra_op_num_threads, options.inter_op_num_threads, providers))
+    def time_interleaved(methods, rounds, warm_up, settle):
+        settled.append(settle)
+        for run in methods.values():
+            run()
+            sizes.append({one.name: tuple(one.shape) for one in run.__self__.session.get_inputs()})
+        return {name: [float(len(settled)), 9.0, float(len(settled))] for name in methods}
 
-        def get_inputs(self):
-            return [SimpleNamespace(name="x")]
-
-        def run(self, outputs, inputs):
-            return {name: (x.shape, x.dtype) for name, x in inputs.items()}
-
-    monkeypatch.setattr(search_measured.onnxruntime, "InferenceSession", Session)
-    assert inference(tmp_path, (3, 4, 5))() == {"x": ((1, 3, 4, 5), np.float32)}
-    assert sessions == [(tmp_path, 1, 1, ["CPUExecutionProvider"])]
-
-
-def test_a_training_step_is_of_the_artifact_that_the_run_kept(tmp_path):
-    compile_architecture(CompileRequest(Architecture((1, 8, 8), 10, Stem(1, 3, 4)), open_digits().spec, 8), tmp_path)
-    step = training_step(tmp_path / search_measured.GRADIENT)
-    step()
-    (shape,) = {tuple(one.shape) for one in step.__self__.session.get_inputs() if one.name == "y"}
-    assert shape == (8,)
+    monkeypatch.setattr(search_measured, "time_interleaved", time_interleaved)
+    found = time_networks({"fednas": Found(tmp_path, Result(), {})}, "here")
+    assert [one["y"] for one in sizes] == [(8,), (8,)]
+    assert ["max_grad_norm" in one for one in sizes] == [False, True]
+    medians = [found["fednas"][limit]["measured"] for limit in ("latency_ms", "training_step_ms")]
+    assert medians == [1.0, 2.0]
+    assert min(settled) > 0
 
 
 def cost(profile, **needs):
@@ -134,15 +131,15 @@ def runs(monkeypatch):
     monkeypatch.setattr(search_measured, "load_profile", lambda name: profiles.get(name, here))
     monkeypatch.setattr(search_measured, "cost_of", lambda *_: largest)
     monkeypatch.setattr(search_measured, "read_result", lambda folder: Result())
-    monkeypatch.setattr(search_measured, "inference", lambda model, shape: model)
-    monkeypatch.setattr(search_measured, "training_step", lambda graph: graph)
-    times = iter([[1.0, 1.1, 1.3], [11.0, 12.0, 13.0]])
+    # Just after the profile, and at the end, when everything takes longer: inference by 10%, a step by 25%.
+    times = iter([(1.0, 12.0), (1.1, 15.0)])
 
-    def time_interleaved(methods, *counts):
-        one = next(times)
-        return dict.fromkeys(methods, one)
+    def time_networks(found, here):
+        assert here == "this-machine"
+        one = {limit: {"measured": ms, "median_ms": ms} for limit, ms in zip(WORDS, next(times), strict=False)}
+        return dict.fromkeys(found, one)
 
-    monkeypatch.setattr(search_measured, "time_interleaved", time_interleaved)
+    monkeypatch.setattr(search_measured, "time_networks", time_networks)
     monkeypatch.setattr(search_measured, "step_memory", lambda graph: {"measured": 2.3})
     return commands
 
@@ -164,7 +161,11 @@ def test_both_platforms_are_searched_for_in_one_run_each_with_limits_of_its_clas
     assert files[LARGEST].budgets["desktop"].memory_mib == 4.0
     assert [files[name].search.algorithm for name in NAMES] == ["fednas", *["nested_race"] * 4, "fednas"]
     assert [files[name].search.entrants for name in (*FILLED, OURS)] == [1, 1, 1, 4]
-    assert [command[0] for command in runs] == ["profile", *["search", "ship", "ship"] * len(NAMES)]
+    assert [command[0] for command in runs] == ["profile"] * 2 + ["search", "ship", "ship"] * len(NAMES)
+    (_, _, _, listed, _, made), (*_, measured_with, _, link, _, _) = runs[:2]
+    assert (made, link) == (measured_with, search_measured.LINK)  # a pack of the networks that the searches may reach
+    assert parse_run_file(Path(listed).read_text("utf-8")).search.algorithm == "fednas"
+    assert runs[2][1].stem == LARGEST  # whose time just after the profile says how fast the machine was
     assert [command[3] for command in runs if command[0] == "ship"] == ["this-machine", PHONE] * len(NAMES)
 
 
@@ -173,9 +174,12 @@ def test_what_was_measured_here_stands_beside_this_machines_limits_and_the_phone
     one = row[OURS]
     assert one["num_networks"] == 2
     assert {name: of["measured"] for name, of in one["here"].items()} == pytest.approx(
-        {"latency_ms": 1.1, "training_step_ms": 12.0, "memory_mib": 2.3}
+        {"latency_ms": 1.1, "training_step_ms": 15.0, "memory_mib": 2.3}
     )
-    assert one["here"]["latency_ms"]["ratio"] == pytest.approx(1.1 / 1.2)
+    assert row["drift"] == pytest.approx({"latency_ms": 1.1, "training_step_ms": 1.25})
+    assert one["here"]["latency_ms"]["ratio"] == pytest.approx(1.0 / 1.2)
+    assert one["here"]["memory_mib"]["ratio"] == pytest.approx(2.3 / 2.4)
+    assert one["here"]["training_step_ms"]["at the profile's speed"] == pytest.approx(12.0)
     assert one["here"]["training_step_ms"]["measured by predicted"] == pytest.approx(1.2)
     assert one[PHONE]["latency_ms"] == pytest.approx({"limit": 0.6, "predicted": 0.5, "ratio": 0.5 / 0.6})
     assert [[*row[name]["here"]] for name in FILLED] == [[limit] for limit in WORDS]
@@ -193,12 +197,9 @@ def test_the_memory_of_a_step_is_its_values_without_the_session_and_the_arenas_t
 
 def test_the_networks_that_are_measured_are_this_machines(runs, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(search_measured, "inference", lambda model, shape: seen.append(model))
-    monkeypatch.setattr(search_measured, "training_step", seen.append)
+    monkeypatch.setattr(search_measured, "step_memory", lambda graph: seen.append(graph) or {"measured": 2.3})
     measure(tmp_path)
-    folder = tmp_path / "measured" / "fednas"
-    assert {folder / "bundle-this-machine" / "model.onnx", folder / "models/4/artifact/gradient.onnx"} < set(seen)
-    assert not any(PHONE in str(path) for path in seen)
+    assert seen == [tmp_path / "measured" / name / "models/4/artifact/gradient.onnx" for name in (*SEARCHES, LARGEST)]
 
 
 def test_a_command_that_fails_raises_with_what_it_wrote(tmp_path):

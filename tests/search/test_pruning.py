@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 
 from search.architecture import Architecture, Cell, Edge, Stage, Stem
+from search.candidate import Candidate, HyperParameters
 from search.layers import layers_of, num_parameters
+from search.options import HyperParameterOptions, StageOptions, StemOptions
 from search.pruning import (
     blocks_of,
+    narrowed,
     narrower,
     prune,
     reduce_one_able_block,
@@ -17,6 +20,7 @@ from search.pruning import (
     with_width,
 )
 from search.slicing import is_part
+from search.space import SearchSpace
 
 PLAIN = Architecture((1, 8, 8), 10, Stem(24), (Stage("depthwise", 32), Stage("depthwise", 20, depth=2, stride=2)))
 TIED = replace(
@@ -89,6 +93,19 @@ def test_a_step_has_one_network_a_block_and_those_that_can_take_the_reduction_al
     assert reduce_one_able_block(PLAIN, num_parameters, 2**20 * max(saved)) == ()  # next to nothing of it
     one_left = with_width(with_width(PLAIN, blocks[0], 4), blocks[2], 4)
     assert len(reduce_one_block(one_left, num_parameters, 1)) == 1
+
+
+def test_all_that_steps_and_scaling_leave_of_a_spaces_largest_network_is_in_its_narrowed_space():
+    stages = StageOptions(("depthwise",), (20, 16), (1, 2))
+    training = HyperParameterOptions((0.1,), local_steps=(1,))
+    space = SearchSpace((1, 8, 8), 10, StemOptions((16,)), stages, training, max_stages=2)
+    left = [space.largest()]
+    for network in left:
+        left += [one for one in reduce_one_block(network, num_parameters, 1) if one not in left]
+    left += [scale_widths(space.largest(), percent / 100) for percent in range(1, 101)]
+    assert {one.stem.width for one in left} == {16, 8, 4} == {*narrowed(space).stem.widths}
+    assert {stage.width for one in left for stage in one.stages} == {20, 16, 8, 4} == {*narrowed(space).stages.widths}
+    assert all(Candidate(one, HyperParameters(0.1, local_steps=1)) in narrowed(space) for one in left)
 
 
 def test_a_network_without_a_width_left_to_narrow_has_no_step():

@@ -111,6 +111,19 @@ def test_a_pack_of_a_run_file_is_for_its_data(tmp_path):
     assert {(kernel.input_shape, kernel.output_shape) for kernel in stems} == {((1, 8, 8), (2, 4, 4))}
 
 
+def test_a_pack_of_a_run_that_prunes_has_its_narrower_networks_in_the_chunks_of_its_phones(tmp_path):
+    run_file = tmp_path / "run.toml"
+    pruning = RUN_FILE.replace('"random_search"\ntrials = 2', '"uniform_width"').replace("widths = [2]", "widths = [8]")
+    chunks = "batch_size = 10\nartifact_batch_size = 5"
+    run_file.write_text(pruning.replace("batch_size = 10", chunks), encoding="utf-8")
+    run("pack", "--run", run_file, "-o", tmp_path / "pack", "--draws", 3, "--random-draws", 2)
+    manifest = read_pack(tmp_path / "pack").manifest
+    assert {kernel.output_shape[0] for kernel in manifest.kernels if kernel.kind == "first_conv"} == {4, 8}
+    assert {entry.batch_size for entry in manifest.entries} == {1, 5}
+    run("pack", "--run", run_file, "-o", tmp_path / "pack", "--draws", 1, "--random-draws", 0, "--batch-size", 3)
+    assert {entry.batch_size for entry in read_pack(tmp_path / "pack").manifest.entries} == {1, 3}
+
+
 def test_the_commands_of_the_users_page_run_in_its_order(tmp_path, monkeypatch):
     page = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\$ (handheld\S*) (.*)$", page, flags=re.MULTILINE)

@@ -1,10 +1,11 @@
 import tomllib
+from dataclasses import replace
 
 import pytest
 
 from device_runtime.specs import ExampleSpec
 from pipeline.run_sections import RunFile
-from pipeline.searching.choices import UnfitDataError, space_of
+from pipeline.searching.choices import UnfitDataError, reachable_space, space_of
 from search.cell_space import CellSpace
 from tests.pipeline.searching.conftest import FEDNAS, ORDINARY
 
@@ -27,6 +28,23 @@ def test_networks_fit_the_examples():
     assert (made.input_shape, made.num_classes) == ((3, 6, 5), 2)
     with pytest.raises(UnfitDataError, match=r"images of \(channels, height, width\), the data are \[64\]: reshape"):
         space(ORDINARY, ExampleSpec((64,), ("cat", "dog")))
+
+
+SETTINGS = FEDNAS[FEDNAS.index('algorithm = "fednas"') : FEDNAS.index("[training]")]
+
+
+@pytest.mark.parametrize("algorithm", ["fednas", "nested_race", "uniform_width", "random_pruning"])
+def test_a_search_that_prunes_comes_to_widths_that_its_space_does_not_list(algorithm):
+    settings = SETTINGS if algorithm == "fednas" else f'algorithm = "{algorithm}"\n'
+    text = FEDNAS.replace(SETTINGS, settings).replace("widths = [8]", "widths = [12]")
+    reached = reachable_space(RunFile.model_validate(tomllib.loads(text)), SPEC)
+    assert reached.stem.widths == reached.stages.widths == (4, 8, 12)
+    assert replace(reached, stem=space(text).stem, stages=space(text).stages) == space(text)
+
+
+def test_other_searches_come_to_the_networks_of_their_space():
+    made = RunFile.model_validate(tomllib.loads(ORDINARY))
+    assert reachable_space(made, SPEC) == space(ORDINARY)
 
 
 BLOCKS = ORDINARY[ORDINARY.index("[space]") : ORDINARY.index("[budgets.default]")]
