@@ -6,10 +6,11 @@ another class, of an inference alone. Every platform must get a network of its o
 prediction; here by running it, as the profile says what a time is: inference of one example and the artifact's gradient
 step on plain ONNX Runtime, one thread, the next run at once after the last. All searches' and the largest network take
 turns. A virtual machine's speed drifts meanwhile by a tenth, so the largest network is also timed just after the
-profile: times are told as they are, and compared with the limits at the speed that the profile was measured at. Memory is the
-growth of a process while it takes steps, beyond its opened session and the arena's tables: `memory_mib` is on the
-arena's values. What else the runtime takes for a run, 0.1 to 0.3 MiB for networks of this space, is in what is
-measured, so the check is the stricter one.
+profile: times are told as they are, and compared with the limits at the speed that the profile was measured at.
+
+Memory is the growth of a process while it takes steps, beyond its opened session and the arena's tables: `memory_mib`
+is on the arena's values. What else the runtime takes for a run, 0.1 to 0.3 MiB for networks of this space, is in what
+is measured, so the check is the stricter one.
 
 FedNAS stops where a step ends, on the average a tenth below the limit, so that a prediction may be wrong by as much and
 nobody would see it; the nested race fills its limit up to two hundredths. Of three limits only one is filled, so the
