@@ -1,5 +1,6 @@
 """Whether each model of a run keeps the limits of the platforms that it is for, as predicted from their profiles."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.run_result import ClassCost, ModelResult, RunResult
@@ -71,6 +72,30 @@ def broken_limits(result: RunResult) -> tuple[str, ...]:
     """A warning for every model and platform whose limits are broken."""
     found = [(model, platform) for model in result.models for platform in needs_of(result, model)]
     return tuple(f"trial {model.trial} {limits_in_words(where)}" for model, where in found if not where.is_met)
+
+
+def over_memory(result: RunResult, compiled_mib: Callable[[int], float]) -> tuple[str, ...]:
+    """A warning for every model and platform whose compiled training step takes more memory than its limit.
+
+    Limits are held by what is predicted of a network before it is compiled, which can be wrong by a tenth.
+
+    Args:
+        compiled_mib: Of the values of a trial's step as its graph tells them; asked for where a limit holds alone.
+    """
+    held = [
+        (model.trial, where.platform, need.needed, need.allowed)
+        for model in result.models
+        for where in needs_of(result, model)
+        for need in where.needs
+        if need.limit == "memory_mib" and need.allowed is not None and need.is_met
+    ]
+    taken = {trial: compiled_mib(trial) for trial in {trial for trial, *_ in held}}
+    return tuple(
+        f"trial {trial} on {platform}: its compiled training step takes {taken[trial]:.3g} MiB, over memory_mib = "
+        f"{allowed:g} (predicted of the network: {needed:.3g}): search again with a lower memory_mib"
+        for trial, platform, needed, allowed in held
+        if taken[trial] > allowed
+    )
 
 
 def _on(result: RunResult, cost: ClassCost) -> PlatformNeeds:

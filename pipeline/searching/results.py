@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from device_runtime.console import versions_of
 from device_runtime.vectors import write_vector
+from pipeline.compile.process_memory import predict_memory
 from pipeline.coordinator.cost_ledger import costs_by_phase
 from pipeline.divergence import divergence_in_words
 from pipeline.fleet.rounds import EmulatedRounds
-from pipeline.limits import broken_limits
+from pipeline.limits import broken_limits, over_memory
 from pipeline.run_result import EmulatorOnly, ModelResult, PhaseCostResult, RunResult
 from pipeline.run_sections import RunFile
 from pipeline.searching.choices import limits_as_plain
@@ -64,7 +65,12 @@ def result_of(  # noqa: PLR0913, PLR0917  (all that a run came to)
         warnings=_warnings(scene, search, finals),
         tuning=_tuning(search, progress),
     )
-    return replace(result, warnings=(*result.warnings, *broken_limits(result)))
+
+    def compiled_mib(trial: int) -> float:
+        return predict_memory(finals[trial].model.artifact.gradient).peak.written / 2**20
+
+    over = *broken_limits(result), *over_memory(result, compiled_mib)
+    return replace(result, warnings=(*result.warnings, *over))
 
 
 def _tuning(search: Search, progress: Progress) -> TuningHistory | None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.limits import broken_limits, limits_in_words, needs_of
+from pipeline.limits import broken_limits, limits_in_words, needs_of, over_memory
 from pipeline.run_result import Accuracy, ClassCost, ModelResult, RunResult, TrialResult, UnknownPlatformError
 from search.architecture import Architecture, Stem
 from search.candidate import Candidate, HyperParameters
@@ -47,6 +47,24 @@ def test_a_model_over_any_limit_is_a_warning_that_names_it(name):
     assert warning.startswith("trial 1 meets its limits on cheap: NO")
     assert "of 0.1" in warning
     assert broken_limits(make({"entry": {name: 99.0}}, ("cheap", "dear"))) == ()
+
+
+def test_a_compiled_step_over_a_limit_that_its_prediction_keeps_is_told_with_both():
+    result = make(
+        {"entry": {"memory_mib": 0.3}, "high": {"memory_mib": 0.26, "latency_ms": 2.0}}, ("cheap",), ("dear",)
+    )
+    (warning,) = over_memory(result, {0: 0.3, 1: 0.265}.__getitem__)
+    assert warning.startswith("trial 1 on dear: its compiled training step takes 0.265 MiB, over memory_mib = 0.26 (")
+    assert "0.25): search again with a lower memory_mib" in warning
+    everywhere = replace(result, models=(replace(result.models[0], platforms=("cheap", "dear")),))
+    assert [line[:15] for line in over_memory(everywhere, lambda trial: 0.5)] == ["trial 0 on chea", "trial 0 on dear"]
+
+
+def test_a_compiled_step_is_looked_at_where_a_limit_of_memory_holds_and_is_kept_by_prediction():
+    asked = []
+    for limits in ({}, {"latency_ms": 9.0}, {"memory_mib": 0.1}):
+        assert over_memory(make({"entry": limits}, ("cheap",)), asked.append) == ()
+    assert asked == []  # what is over by prediction is told already
 
 
 def test_without_limits_there_is_nothing_to_break():

@@ -3,6 +3,7 @@ import json
 import sys
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
@@ -16,6 +17,7 @@ from pipeline.fleet.ray_workers import RayError
 from pipeline.limits import needs_of
 from pipeline.report.costs import costs_of
 from pipeline.run_result import PARAMETERS, NoResultError, model_folder, read_finished_run, read_result
+from pipeline.searching import results
 from pipeline.searching.loop import Unwatched
 from pipeline.searching.run_folder import RunFolderError
 from pipeline.searching.scenes import SearchRequest
@@ -71,6 +73,21 @@ def test_a_model_whose_training_diverged_is_told_and_others_are_not(finished, tm
         f"the model of trial {result.main.trial} has no use: training diverged, its largest parameter"
     )
     assert not any("diverged" in warning for warning in read_result(finished["ordinary"] / "run").warnings)
+
+
+def test_the_memory_of_what_ships_is_looked_at_again_in_its_graph(tmp_path, monkeypatch):
+    run_file, asked = tmp_path / "run.toml", []
+    run_file.write_text(ORDINARY.replace("size_kib = 64.0", "memory_mib = 1.0"), encoding="utf-8")
+
+    def predict(graph):
+        asked.append(graph)
+        return SimpleNamespace(peak=SimpleNamespace(written=1.25 * 2**20))
+
+    monkeypatch.setattr(results, "predict_memory", predict)
+    result = run_search(SearchRequest(run_file, tmp_path / "run"), Unwatched())
+    assert asked == [read_finished_run(tmp_path / "run").artifact.gradient]
+    told = [warning for warning in result.warnings if "takes 1.25 MiB, over memory_mib = 1 (" in warning]
+    assert {line.split(":")[0].rpartition(" ")[2] for line in told} == {"pixel-4", "redmi-8"}
 
 
 def plans_of(run):
