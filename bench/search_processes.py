@@ -91,8 +91,8 @@ def run_unbroken(task: Task, work: Path) -> Row:
     run_handheld(*command)
     wall_s = time.perf_counter() - begin
     result = read_result(folder)
-    failed = sum(bool(trial.failed) for trial in result.trials)
-    return {**_came_to(folder), "wall_s": wall_s, "num_trials": len(result.trials), "failed trials": failed}
+    unscored = sum(bool(trial.failed) for trial in result.trials)
+    return {**_came_to(folder), "wall_s": wall_s, "num_trials": len(result.trials), "trials without a score": unscored}
 
 
 def kill_and_resume(task: Task, work: Path, wall_s: float) -> Row:
