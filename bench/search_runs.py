@@ -109,8 +109,7 @@ def run_task(task: Task, work: Path) -> Row:
     if not (folder / "artifacts").exists():
         (folder / "artifacts").symlink_to(shared.resolve(), target_is_directory=True)
     is_resumed = (folder / "run.toml").exists()
-    row = row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
-    return {**row, "inputs": inputs_of(task.run_file), "commit": commit_of()}
+    return row_of(run_search(SearchRequest(run_file, folder, is_resumed=is_resumed), Unwatched()))
 
 
 def run_tasks(
@@ -127,7 +126,7 @@ def run_tasks(
 
     Args:
         num_processes: 0 runs nothing.
-        run: Does one task; its row gets the task's own fields.
+        run: Does one task; its row gets the task's own fields, its inputs and the commit.
 
     Raises:
         BenchError: After all others were done, where tasks failed; the message names them.
@@ -148,7 +147,7 @@ def run_tasks(
             if error := future.exception():
                 failures.append(f"{task.method}, seed {task.seed}: {type(error).__name__}: {error}")
                 continue
-            row = {**vars(task), **future.result()}
+            row = {**vars(task), **future.result(), "inputs": inputs_of(task.run_file), "commit": commit_of()}
             with lines.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             _remove(work / f"{task.method}-{task.seed}")

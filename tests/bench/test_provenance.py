@@ -44,12 +44,13 @@ def test_a_row_of_other_inputs_is_measured_again(tmp_path, monkeypatch):
 
     def measure(one, _work):
         made.append(one.seed)
-        return {"inputs": inputs_of(one.run_file)}
+        return {}
 
     sitting = Sitting(tmp_path, lines=lines)
     monkeypatch.setattr("bench.search_runs.ProcessPoolExecutor", lambda count, *_: ThreadPoolExecutor(count))
-    sitting.rows([task], measure)
-    sitting.rows([task], measure)
+    (row,) = sitting.rows([task], measure)
+    assert (row["inputs"], row["commit"]) == (inputs_of(TEXT), commit_of())
+    assert sitting.rows([task], measure) == [row]
     assert made == [0]
     monkeypatch.setattr(provenance, "record_id", lambda _: "another profile of that name")
     inputs_of.cache_clear()

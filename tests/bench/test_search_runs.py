@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.provenance import commit_of
 from bench.search_rows import row_of
 from bench.search_runs import (
     BenchError,
@@ -87,7 +88,8 @@ def test_a_run_ends_with_the_bench_that_is_killed_and_lets_others_go_first(tmp_p
 
 def test_a_row_has_its_task_and_what_the_task_came_to(tmp_path):
     rows = Sitting(tmp_path).rows(TASKS[:1], count_letters)
-    assert rows == [{"method": "a", "seed": 0, "run_file": "first", "letters": 5}]
+    provenance = {"inputs": None, "commit": commit_of()}
+    assert rows == [{"method": "a", "seed": 0, "run_file": "first", "letters": 5, **provenance}]
     assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
 
 
