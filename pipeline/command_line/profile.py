@@ -76,16 +76,15 @@ def pack(  # noqa: PLR0913  (the command's own options)
     with Console(stderr=True).status("importing torch"):
         from pipeline.packs import compile_pack, default_architectures, default_random  # noqa: PLC0415
     networks, further = [read_record(Architecture, path) for path in architecture or ()], list[Architecture]()
+    chunk = PACK_BATCH_SIZE
     if run:
-        drawn, further, of_run = _networks_of(run, draws, random_draws)
+        drawn, further, chunk = _networks_of(run, draws, random_draws)
         networks += drawn
-        batch_size = batch_size or of_run
     if not networks:
         networks, further = list(default_architectures()), list(default_random())
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("compiling networks", total=len(networks) + len(further))
-        size = batch_size or PACK_BATCH_SIZE
-        written = compile_pack(networks, size, output, lambda: progress.advance(bar), further=further)
+        written = compile_pack(networks, batch_size or chunk, output, lambda: progress.advance(bar), further=further)
     summary = _summarize(written, output)
     counts = f"{summary.num_networks} networks of {summary.num_kernels} kernels, {summary.size_bytes / 1024:.0f} KiB"
     line = f"{counts}, pack {summary.pack_id[:12]} in {output}"

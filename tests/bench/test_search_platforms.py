@@ -51,7 +51,7 @@ def test_more_platforms_may_cost_1_3_times_what_one_does(stub_runs, tmp_path, ke
     assert {task.seed for task in asked} == {*range(5)}
 
 
-def test_one_platform_of_ours_is_the_mean_offleet_ofs_of_one_kind_of_phone(stub_runs, tmp_path):
+def test_one_platform_of_ours_is_the_mean_of_fleets_of_one_kind_of_phone(stub_runs, tmp_path):
     costs = {"redmi-note-4": 10.0, "pixel-4": 2.0, "pixel-2-xl": 4.0, "galaxy-s9": 4.0}
 
     def run(task):
