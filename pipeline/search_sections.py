@@ -115,8 +115,8 @@ class NestedRaceSection(Section):
     """
 
     algorithm: Literal["nested_race"]
-    entrants: PositiveInt = 4
-    rounds: PositiveInt = 6
+    entrants: PositiveInt = 10
+    rounds: PositiveInt = 8
     cohorts: PositiveInt = 5
     margin: Annotated[float, Field(gt=0)] = 3.0
 

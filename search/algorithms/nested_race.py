@@ -29,7 +29,7 @@ from search.space import SearchSpace
 
 # Of the way from guessing to certainty that the leader must have gone before: networks that know nothing name one class
 # each, and which one they name makes lasting differences.
-_LEAST_KNOWN = 0.25
+_LEAST_KNOWN = 0.15
 # Platform, number of the runner in its race, clients; None of a network that is named and that nobody scores.
 _Asked = tuple[str, int, tuple[str, ...] | None]
 
@@ -96,8 +96,8 @@ class NestedRace:
     space: SearchSpace
     feasibility: Feasibility
     clients: tuple[Client, ...]
-    num_entrants: int = 4
-    rounds: int = 6
+    num_entrants: int = 10
+    rounds: int = 8
     cohorts: int = 5
     margin: float = 3.0
 

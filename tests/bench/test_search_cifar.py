@@ -94,7 +94,7 @@ def test_the_methods_of_cifar_have_the_fixed_settings_and_the_control_rates_arou
     fednas = searches["fednas"]
     assert (fednas.groups, fednas.pretrain_rounds, fednas.keep, fednas.rounds) == (10, 2, 3, 5)
     assert (searches["straightforward"].keep, searches["straightforward"].rounds) == (None, 0)
-    assert [searches[name].entrants for name in ("nested_race", "nested_race without a race")] == [4, 1]
+    assert [searches[name].entrants for name in ("nested_race", "nested_race without a race")] == [10, 1]
     drawn = searches["random search"]
     assert (drawn.trials, drawn.rounds, max(runs["random search"].space.widths)) == (20, 7, 64)
     (given,) = runs[UNIFORM].training.learning_rate

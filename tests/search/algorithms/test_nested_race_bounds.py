@@ -12,7 +12,7 @@ from search.budget import Feasibility
 from search.clients import Client
 from tests.search.conftest import ONE_NETWORK
 
-SPACE = replace(ONE_NETWORK, max_stages=4, heads=("flatten",))
+SPACE = replace(ONE_NETWORK, max_stages=9, heads=("flatten",))
 NO_LIMITS = Feasibility((), {}, 8)
 CLIENTS = tuple(Client(f"client {i}", 40) for i in range(10))
 
@@ -43,8 +43,10 @@ def survivors(race, accuracies, num_examples, rng, num_turns=None):
 @pytest.mark.parametrize(("accuracy", "num_examples"), [(0.75, 70), (0.6, 200), (0.9, 70)])
 def test_of_equal_networks_nearly_nobody_is_refuted(accuracy, num_examples):
     race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS), np.random.default_rng(1)
-    races = [survivors(race, [accuracy] * 4, num_examples, rng)[0] for _ in range(300)]
-    assert sum(len(left) < 4 for left in races) < 0.05 * len(races)
+    assert (race.num_entrants, race.rounds) == (10, 8)
+    races = [survivors(race, [accuracy] * 10, num_examples, rng)[0] for _ in range(200)]
+    assert sum(10 - len(left) for left in races) < 0.05 * 10 * len(races)
+    assert sum(replace(SPACE.largest(), stages=()) not in left for left in races) < 0.05 * len(races)
 
 
 @pytest.mark.parametrize("rounds", [6, 20])
