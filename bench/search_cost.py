@@ -52,7 +52,7 @@ RULE = Method(
 CONTROLS = (UNIFORM, "random pruning", "random search", "successive halving", "nsga2")
 INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
-RACE = {"algorithm": "nested_race", "entrants": 10, "rounds": 8}
+RACE = {"algorithm": "nested_race", "entrants": 10, "rounds": 7}
 ONE_ENTRANT = {"algorithm": "nested_race", "entrants": 1}  # the server's ranking alone
 ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
 DRAWN = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}

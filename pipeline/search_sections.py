@@ -116,7 +116,7 @@ class NestedRaceSection(Section):
 
     algorithm: Literal["nested_race"]
     entrants: PositiveInt = 10
-    rounds: PositiveInt = 8
+    rounds: PositiveInt = 7
     cohorts: PositiveInt = 5
     margin: Annotated[float, Field(gt=0)] = 3.0
 

@@ -97,7 +97,7 @@ class NestedRace:
     feasibility: Feasibility
     clients: tuple[Client, ...]
     num_entrants: int = 10
-    rounds: int = 8
+    rounds: int = 7
     cohorts: int = 5
     margin: float = 3.0
 
