@@ -11,7 +11,8 @@ Rows are kept, one line a method and seed: what was stopped goes on from there. 
 paired seeds; the rest, which no claim rests on, have fewer. Paired are the clients' shares and splits and a network's
 first weights; the order of batches is drawn anew for every round of a run. Where one group trains everything, one
 candidate is trained after the other: side by side, a phone's cache would not hold them all, and the reference would
-fetch its artifacts again and again. Centralised NetAdapt trains its network at last on that one client too.
+fetch its artifacts again and again. Centralised NetAdapt trains its network at last on that one client too; controls
+`on one client` tell what that alone gives a network.
 """
 
 import statistics
@@ -36,6 +37,7 @@ REFERENCE, UNINFLATED = "straightforward", "straightforward, as many rounds as f
 ABLE = "fednas, able blocks alone"
 OURS, ALONE, UNIFORM, CENTRAL = "nested_race", "nested_race without a race", "uniform width", "centralised netadapt"
 AT_UNIFORM, GOES_ON = ", at the latency of uniform width", ", final training from its weights"
+PRUNED, ON_ONE = "random pruning", ", on one client"
 LIMIT = "latency_ms = 0.9077"  # 30% of the largest network's
 LIMIT_OF_A_STEP = "latency_ms = 2.8745"  # 95%: every candidate of the first step meets it
 LIMIT_OF_UNIFORM = "latency_ms = 0.7502"  # what uniform width needs, whose widths are rounded
@@ -49,7 +51,7 @@ RULE = Method(
     {"algorithm": "fednas", "groups": 1, "pretrain_rounds": MOST_ROUNDS, "rounds": 0, "parallel": 1},
     {LIMIT: LIMIT_OF_A_STEP, '\nrounds = 40\nstart = "fresh"': "\nrounds = 1"},
 )
-CONTROLS = (UNIFORM, "random pruning", "random search", "successive halving", "nsga2")
+CONTROLS = (UNIFORM, PRUNED, "random search", "successive halving", "nsga2")
 INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 RACE = {"algorithm": "nested_race", "entrants": 10, "rounds": 7}
@@ -67,14 +69,16 @@ def methods(full: int) -> list[tuple[Method, int]]:
     as_published = _fednas(GROUPS, PRETRAIN, KEEP, TRAIN)
     netadapt = _fednas(1, PRETRAIN + TRAIN, None, 0)
     reference, at_uniform = _fednas(1, full, None, 0), {LIMIT: LIMIT_OF_UNIFORM}
+    # Whose networks are the same whoever trains them: what final training on one client does alone.
+    unasked = {UNIFORM: {"algorithm": "uniform_width"}, PRUNED: {"algorithm": "random_pruning"}, ALONE: ONE_ENTRANT}
     claims = (
         Method("fednas", as_published),
         Method(OURS, RACE),
-        Method(ALONE, ONE_ENTRANT),
-        Method(UNIFORM, {"algorithm": "uniform_width"}),
+        Method(ALONE, unasked[ALONE]),
+        Method(UNIFORM, unasked[UNIFORM]),
         Method(f"{OURS}{AT_UNIFORM}", RACE, at_uniform),
         Method(f"{ALONE}{AT_UNIFORM}", ONE_ENTRANT, at_uniform),
-        Method("random pruning", {"algorithm": "random_pruning"}),
+        Method(PRUNED, unasked[PRUNED]),
         Method(ABLE, {**as_published, "blocks": "able"}),
         Method(REFERENCE, reference),
     )
@@ -82,6 +86,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method(f"fednas{AT_UNIFORM}", as_published, at_uniform),
         Method(CENTRAL, netadapt, ONE_CLIENT),
         Method("fednas, iid", as_published, IID),
+        *(Method(f"{name}{ON_ONE}", own, ONE_CLIENT) for name, own in unasked.items()),
     )
     others = (
         *(Method(f"{name}{GOES_ON}", own, INHERITED) for name, own in (("fednas", as_published), (OURS, RACE))),
@@ -186,6 +191,9 @@ PAIRS = (
     *((f"{name}{AT_UNIFORM}", UNIFORM) for name in (ALONE, "fednas")),
     (f"{OURS}{AT_UNIFORM}", f"{ALONE}{AT_UNIFORM}"),
     *((f"{name}{GOES_ON}", name) for name in ("fednas", OURS)),
+    *((name, CENTRAL) for name in (ABLE, OURS)),
+    *((CENTRAL, f"{name}{ON_ONE}") for name in (PRUNED, UNIFORM, ALONE)),
+    *((f"{name}{ON_ONE}", name) for name in (PRUNED, UNIFORM, ALONE)),
     *(
         (f"{name} only", REFERENCE)
         for name in ("parallel groups", "early dropping", "growing rounds", "adaptive rounds")
