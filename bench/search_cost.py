@@ -194,6 +194,8 @@ PAIRS = (
     *((name, CENTRAL) for name in (ABLE, OURS)),
     *((CENTRAL, f"{name}{ON_ONE}") for name in (PRUNED, UNIFORM, ALONE)),
     *((f"{name}{ON_ONE}", name) for name in (PRUNED, UNIFORM, ALONE)),
+    *((f"{name}{ON_ONE}", f"{UNIFORM}{ON_ONE}") for name in (PRUNED, ALONE)),
+    (ALONE, UNIFORM),
     *(
         (f"{name} only", REFERENCE)
         for name in ("parallel groups", "early dropping", "growing rounds", "adaptive rounds")
