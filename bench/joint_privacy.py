@@ -265,7 +265,7 @@ def main() -> None:
     add_plot_option(parser, "accuracy against epsilon")
     arguments = parser.parse_args()
     check_plot_option(parser, arguments)
-    sitting = sitting_of(arguments)
+    sitting = sitting_of(parser, arguments)
     result = new_result("joint_privacy", joint_search.PACKAGES)
     rows = sitting.rows_by_method(methods(), SEEDS, tasks_for, arguments.methods)
     result.rows.extend(table_row(name, own, rows.get(OURS, [])) for name, own in rows.items() if own)

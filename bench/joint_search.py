@@ -147,7 +147,7 @@ def main() -> None:
     parser = parser_of("joint_search", __doc__, [method.name for method, _ in methods()])
     parser.add_argument("--networks", type=int, default=5, help="seeds with random networks beside the found one")
     arguments = parser.parse_args()
-    sitting, text = sitting_of(arguments), RUN_FILE.read_text(encoding="utf-8")
+    sitting, text = sitting_of(parser, arguments), RUN_FILE.read_text(encoding="utf-8")
     rows = sitting.rows_by_method(
         methods(), SEEDS, lambda method, seeds: tasks_of(text, [method], seeds), arguments.methods
     )

@@ -55,10 +55,11 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
 
 def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> tuple[list[Row], list[Bar]]:
     """A row for each method and platform, as far as there are runs; the dearest search comes last."""
-    if not archive.exists():
+    if sitting.runs and not archive.exists():
         return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
     text = RUN_FILE.read_text(encoding="utf-8")
-    write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
+    if sitting.runs:
+        write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
     chosen = methods(full_rounds, text)
     rows = sitting.rows_by_method(
         [(method, len(SEEDS)) for method in chosen], SEEDS, lambda method, seeds: tasks_of(text, [method], seeds)

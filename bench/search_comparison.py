@@ -14,6 +14,7 @@ from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection
 from pipeline.search_sections import FedNasSection
 from profiles.catalogue import load_profile
+from search.candidate import NOT_ASKED
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
 COSTS = ("client_rounds", "client_seconds", "bytes")
@@ -123,7 +124,7 @@ def summary(name: str, rows: Sequence[Row]) -> Row:
 
 def _told(row: Row) -> Row:
     told = {name: row[name] for name in ("seed", "search", "final", "models", "num_trials")}
-    told |= {"commit": row["commit"], "failed_trials": sum(bool(step[-1]) for step in row["steps"])}
+    told |= {"commit": row["commit"], "failed_trials": sum(step[-1] not in {"", NOT_ASKED} for step in row["steps"])}
     own = parse_run_file(row["run_file"]).search
     return told | {"K of each step": candidates_of_steps(row)} if _tells_steps(own) else told
 

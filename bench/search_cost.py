@@ -23,7 +23,16 @@ from typing import Any
 
 from bench.measuring import Bar, Result, new_result, print_result
 from bench.pictures import add_plot_option, check_plot_option, save_picture
-from bench.search_comparison import COLUMNS, COSTS, Comparison, analytic_rounds, is_counted, paired, summary
+from bench.search_comparison import (
+    COLUMNS,
+    COSTS,
+    Comparison,
+    analytic_rounds,
+    is_counted,
+    limits_bar,
+    paired,
+    summary,
+)
 from bench.search_plot import draw_costs
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, parser_of, sitting_of, tasks_of
@@ -227,7 +236,7 @@ def main() -> None:
     arguments = parser.parse_args()
     check_plot_option(parser, arguments)
     result = new_result("search_cost", PACKAGES)
-    _run(sitting_of(arguments), arguments.methods, result)
+    _run(sitting_of(parser, arguments), arguments.methods, result)
     print_result(result, COLUMNS, arguments.output)
     if arguments.plot is not None:
         found = [row for row in result.rows if "deviation" in row]
@@ -243,7 +252,7 @@ def _run(sitting: Sitting, names: Sequence[str] | None, result: Result) -> None:
     compared, bars = compare(rows, full)
     result.rows.extend(summary(name, own) for name, own in rows.items() if own)
     result.rows.extend(compared)
-    result.bars.extend(bars)
+    result.bars.extend([*bars, limits_bar(row for own in rows.values() for row in own)])
 
 
 if __name__ == "__main__":

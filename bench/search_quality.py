@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=parts, default=parts, help="only these")
     arguments = parser.parse_args()
     result = new_result("search_quality", PACKAGES)
-    sitting = sitting_of(arguments)
+    sitting = sitting_of(parser, arguments)
     runs: dict[str, Callable[[Sitting], tuple[list[Row], list[Bar]]]] = {
         "cifar": partial(cifar, full_rounds=arguments.full_rounds),
         "fidelity": fidelity,

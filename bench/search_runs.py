@@ -125,7 +125,7 @@ def run_tasks(
     was torn. A task's folder goes when its line is written.
 
     Args:
-        num_processes: 0 runs nothing.
+        num_processes: 0 runs nothing, and asks for no data that is not there: what was measured is told.
         run: Does one task; its row gets the task's own fields, its inputs and the commit.
 
     Raises:
@@ -134,7 +134,7 @@ def run_tasks(
     work.mkdir(parents=True, exist_ok=True)
     if lines.exists() and not lines.read_bytes().endswith(b"\n"):
         lines.write_bytes(lines.read_bytes() + b"\n")  # after a torn line, so that it takes no other with it
-    kept = _kept(tasks, lines)
+    kept = _kept(tasks, lines, is_told=not num_processes)
     yield from kept.values()
     if not num_processes:
         return
@@ -227,7 +227,7 @@ def parser_of(
         which: What it says of those that are asked for.
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{bench}", description=description)
-    parser.add_argument("--work", type=Path, required=True, help="folder of runs under way")
+    parser.add_argument("--work", type=Path, help="folder of runs under way")
     parser.add_argument("--rows", type=Path, help="file of rows to go on from (default: rows.jsonl in --work)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, help="only the first so many seeds")
@@ -238,9 +238,12 @@ def parser_of(
     return parser
 
 
-def sitting_of(arguments: argparse.Namespace) -> Sitting:
-    """What the options of `parser_of` say."""
-    return Sitting(arguments.work, arguments.processes, arguments.seeds, arguments.rows, not arguments.kept)
+def sitting_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Sitting:
+    """What the options of `parser_of` say; the program ends where they do not say where runs are."""
+    if arguments.work is None and not (arguments.kept and arguments.rows):
+        parser.error("--work must name the folder of runs under way; only --kept with --rows needs none")
+    work = arguments.work or arguments.rows.parent
+    return Sitting(work, arguments.processes, arguments.seeds, arguments.rows, not arguments.kept)
 
 
 def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
@@ -261,7 +264,7 @@ def with_search(run_file: str, seed: int, section: Mapping[str, Any]) -> str:
     return text
 
 
-def _kept(tasks: Sequence[Task], lines: Path) -> dict[tuple[str, int], Row]:
+def _kept(tasks: Sequence[Task], lines: Path, *, is_told: bool) -> dict[tuple[str, int], Row]:
     wanted = {(task.method, task.seed): task.run_file for task in tasks}
     rows = {}
     for line in lines.read_text(encoding="utf-8").splitlines() if lines.exists() else ():
@@ -270,6 +273,14 @@ def _kept(tasks: Sequence[Task], lines: Path) -> dict[tuple[str, int], Row]:
         except ValueError:
             continue  # torn when the bench was stopped
         key = row["method"], row["seed"]
-        if wanted.get(key) == row["run_file"] and row.get("inputs") == inputs_of(row["run_file"]):
+        if wanted.get(key) == row["run_file"] and _has_inputs(row, is_told=is_told):
             rows[key] = row
     return rows
+
+
+def _has_inputs(row: Row, *, is_told: bool) -> bool:
+    """Whether a row is of today's inputs; of rows that are only told, data that is not there is no other data."""
+    today, of_row = inputs_of(row["run_file"]), row.get("inputs")
+    if is_told and today and of_row and today["data"] is None:
+        return bool(today["profiles"] == of_row["profiles"])
+    return bool(today == of_row)

@@ -221,3 +221,5 @@ def test_cifar_is_left_out_where_its_archive_is_absent(tmp_path):
     assert [(row["skipped"], bars) for row in rows] == [
         ("absent.tar.xz is not beside the project; it is no part of it", [])
     ]
+    rows, _ = cifar(Sitting(tmp_path, runs=False), 10, tmp_path / "absent.tar.xz")
+    assert [row["method"] for row in rows] == ["not run"]

@@ -30,6 +30,7 @@ from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file
 from pipeline.searching.choices import space_of
 from profiles.catalogue import load_profile
+from search.candidate import NOT_ASKED
 from search.cost import cost_of
 from search.pruning import reduce_one_block, scale_widths
 
@@ -211,9 +212,21 @@ def test_a_method_that_costs_nothing_is_infinitely_cheaper():
     assert all(bar.met for bar in cheaper)
 
 
+def test_times_fewer_are_a_geometric_mean_over_seeds():
+    ours, others = of_seeds("fednas", [0.8, 0.9], client_seconds=1.0), of_seeds(REFERENCE, [0.8, 0.9])
+    for row, seconds in zip(others, (2.0, 8.0), strict=True):
+        row["search"]["client_seconds"] = seconds
+    (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
+    assert found["times less in the search"]["client_seconds"] == pytest.approx(4.0)
+    ours[0]["search"]["client_seconds"] = 0.0  # in one seed alone: a mean of ratios has no end
+    (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
+    assert found["times less in the search"]["client_seconds"] is None
+
+
 def test_a_summary_has_means_and_every_runs_failed_trials():
     rows = of_seeds(OURS, [0.8, 0.9], client_seconds=2.0)
     rows[1]["steps"][2][-1] = "too few reports"
+    rows[1]["steps"][3][-1] = NOT_ASKED
     told = summary(OURS, rows)
     assert (told["test_accuracy"], told["client_seconds"], told["total_seconds"]) == (0.85, 2.0, 10.0)
     assert [run["failed_trials"] for run in told["runs"]] == [0, 1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import search_runs
 from bench.provenance import commit_of
 from bench.search_rows import row_of
 from bench.search_runs import (
@@ -183,7 +184,7 @@ def test_a_sitting_may_end_after_the_first_seeds():
 
 def test_a_sitting_may_go_on_from_rows_that_are_kept_elsewhere(tmp_path):
     options = ["--work", str(tmp_path / "work"), "--rows", str(tmp_path / "kept.jsonl"), "--seeds", "1"]
-    sitting = sitting_of(parser_of("some", "Some bench.").parse_args(options))
+    sitting = sitting_given(*options)
     (tmp_path / "kept.jsonl").write_text(json.dumps({**vars(TASKS[0]), "kept": True}) + "\n")
     assert [row.get("kept") for row in sitting.rows(TASKS[:2], count_letters)] == [True, None]
     assert done(tmp_path / "work") == ["a1"]
@@ -196,8 +197,33 @@ def test_a_sitting_may_tell_the_kept_rows_and_run_nothing(tmp_path):
     (tmp_path / "done").unlink()
     assert Sitting(tmp_path, runs=False).rows(TASKS, count_letters) == first
     assert done(tmp_path) == []
-    assert not sitting_of(parser_of("b", "").parse_args(["--work", "w", "--kept"])).runs
-    assert sitting_of(parser_of("b", "").parse_args(["--work", "w"])).runs
+    assert not sitting_given("--work", "w", "--kept").runs
+    assert sitting_given("--work", "w").runs
+
+
+def sitting_given(*options):
+    parser = parser_of("some", "Some bench.")
+    return sitting_of(parser, parser.parse_args(options))
+
+
+def test_kept_rows_are_told_without_a_folder_of_runs_and_nothing_else_is(tmp_path, capsys):
+    assert not sitting_given("--kept", "--rows", str(tmp_path / "kept.jsonl")).runs
+    for options in (["--rows", "kept.jsonl"], ["--kept"], []):
+        with pytest.raises(SystemExit):
+            sitting_given(*options)
+        assert "--work must name the folder" in capsys.readouterr().err
+
+
+def test_kept_rows_are_told_where_their_data_is_not_but_not_counted_as_done(tmp_path, monkeypatch):
+    task, lines = TASKS[0], tmp_path / "rows.jsonl"
+    lines.write_text(json.dumps({**vars(task), "inputs": {"profiles": {"phone": "a"}, "data": "b"}}) + "\n")
+    for today, told in (({"phone": "a"}, 1), ({"phone": "c"}, 0)):
+        monkeypatch.setattr(search_runs, "inputs_of", lambda _, today=today: {"profiles": today, "data": None})
+        assert len(Sitting(tmp_path, runs=False).rows([task])) == told
+    monkeypatch.setattr(search_runs, "inputs_of", lambda _: {"profiles": {"phone": "a"}, "data": "other"})
+    assert Sitting(tmp_path, runs=False).rows([task]) == []
+    monkeypatch.setattr(search_runs, "inputs_of", lambda _: {"profiles": {"phone": "a"}, "data": None})
+    assert [row["inputs"]["data"] for row in Sitting(tmp_path).rows([task], count_letters)] == [None]
 
 
 def test_a_method_has_its_own_search_and_settings_and_each_seed_all_methods():
