@@ -113,9 +113,8 @@ def _warnings(scene: Scene, search: Search, finals: dict[int, Final]) -> tuple[s
     trained = tuple(line for trial, final in finals.items() for line in final.trainees.warnings(trial))
     diverged = (divergence_in_words(trial, final.model.parameters) for trial, final in finals.items())
     trained += tuple(filter(None, diverged))
-    return (
-        emulated + searched + trained + tuple(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
-    )
+    profiles = dict.fromkeys(f"{p.name}: {warning}" for p in scene.profiles for warning in p.warnings)
+    return emulated + searched + trained + tuple(profiles)  # a fleet may name a profile more than once
 
 
 def _sha256(model: Model) -> str:
