@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.measuring import Bar
 from bench.search_comparison import COSTS, limits_bar
-from bench.search_cost import ABLE, ALONE, DRAWN, ONE_ENTRANT, OURS, RACE, REFERENCE, UNIFORM
+from bench.search_cost import ABLE, ALONE, DRAWN, ONE_ENTRANT, OURS, PRUNED, RACE, REFERENCE, UNIFORM
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_measured import FEDNAS
 from bench.search_rows import NEEDS, Row
@@ -43,7 +43,7 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
     return (
         Method(UNIFORM, {"algorithm": "uniform_width"}),
         Method(TUNED, {"algorithm": "uniform_width", "rounds": TUNING_ROUNDS}, {rate: RATES}),
-        Method("random pruning", {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
+        Method(PRUNED, {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
         Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
         Method(OURS, RACE),
         Method(ALONE, ONE_ENTRANT),
@@ -55,10 +55,10 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
 
 def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> tuple[list[Row], list[Bar]]:
     """A row for each method and platform, as far as there are runs; the dearest search comes last."""
-    if sitting.runs and not archive.exists():
-        return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
     text = RUN_FILE.read_text(encoding="utf-8")
     if sitting.runs:
+        if not archive.exists():
+            return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
         write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
     chosen = methods(full_rounds, text)
     rows = sitting.rows_by_method(

@@ -65,6 +65,8 @@ INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 RACE = {"algorithm": "nested_race", "entrants": 10, "rounds": 7}
 ONE_ENTRANT = {"algorithm": "nested_race", "entrants": 1}  # the server's ranking alone
+# Whose networks are the same whoever trains them: what final training on one client does alone.
+UNASKED = {UNIFORM: {"algorithm": "uniform_width"}, PRUNED: {"algorithm": "random_pruning"}, ALONE: ONE_ENTRANT}
 ALL_WIDTHS = {"widths = [96]": "widths = [4, 8, 16, 24, 32, 40, 48, 64, 80, 96]"}
 DRAWN = {"trials": 20, "rounds": PRETRAIN + TRAIN, "parallel": 10}
 
@@ -78,16 +80,14 @@ def methods(full: int) -> list[tuple[Method, int]]:
     as_published = _fednas(GROUPS, PRETRAIN, KEEP, TRAIN)
     netadapt = _fednas(1, PRETRAIN + TRAIN, None, 0)
     reference, at_uniform = _fednas(1, full, None, 0), {LIMIT: LIMIT_OF_UNIFORM}
-    # Whose networks are the same whoever trains them: what final training on one client does alone.
-    unasked = {UNIFORM: {"algorithm": "uniform_width"}, PRUNED: {"algorithm": "random_pruning"}, ALONE: ONE_ENTRANT}
     claims = (
         Method("fednas", as_published),
         Method(OURS, RACE),
-        Method(ALONE, unasked[ALONE]),
-        Method(UNIFORM, unasked[UNIFORM]),
+        Method(ALONE, UNASKED[ALONE]),
+        Method(UNIFORM, UNASKED[UNIFORM]),
         Method(f"{OURS}{AT_UNIFORM}", RACE, at_uniform),
         Method(f"{ALONE}{AT_UNIFORM}", ONE_ENTRANT, at_uniform),
-        Method(PRUNED, unasked[PRUNED]),
+        Method(PRUNED, UNASKED[PRUNED]),
         Method(ABLE, {**as_published, "blocks": "able"}),
         Method(REFERENCE, reference),
     )
@@ -95,7 +95,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method(f"fednas{AT_UNIFORM}", as_published, at_uniform),
         Method(CENTRAL, netadapt, ONE_CLIENT),
         Method("fednas, iid", as_published, IID),
-        *(Method(f"{name}{ON_ONE}", own, ONE_CLIENT) for name, own in unasked.items()),
+        *(Method(f"{name}{ON_ONE}", own, ONE_CLIENT) for name, own in UNASKED.items()),
     )
     others = (
         *(Method(f"{name}{GOES_ON}", own, INHERITED) for name, own in (("fednas", as_published), (OURS, RACE))),
@@ -201,8 +201,8 @@ PAIRS = (
     (f"{OURS}{AT_UNIFORM}", f"{ALONE}{AT_UNIFORM}"),
     *((f"{name}{GOES_ON}", name) for name in ("fednas", OURS)),
     *((name, CENTRAL) for name in (ABLE, OURS)),
-    *((CENTRAL, f"{name}{ON_ONE}") for name in (PRUNED, UNIFORM, ALONE)),
-    *((f"{name}{ON_ONE}", name) for name in (PRUNED, UNIFORM, ALONE)),
+    *((CENTRAL, f"{name}{ON_ONE}") for name in UNASKED),
+    *((f"{name}{ON_ONE}", name) for name in UNASKED),
     *((f"{name}{ON_ONE}", f"{UNIFORM}{ON_ONE}") for name in (PRUNED, ALONE)),
     (ALONE, UNIFORM),
     *(
