@@ -45,6 +45,7 @@ def test_of_equal_networks_nearly_nobody_is_refuted(accuracy, num_examples):
     race, rng = NestedRace(SPACE, NO_LIMITS, CLIENTS), np.random.default_rng(1)
     assert (race.num_entrants, race.rounds) == (10, 7)
     races = [survivors(race, [accuracy] * 10, num_examples, rng)[0] for _ in range(200)]
+    assert sum(len(left) < 10 for left in races) < 0.25 * len(races)
     assert sum(10 - len(left) for left in races) < 0.05 * 10 * len(races)
     assert sum(replace(SPACE.largest(), stages=()) not in left for left in races) < 0.05 * len(races)
 
