@@ -1,31 +1,39 @@
-"""One pass of FedNAS, and one of ours, on digits for 1, 2 and 4 platforms: what more platforms cost.
+"""One pass of FedNAS, and one of ours, on digits for 2 and 4 platforms: what it costs beside a pass for one of them.
 
-A limit is 30% of what the largest network needs (on the slowest phone of the class). FedNAS trains one network on all
-phones, so its fleet has the same four kinds in every row and client-seconds can be compared; what differs is how many
-of them have a limit. It meets every limit in the same pass, which ends when the hardest is met, and a step takes away a
-part of what the hardest asks for: a platform where narrowing saves less, as pixel-4, makes the pass longer for all, one
-that is easier costs nothing. Ours has a race for every kind of phone, and a phone trains in its own: its fleet has the
-2 or 4 kinds, and one platform is the mean of as many fleets of one kind alone, with as many phones and the same limits.
+Four phones of four classes: the stronger the class, the wider the network that a limit lets through. Each limit is what
+the largest network needs there when all its widths are scaled to 24, 32, 40 or 48 of 96, so each is met by networks of
+a size of its own. One platform is the mean of as many passes for each of them alone, with as many phones and the same
+limits; beside it stands the dearest of those passes. FedNAS trains one network on all phones, so its fleet has the same
+four kinds in every row and client-seconds can be compared; what differs is how many of them have a limit. Its pass ends
+where the hardest limit is met, and the easier ones were met on the way. Ours has a race for every kind of phone, and a
+phone trains in its own: its fleet has the kinds that have limits, and how often clients are asked follows from their
+number alone, whatever the number of platforms.
 """
 
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import product
 from math import exp, log
 
 from bench import search_cost
 from bench.measuring import Bar
 from bench.search_comparison import COSTS, limits_bar, over_limit, paired
-from bench.search_cost import LIMIT, OURS, RACE
+from bench.search_cost import OURS, RACE
 from bench.search_measured import DEFAULT, FEDNAS, FINAL, PROFILES
 from bench.search_rows import Row
 from bench.search_runs import Method, Sitting, mean_of, tasks_of
 
-# 30% of what the largest network needs on the slowest phone of the class; by how many platforms have one.
-ENTRY = f"[budgets.entry]\n{LIMIT}"
-HIGH, MID = "[budgets.high]\nlatency_ms = 0.1737\n\n", "[budgets.mid]\nlatency_ms = 0.432\n\n"
-LIMITS = {1: ENTRY, 2: HIGH + ENTRY, 4: MID + HIGH + ENTRY}
-PHONES = "redmi-note-4", "pixel-4", "pixel-2-xl", "galaxy-s9"  # the first so many have those limits
+# Each of a class of its own, with what the largest network's widths scaled to 24, 40, 32 and 48 need there.
+LIMITS = {
+    "redmi-note-4": "[budgets.entry]\nlatency_ms = 0.9103",
+    "pixel-4": "[budgets.high]\nlatency_ms = 0.2656",
+    "pixel-2-xl": "[budgets.mid]\nlatency_ms = 0.4891",
+    "pixel-6": "[budgets.flagship]\nlatency_ms = 0.2249",
+}
+PHONES = (*LIMITS,)
+COUNTS = 2, 4  # the first so many of the phones have their limits in one pass
+SEARCHES = {"fednas": FEDNAS, OURS: RACE}
 SEEDS = range(5)
 MOST_TIMES = 1.3  # the cost of one platform
 
@@ -33,24 +41,20 @@ MOST_TIMES = 1.3  # the cost of one platform
 def platforms(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     """A row for each search and number of platforms that has runs; its cost beside that of one platform."""
     text = search_cost.RUN_FILE.read_text(encoding="utf-8")
-    pruned = {count: Method(_name("fednas", count), FEDNAS, fleet_of(PHONES, count)) for count in LIMITS}
-    raced = {count: Method(_name(OURS, count), RACE, fleet_of(PHONES[:count], count)) for count in LIMITS if count > 1}
-    alone = {name: Method(f"{OURS}, {name} alone", RACE, fleet_of([name], len(PHONES))) for name in PHONES}
-    chosen = *pruned.values(), *raced.values(), *alone.values()
-    rows: dict[str, list[Row]] = {method.name: [] for method in chosen}
-    for row in sitting.rows(tasks_of(text, chosen, sitting.seeds(SEEDS))):
+    fleets = *((phone,) for phone in PHONES), *(PHONES[:count] for count in COUNTS)
+    rows: dict[str, list[Row]] = {name_of(search, fleet): [] for search in SEARCHES for fleet in fleets}
+    methods = [method_of(search, fleet) for search in SEARCHES for fleet in fleets]
+    for row in sitting.rows(tasks_of(text, methods, sitting.seeds(SEEDS))):
         rows[row["method"]].append(row)
-    one = pruned[1].name
-    beside = {method.name: rows[one] for method in pruned.values()} | {
-        method.name: mean_rows([rows[alone[name].name] for name in PHONES[:count]]) for count, method in raced.items()
-    }
     found, bars = [], []
-    for name, others in beside.items():
-        pairs = paired(rows[name], others)
+    for search, count in product(SEARCHES, COUNTS):
+        name = name_of(search, PHONES[:count])
+        alone = [rows[name_of(search, (phone,))] for phone in PHONES[:count]]
+        pairs = paired(rows[name], mean_rows(alone))
         if not pairs:
             continue
-        found.append(cost_row(name, pairs))
-        for key, times in found[-1]["ratios"].items() if name != one else ():
+        found.append(cost_row(name, pairs) | {"times the dearest alone": times_the_dearest(rows[name], alone)})
+        for key, times in found[-1]["ratios"].items():
             bars.append(Bar(f"{name}: {key} of the search beside one", times, MOST_TIMES, times <= MOST_TIMES))
     return found, [*bars, limits_bar(row for own in rows.values() for row in own)]
 
@@ -65,20 +69,36 @@ def mean_rows(rows: Sequence[Sequence[Row]]) -> list[Row]:
     ]
 
 
-def _name(search: str, count: int) -> str:
-    return f"{search}, {count} platform{'s' if count > 1 else ''}"
+def times_the_dearest(rows: Sequence[Row], alone: Sequence[Sequence[Row]]) -> dict[str, float | None]:
+    """Client-seconds of the search beside those of the platform whose pass alone takes most of them."""
+    dearest = max(alone, key=lambda own: statistics.mean(row["search"]["client_seconds"] for row in own))
+    return ratio_of(paired(rows, dearest), "client_seconds")
 
 
-def fleet_of(phones: Sequence[str], count: int) -> dict[str, str]:
-    """What a run file says of a fleet of these kinds of phones with the limits of so many, by what it said."""
-    return {PROFILES: f"profiles = {json.dumps([*phones])}", DEFAULT: LIMITS[count], FINAL: "[final]\nrounds = 1"}
+def name_of(search: str, limited: Sequence[str]) -> str:
+    """The method that searches for these phones."""
+    return f"{search}, {limited[0]} alone" if len(limited) == 1 else f"{search}, {len(limited)} platforms"
+
+
+def method_of(search: str, limited: Sequence[str]) -> Method:
+    """A search for these phones: FedNAS's fleet has all phones, the race's only these."""
+    fleet = f"profiles = {json.dumps([*(PHONES if search == 'fednas' else limited)])}"
+    limits = "\n\n".join(LIMITS[phone] for phone in limited)
+    return Method(
+        name_of(search, limited), SEARCHES[search], {PROFILES: fleet, DEFAULT: limits, FINAL: "[final]\nrounds = 1"}
+    )
+
+
+def ratio_of(pairs: Sequence[tuple[Row, Row]], key: str) -> dict[str, float | None]:
+    """How many times as much searches cost as others of the same seeds: the geometric mean with its 95% interval."""
+    ends = mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs])
+    return {end: None if at is None else exp(at) for end, at in ends.items()}
 
 
 def cost_row(name: str, pairs: Sequence[tuple[Row, Row]]) -> Row:
-    """What searches cost, and how many times as much as others of the same seeds (geometric means, 95% intervals)."""
+    """What searches cost, and how many times as much as others of the same seeds."""
     rows = [row for row, _ in pairs]
-    logs = {key: mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs]) for key in COSTS}
-    intervals = {key: {end: None if at is None else exp(at) for end, at in ends.items()} for key, ends in logs.items()}
+    intervals = {key: ratio_of(pairs, key) for key in COSTS}
     ratios = {key: one["mean"] for key, one in intervals.items()}
     return {
         "method": name,
