@@ -2,9 +2,12 @@
 
 The limit of latency is what uniform width 16 needs there. Three seeds, means with intervals, and no bar but the limits.
 On each platform the methods stand beside whichever uniform width is the better one there, with the given learning rate
-or with one tuned in the run. `best found` is the search whose networks are the most accurate on the validation splits
-after final training. What that training's last rounds still added is told, as there may be more to come. R_full is
-given: its rule was followed on digits alone. The archive is no part of the project: without it the part is left out.
+or with one tuned in the run, and beside the ranking and random search, two controls of searching at all. `best found`
+is the search whose networks are the most accurate on the validation splits after final training. What that training's
+last rounds still added is told, as there may be more to come. The race's settings were chosen after an older race had
+been seen on these seeds, so it, the ranking and uniform width have three later seeds, which have rows of their own
+besides. R_full is given: its rule was followed on digits alone. The archive is no part of the project: without it the
+part is left out.
 """
 
 import re
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.measuring import Bar
-from bench.search_comparison import COSTS, limits_bar
+from bench.search_comparison import COSTS, final_curve, last_gain, limits_bar
 from bench.search_cost import ABLE, ALONE, DRAWN, ONE_ENTRANT, OURS, PRUNED, RACE, REFERENCE, UNIFORM
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_measured import FEDNAS
@@ -22,13 +25,13 @@ from bench.search_runs import Method, Sitting, mean_of, tasks_of
 from pipeline.run_file import parse_run_file
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
-SEEDS = range(3)
+SEEDS, LATER = range(3), range(3, 6)
 SEARCHES = (OURS, ALONE, "fednas", REFERENCE, ABLE)  # ALONE asks no phone to train; the others are controls
-TUNED = f"{UNIFORM}, learning rate tuned in the run"
+DRAWN_AT_RANDOM, TUNED = "random search", f"{UNIFORM}, learning rate tuned in the run"
+AGAIN = UNIFORM, TUNED, OURS, ALONE  # on the later seeds
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
 REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
 ALL_WIDTHS = {"widths = [64]": "widths = [4, 8, 16, 24, 32, 40, 48, 56, 64]"}
-LAST = 10  # rounds of final training whose gain is told
 
 
 def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
@@ -44,7 +47,7 @@ def methods(full_rounds: int, run_file: str) -> tuple[Method, ...]:
         Method(UNIFORM, {"algorithm": "uniform_width"}),
         Method(TUNED, {"algorithm": "uniform_width", "rounds": TUNING_ROUNDS}, {rate: RATES}),
         Method(PRUNED, {"algorithm": "random_pruning", "first_reduction": REDUCTION}),
-        Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
+        Method(DRAWN_AT_RANDOM, {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
         Method(OURS, RACE),
         Method(ALONE, ONE_ENTRANT),
         Method("fednas", {**FEDNAS, "first_reduction": REDUCTION}),
@@ -61,22 +64,25 @@ def cifar(sitting: Sitting, full_rounds: int, archive: Path = ARCHIVE) -> tuple[
             return [{"method": "all", "skipped": f"{archive.name} is not beside the project; it is no part of it"}], []
         write_npz(archive, Path(parse_run_file(text).data.source.removeprefix("npz:")))
     chosen = methods(full_rounds, text)
-    rows = sitting.rows_by_method(
-        [(method, len(SEEDS)) for method in chosen], SEEDS, lambda method, seeds: tasks_of(text, [method], seeds)
+    again = [method for method in chosen if method.name in AGAIN]
+    later, rows = (
+        sitting.rows_by_method(
+            [(method, len(seeds)) for method in ones], seeds, lambda method, own: tasks_of(text, [method], own)
+        )
+        for ones, seeds in ((again, LATER), (chosen, SEEDS))
     )
-    rows = beside_controls(rows)
-    platforms = sorted(
-        {name for row in rows.get(UNIFORM, ()) for model in row["models"] for name in model["platforms"]}
-    )
-    table = [on_platform(name, rows, one) for name in rows for one in platforms]
-    found = [
-        on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows, platforms)
+    every_row = [row for ones in (rows, later) for own in ones.values() for row in own]
+    rows, later = beside_controls(rows), beside_controls(later)
+    table = [on_platform(name, rows, one) for name in rows for one in platforms_of(rows)]
+    table += [
+        on_platform(name, later, one) | {"method": f"{name}, later seeds"}
+        for name in later
+        for one in platforms_of(later)
     ]
+    found = [on_platform(name, rows, one) | {"method": f"best found: {name}"} for one, name in best_found(rows)]
     left = [method.name for method in chosen if method.name not in rows]
     not_run = [{"method": "not run", "names": left}] if left else []
-    return [{**row, "R_full": full_rounds} for row in (*table, *found, *not_run)], [
-        limits_bar(row for own in rows.values() for row in own)
-    ]
+    return [{**row, "R_full": full_rounds} for row in (*table, *found, *not_run)], [limits_bar(every_row)]
 
 
 def beside_controls(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
@@ -86,10 +92,15 @@ def beside_controls(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     return {name: own for name, own in of_shared.items() if own}
 
 
-def best_found(rows: Mapping[str, Sequence[Row]], platforms: Sequence[str]) -> list[tuple[str, str]]:
+def platforms_of(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Those that the control ships for."""
+    return sorted({name for row in rows.get(UNIFORM, ()) for model in row["models"] for name in model["platforms"]})
+
+
+def best_found(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """Each platform with the search that found the best there, of those with every seed; no test example has a say."""
     searches = [name for name in SEARCHES if len(rows.get(name, ())) == len(rows.get(UNIFORM, ()))]
-    return [(one, max(searches, key=lambda name: validated_accuracy(rows[name], one))) for one in platforms]
+    return [(one, max(searches, key=lambda name: validated_accuracy(rows[name], one))) for one in platforms_of(rows)]
 
 
 def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> Row:
@@ -115,12 +126,15 @@ def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> 
         "test_accuracy_interval": mean_of(accuracy),
         **{need: statistics.mean(model[need][platform] for model in models) for need in NEEDS},
         "num_parameters": statistics.mean(model["num_parameters"] for model in models),
-        "last_gain": statistics.mean(last_gain(row, platform) for row in own),
+        "last_gain": statistics.mean(last_gain(row, model_of(row, platform)) for row in own),
         **mean_costs(own),
         "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in own],
     }
     if name != ALONE:
         found["over the ranking alone"] = mean_of(over_ranking)
+    if name != DRAWN_AT_RANDOM and len(rows.get(DRAWN_AT_RANDOM, ())) == len(own):
+        drawn = accuracies(rows[DRAWN_AT_RANDOM], platform)
+        found["over random search"] = mean_of([a - b for a, b in zip(accuracy, drawn, strict=True)])
     difference = {"difference": statistics.mean(gaps), "paired": mean_of(gaps), "beside": beside}
     return found if name == beside else {**found, **difference}  # the control has no difference from itself
 
@@ -141,23 +155,12 @@ def better_control(rows: Mapping[str, Sequence[Row]], platform: str) -> str:
 
 def validated_accuracy(rows: Sequence[Row], platform: str) -> float:
     """Mean accuracy over all validation splits after final training."""
-    return statistics.mean(final_curve(row, platform)[-1] for row in rows)
+    return statistics.mean(final_curve(row, model_of(row, platform))[-1] for row in rows)
 
 
 def accuracies(rows: Sequence[Row], platform: str) -> list[float]:
     """Test accuracies of what runs ship for a platform."""
     return [model_of(row, platform)["test_accuracy"] for row in rows]
-
-
-def last_gain(row: Row, platform: str) -> float:
-    """What the last rounds of final training added to the accuracy over all validation splits."""
-    curve = final_curve(row, platform)
-    return curve[-1] - curve[-1 - LAST]
-
-
-def final_curve(row: Row, platform: str) -> list[float]:
-    """Accuracy over all validation splits after each round of final training."""
-    return [*row["final_curves"][str(model_of(row, platform)["trial"])]]
 
 
 def model_of(row: Row, platform: str) -> Row:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, TypeGuard
 
@@ -10,6 +10,7 @@ from scipy import stats
 
 from bench.measuring import Bar
 from bench.search_rows import NEEDS, Row
+from bench.search_runs import geometric_mean_of
 from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection
 from pipeline.search_sections import FedNasSection
@@ -18,6 +19,8 @@ from search.candidate import NOT_ASKED
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
 COSTS = ("client_rounds", "client_seconds", "bytes")
+LEARNT = 0.2  # twice what guessing one of ten classes gives
+LAST = 10  # rounds of final training whose gain is told
 
 
 def difference(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
@@ -149,11 +152,24 @@ class Comparison:
 
     @property
     def search(self) -> dict[str, float]:
-        return {key: _times_fewer(self.pairs, ("search",), key) for key in COSTS}
+        return {key: _inf_of_none(ends["mean"]) for key, ends in self.times_less("search").items()}
 
     @property
     def both(self) -> dict[str, float]:
-        return {key: _times_fewer(self.pairs, ("search", "final"), key) for key in COSTS}
+        return {key: _inf_of_none(ends["mean"]) for key, ends in self.times_less("search", "final").items()}
+
+    @property
+    def learnt(self) -> "Comparison":
+        """Without the seeds in which the other's network stays at a guess, to be ahead of which is no merit.
+
+        All seeds where fewer than two would be left.
+        """
+        pairs = tuple(pair for pair in self.pairs if accuracy_of(pair[1]) >= LEARNT)
+        return replace(self, pairs=pairs) if len(pairs) > 1 else self
+
+    def times_less(self, *phases: str) -> dict[str, dict[str, float | None]]:
+        """How many times less phases cost, by cost, with 95% intervals; None where they cost nothing in a seed."""
+        return {key: _times_less(self.pairs, phases, key) for key in COSTS}
 
     def row(self) -> Row:
         """For the table."""
@@ -162,20 +178,22 @@ class Comparison:
             name: [statistics.mean(need_of(pair[side], name) for pair in self.pairs) for side in (0, 1)]
             for name in NEEDS
         }
-        times = {"times less in the search": self.search, "with final training": self.both}
-        told = {name: _finite(value) for name, value in times.items()}
+        told: Row = {"times less in the search": self.times_less("search")}
+        told["with final training"] = self.times_less("search", "final")
+        if self.learnt.pairs != self.pairs:
+            told["accuracy where the other learnt"] = self.learnt.accuracy
         return {**dict.fromkeys(COLUMNS), **own, "needs of both": needs, **told}
 
 
-def _finite(times: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if value < float("inf") else None for name, value in times.items()}
+def _inf_of_none(times: float | None) -> float:
+    return float("inf") if times is None else times
 
 
-def _times_fewer(pairs: Sequence[tuple[Row, Row]], phases: Sequence[str], key: str) -> float:
+def _times_less(pairs: Sequence[tuple[Row, Row]], phases: Sequence[str], key: str) -> dict[str, float | None]:
     ours, others = ([sum(row[phase][key] for phase in phases) for row in side] for side in zip(*pairs, strict=True))
-    if not all(ours):
-        return float("inf")
-    return statistics.geometric_mean(b / a for a, b in zip(ours, others, strict=True)) if all(others) else 0.0
+    if not all(ours) or not all(others):
+        return {"mean": 0.0 if all(ours) else None, "low": None, "high": None}
+    return geometric_mean_of([b / a for a, b in zip(ours, others, strict=True)])
 
 
 def paired(ours: Sequence[Row], others: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -187,6 +205,17 @@ def paired(ours: Sequence[Row], others: Sequence[Row]) -> list[tuple[Row, Row]]:
 def accuracy_of(row: Row) -> float:
     """Of the first model, exact, over all test splits."""
     return float(row["models"][0]["test_accuracy"])
+
+
+def final_curve(row: Row, model: Row) -> list[float]:
+    """Accuracy over all validation splits after each round of a model's final training."""
+    return [*row["final_curves"][str(model["trial"])]]
+
+
+def last_gain(row: Row, model: Row) -> float:
+    """What the last rounds of final training added to the accuracy over all validation splits."""
+    curve = final_curve(row, model)
+    return curve[-1] - curve[-1 - LAST]
 
 
 def need_of(row: Row, name: str) -> float:

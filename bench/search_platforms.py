@@ -14,7 +14,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from itertools import product
-from math import exp, log
 
 from bench import search_cost
 from bench.measuring import Bar
@@ -22,7 +21,7 @@ from bench.search_comparison import COSTS, limits_bar, over_limit, paired
 from bench.search_cost import OURS, RACE
 from bench.search_measured import DEFAULT, FEDNAS, FINAL, PROFILES
 from bench.search_rows import Row
-from bench.search_runs import Method, Sitting, mean_of, tasks_of
+from bench.search_runs import Method, Sitting, geometric_mean_of, tasks_of
 
 # Each of a class of its own, with what the largest network's widths scaled to 24, 40, 32 and 48 need there.
 LIMITS = {
@@ -90,9 +89,8 @@ def method_of(search: str, limited: Sequence[str]) -> Method:
 
 
 def ratio_of(pairs: Sequence[tuple[Row, Row]], key: str) -> dict[str, float | None]:
-    """How many times as much searches cost as others of the same seeds: the geometric mean with its 95% interval."""
-    ends = mean_of([log(row["search"][key] / other["search"][key]) for row, other in pairs])
-    return {end: None if at is None else exp(at) for end, at in ends.items()}
+    """How many times as much searches cost as others of the same seeds."""
+    return geometric_mean_of([row["search"][key] / other["search"][key] for row, other in pairs])
 
 
 def cost_row(name: str, pairs: Sequence[tuple[Row, Row]]) -> Row:

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from math import sqrt
+from math import exp, log, sqrt
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ def mean_of(values: Sequence[float]) -> dict[str, float | None]:
         return {"mean": mean, "low": None, "high": None}
     half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
     return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def geometric_mean_of(values: Sequence[float]) -> dict[str, float | None]:
+    """Geometric mean of positive values with its 95% interval, which one value alone does not have."""
+    return {end: None if at is None else exp(at) for end, at in mean_of([log(value) for value in values]).items()}
 
 
 def replace_lines(run_file: str, instead: Mapping[str, str]) -> str:

@@ -10,11 +10,12 @@ from bench.search_cifar import (
     UNIFORM,
     better_control,
     cifar,
-    last_gain,
     methods,
+    model_of,
     on_platform,
 )
-from bench.search_cost import ALONE
+from bench.search_comparison import last_gain
+from bench.search_cost import ALONE, OURS
 from bench.search_runs import Sitting, tasks_of
 from device_runtime.specs import ExampleSpec
 from pipeline.run_file import parse_run_file
@@ -24,6 +25,8 @@ from search.cost import cost_of
 from search.layers import num_parameters
 from search.pruning import scale_widths
 from tests.bench.conftest import BOTH, FLAT, RISING, row
+
+LATER = [UNIFORM, TUNED, OURS, ALONE]
 
 
 def rows_of_methods():
@@ -71,7 +74,7 @@ def test_a_search_is_compared_with_the_servers_ranking_alone():
 
 def test_the_last_gain_is_of_the_last_ten_rounds_of_the_platforms_network():
     shipped = row({BOTH[:1]: 0.5, BOTH[1:]: 0.5})
-    assert [last_gain(shipped, platform) for platform in BOTH] == [0, pytest.approx(0.1)]
+    assert [last_gain(shipped, model_of(shipped, platform)) for platform in BOTH] == [0, pytest.approx(0.1)]
     assert on_platform("ours", rows_of_methods(), "pixel-4")["last_gain"] == pytest.approx(0.1)
 
 
@@ -144,15 +147,16 @@ def test_every_method_of_cifar_runs_on_three_seeds_and_has_a_row_for_each_platfo
     asked = stub_runs(validated)
     rows, _ = cifar(Sitting(tmp_path), 20, archive)
     assert written == [(archive, Path("runs/cifar10-20k.npz"))]
+    later = [task for task in asked if task.seed > 2]
+    assert [(task.method, task.seed) for task in later] == [(name, seed) for name in LATER for seed in (3, 4, 5)]
+    asked = [task for task in asked if task.seed < 3]
     names = list(dict.fromkeys(task.method for task in asked))
-    assert sorted((task.method, task.seed) for task in asked) == sorted(
-        (name, seed) for name in names for seed in range(3)
-    )
     assert {parse_run_file(task.run_file).data.source for task in asked} == {"npz:runs/cifar10-20k.npz"}
     assert names[-1] == "straightforward"
-    assert [task.method for task in asked] == [name for name in names for _ in range(3)]
+    assert [(task.method, task.seed) for task in asked] == [(name, seed) for name in names for seed in range(3)]
+    told = [*names, *(f"{name}, later seeds" for name in LATER)]
     assert [(one["method"], one["platform"]) for one in rows[:-2]] == [
-        (name, one) for name in names for one in sorted(BOTH)
+        (name, one) for name in told for one in sorted(BOTH)
     ]
     assert {(one["seeds"], one["R_full"]) for one in rows} == {(3, 20)}
 
@@ -165,6 +169,29 @@ def test_the_best_found_network_is_chosen_among_searches_on_validation(stub_runs
         ("best found: nested_race without a race", "redmi-note-4", pytest.approx(0.5)),
     ]
     assert all(one["beside"] == UNIFORM and one["difference"] < 0 for one in rows[-2:])
+
+
+def test_later_seeds_have_rows_of_their_own_and_no_say_in_the_others(monkeypatch, photographs, tmp_path):
+    def rows(self, tasks, run=None):
+        return [
+            {**vars(task), **row({BOTH: 0.5 + 0.1 * (task.method == OURS) + 0.2 * (task.seed > 2)}, task.seed)}
+            for task in tasks
+            if task.seed in seeds
+        ]
+
+    monkeypatch.setattr(Sitting, "rows", rows)
+    seeds = range(6)
+    found = {(one["method"], one["platform"]): one for one in cifar(Sitting(tmp_path), 20, photographs[0])[0]}
+    for platform in BOTH:
+        first, later = found[OURS, platform], found[f"{OURS}, later seeds", platform]
+        assert [one["test_accuracy"] for one in (first, later)] == pytest.approx([0.6, 0.8])
+        assert [one["difference"] for one in (first, later)] == pytest.approx([0.1, 0.1])
+        assert first["over random search"]["mean"] == pytest.approx(0.1)
+        assert "over random search" not in later
+        assert found[f"best found: {OURS}", platform]["over random search"]["mean"] == pytest.approx(0.1)
+    seeds = range(3, 6)
+    names = [one["method"] for one in cifar(Sitting(tmp_path), 20, photographs[0])[0]]
+    assert names == [*(f"{name}, later seeds" for name in LATER for _ in BOTH), "not run"]
 
 
 def test_a_method_that_has_run_on_some_seeds_alone_is_set_beside_the_same_ones_and_one_without_is_named(
@@ -207,7 +234,7 @@ def test_a_method_that_has_run_on_some_seeds_alone_is_set_beside_the_same_ones_a
 def test_networks_of_cifar_must_keep_every_limit(stub_runs, photographs, tmp_path, need, value, over):  # noqa: PLR0917
     def shipped(task):
         found = row({BOTH[:1]: 0.5, BOTH[1:]: 0.5}, task.seed)
-        for model in found["models"] if task.method == SEARCHES[0] else ():
+        for model in found["models"] if (task.method, task.seed) == (SEARCHES[0], 0) else ():
             model |= {need: dict.fromkeys(BOTH, value)}
         return found
 

@@ -1,4 +1,4 @@
-from math import inf
+from math import exp, inf, log
 
 import pytest
 
@@ -20,6 +20,7 @@ from bench.search_cost import (
     UNIFORM,
     compare,
     full_rounds,
+    mean_last_gain,
     methods,
     swapped_pairs,
 )
@@ -140,9 +141,11 @@ def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinite
         UNIFORM: of_seeds(UNIFORM, [0.8, 0.9], client_rounds=0, client_seconds=0.0, num_bytes=0),
     }
     found = {row["method"]: row for row in compare(rows, full=10)[0]}
-    assert found[f"fednas against {REFERENCE}"]["times less in the search"]["client_seconds"] == pytest.approx(20)
-    assert found[f"fednas against {REFERENCE}"]["with final training"]["client_seconds"] == pytest.approx(4.8)
-    assert found[f"fednas against {UNIFORM}"]["times less in the search"]["bytes"] == 0
+    assert found[f"fednas against {REFERENCE}"]["times less in the search"]["client_seconds"]["mean"] == pytest.approx(
+        20
+    )
+    assert found[f"fednas against {REFERENCE}"]["with final training"]["client_seconds"]["mean"] == pytest.approx(4.8)
+    assert found[f"fednas against {UNIFORM}"]["times less in the search"]["bytes"]["mean"] == 0
     assert f"{OURS} against fednas" in found["not compared"]["pairs"]
     assert len(found) + len(found["not compared"]["pairs"]) == len(PAIRS) + 1
 
@@ -198,6 +201,22 @@ def test_each_claim_is_met_just_above_its_bar_and_missed_just_below(ours, other,
         assert all(bar.met for bar in bars) == met
 
 
+@pytest.mark.parametrize("ours", ["fednas", "fednas, iid"])
+def test_a_seed_in_which_the_reference_stays_at_a_guess_does_not_meet_its_bar(ours):
+    rows = {ours: of_seeds(ours, [0.7] * 10), CENTRAL: of_seeds(CENTRAL, [0.75] * 9 + [0.08])}
+    (found, *_), (_, bar) = compare(rows, full=10)
+    assert found["accuracy"]["mean"] == pytest.approx((9 * -0.05 + 0.62) / 10)
+    assert found["accuracy where the other learnt"]["mean"] == bar.value == pytest.approx(-0.05)
+    assert not bar.met
+    assert "without 1 " in bar.name
+    _, (_, bar) = compare({ours: rows[ours], CENTRAL: of_seeds(CENTRAL, [0.75, 0.08])}, full=10)
+    assert "without" not in bar.name  # one seed alone would have no interval
+    rows[CENTRAL][-1]["models"][0]["test_accuracy"] = 0.75
+    (found, *_), (_, bar) = compare(rows, full=10)
+    assert "accuracy where the other learnt" not in found
+    assert "without" not in bar.name
+
+
 def test_fewer_seeds_than_claimed_miss_a_bar():
     for (ours, other), most in zip(BARS, (20, 20, 20, 20, 10, 10), strict=True):
         rows = {ours: of_seeds(ours, [0.8] * (most - 1)), other: of_seeds(other, [0.8] * 20)}
@@ -212,15 +231,18 @@ def test_a_method_that_costs_nothing_is_infinitely_cheaper():
     assert all(bar.met for bar in cheaper)
 
 
-def test_times_fewer_are_a_geometric_mean_over_seeds():
+def test_times_less_are_a_geometric_mean_over_seeds_with_an_interval():
     ours, others = of_seeds("fednas", [0.8, 0.9], client_seconds=1.0), of_seeds(REFERENCE, [0.8, 0.9])
     for row, seconds in zip(others, (2.0, 8.0), strict=True):
         row["search"]["client_seconds"] = seconds
     (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
-    assert found["times less in the search"]["client_seconds"] == pytest.approx(4.0)
+    told = found["times less in the search"]
+    assert told["client_seconds"]["mean"] == pytest.approx(4.0)
+    assert told["client_seconds"]["high"] == pytest.approx(4.0 * exp(12.7062 * log(2)), rel=1e-4)  # t of one degree
+    assert told["bytes"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
     ours[0]["search"]["client_seconds"] = 0.0  # in one seed alone: a mean of ratios has no end
     (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
-    assert found["times less in the search"]["client_seconds"] is None
+    assert {*found["times less in the search"]["client_seconds"].values()} == {None}
 
 
 def test_a_summary_has_means_and_every_runs_failed_trials():
@@ -232,6 +254,9 @@ def test_a_summary_has_means_and_every_runs_failed_trials():
     assert [run["failed_trials"] for run in told["runs"]] == [0, 1]
     assert {run["commit"] for run in told["runs"]} == {"abc"}
     assert "K of each step" not in told["runs"][0]
+    own = {"trial": 0}
+    curves = [{"models": [own], "final_curves": {"0": [0.1] * 30 + [0.3] * 9 + [end]}} for end in (0.4, 0.6)]
+    assert mean_last_gain(curves) == pytest.approx(0.4)
     assert summary("fednas", of_seeds("fednas", [0.8]))["runs"][0]["K of each step"] == [3, 2]
     growing = "growing rounds only"  # begins with one round more, as many as before it: no step's candidates stand out
     assert "K of each step" not in summary(growing, of_seeds(growing, [0.8]))["runs"][0]
