@@ -17,6 +17,7 @@ from bench.search_measured import FEDNAS, FINAL
 from bench.search_processes import (
     AT_ONCE,
     KILLS,
+    LEAVING,
     REPORTS,
     UNRELIABLE,
     Killed,
@@ -66,7 +67,7 @@ def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_
 ):
     def come_to(task):
         is_other = task.method == f"{worse}, killed" and task.seed < num_other
-        found = {"num_processes when killed": 3, "num_processes left": 0, "wall_s": 1.0}
+        found = {"num_processes when killed": 3, "num_processes left": 0, "wall_s": 1.0, "num_trials": 159}
         came_to = "other" if is_other else task.run_file
         return {"result_sha256": came_to, "missing": missing if worse in task.method else 0.3, **found}
 
@@ -77,10 +78,21 @@ def test_three_reports_of_ten_must_be_missing_and_every_killed_run_must_come_to_
     ]
     assert all(bar.met for bar in bars if worse not in bar.name)
     assert [row["method"] for row in rows] == [
-        name for search in ("fednas", "nested_race") for name in (f"{search}, unbroken", *[f"{search}, killed"] * 6)
+        name
+        for search in ("fednas", "nested_race", LEAVING)
+        for name in (f"{search}, unbroken", *[f"{search}, killed"] * 6)
     ]
     searches = {task.run_file: parse_run_file(task.run_file).search.algorithm for task in asked}
-    assert sorted(searches.values()) == ["fednas", "nested_race"]
+    assert sorted(searches.values()) == ["fednas", "nested_race", "nested_race"]
+
+
+@pytest.mark.parametrize(("num_trials", "met"), [(159, True), (160, False)])
+def test_networks_must_have_left_the_race_that_drops_them_before_its_last_round(stub_runs, tmp_path, num_trials, met):
+    found = {"num_processes when killed": 3, "num_processes left": 0, "wall_s": 1.0, "num_trials": num_trials}
+    stub_runs(lambda task: {"result_sha256": "same", "missing": 0.3, **found})
+    _, (*others, left) = unreliable(Sitting(tmp_path))
+    assert (left.value, left.bar, left.met) == (num_trials, 160, met)
+    assert all(bar.met for bar in others)
 
 
 @pytest.mark.parametrize(("held", "left", "met"), [(3, 0, [True, True]), (3, 1, [True, False]), (0, 0, [False, True])])
@@ -90,10 +102,11 @@ def test_what_killed_runs_had_started_must_end_by_itself_and_some_must_have_star
     def come_to(task):
         is_left = left and task.seed == 3 and task.method == "nested_race, killed"
         found = {"num_processes when killed": held, "num_processes left": int(is_left)}
-        return {"result_sha256": "same", "missing": 0.3, "wall_s": 1.0, **found}
+        return {"result_sha256": "same", "missing": 0.3, "wall_s": 1.0, "num_trials": 9, **found}
 
     stub_runs(come_to)
-    _, (*_, pooled, orphans) = unreliable(Sitting(tmp_path))
+    _, bars = unreliable(Sitting(tmp_path))
+    pooled, orphans = (bar for bar in bars if bar.name.startswith("nested_race: ") and "processes" in bar.name)
     assert (pooled.value, orphans.value) == (6 if held else 0, left)
     assert [pooled.met, orphans.met] == met
 
