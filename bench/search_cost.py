@@ -213,6 +213,7 @@ PAIRS = (
         for name in ("parallel groups", "early dropping", "growing rounds", "adaptive rounds")
     ),
     *((ours, name) for name in CONTROLS for ours in ("fednas", OURS)),
+    *((name, UNIFORM) for name in CONTROLS if name != UNIFORM),
 )
 
 
@@ -247,8 +248,8 @@ def main() -> None:
     _run(sitting_of(parser, arguments), arguments.methods, result)
     print_result(result, COLUMNS, arguments.output)
     if arguments.plot is not None:
-        found = [row for row in result.rows if "deviation" in row]
-        save_picture(lambda axes: draw_costs(axes, found, OURS, CONTROLS), arguments.plot, (6.4, 5.6))
+        found = [row for row in result.rows if "deviation" in row and not row["method"].endswith(ON_ONE)]
+        save_picture(lambda axes: draw_costs(axes, found, OURS, CONTROLS), arguments.plot, (6.4, 5.8))
 
 
 def _run(sitting: Sitting, names: Sequence[str] | None, result: Result) -> None:
