@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.measuring import Bar
 from bench.search_comparison import COSTS, final_curve, last_gain, limits_bar
-from bench.search_cost import ABLE, ALONE, DRAWN, ONE_ENTRANT, OURS, PRUNED, RACE, REFERENCE, UNIFORM
+from bench.search_cost import ABLE, ALONE, DRAWN, DRAWN_AT_RANDOM, ONE_ENTRANT, OURS, PRUNED, RACE, REFERENCE, UNIFORM
 from bench.search_images import ARCHIVE, write_npz
 from bench.search_measured import FEDNAS
 from bench.search_rows import NEEDS, Row
@@ -27,7 +27,7 @@ from pipeline.run_file import parse_run_file
 RUN_FILE = Path(__file__).with_suffix(".toml")
 SEEDS, LATER = range(3), range(3, 6)
 SEARCHES = (OURS, ALONE, "fednas", REFERENCE, ABLE)  # ALONE asks no phone to train; the others are controls
-DRAWN_AT_RANDOM, TUNED = "random search", f"{UNIFORM}, learning rate tuned in the run"
+TUNED = f"{UNIFORM}, learning rate tuned in the run"
 AGAIN = UNIFORM, TUNED, OURS, ALONE  # on the later seeds
 RATES, TUNING_ROUNDS = "learning_rate = [0.005, 0.01, 0.02, 0.04]", 20
 REDUCTION = 0.2  # more than a block alone gives: each step narrows one to 4 channels, and eight or nine do it
@@ -115,9 +115,10 @@ def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> 
     beside = better_control(rows, platform)
     models = [model_of(row, platform) for row in own]
     accuracy = accuracies(own, platform)
-    gaps, over_ranking = (
-        [a - b for a, b in zip(accuracy, accuracies(rows[other], platform), strict=True)] for other in (beside, ALONE)
-    )
+
+    def ahead_of(other: str) -> list[float]:
+        return [a - b for a, b in zip(accuracy, accuracies(rows[other], platform), strict=True)]
+
     found = {
         "method": name,
         "platform": platform,
@@ -131,10 +132,10 @@ def on_platform(name: str, rows: Mapping[str, Sequence[Row]], platform: str) -> 
         "runs": [{key: row[key] for key in ("seed", "search", "final", "models", "num_trials")} for row in own],
     }
     if name != ALONE:
-        found["over the ranking alone"] = mean_of(over_ranking)
+        found["over the ranking alone"] = mean_of(ahead_of(ALONE))
     if name != DRAWN_AT_RANDOM and len(rows.get(DRAWN_AT_RANDOM, ())) == len(own):
-        drawn = accuracies(rows[DRAWN_AT_RANDOM], platform)
-        found["over random search"] = mean_of([a - b for a, b in zip(accuracy, drawn, strict=True)])
+        found["over random search"] = mean_of(ahead_of(DRAWN_AT_RANDOM))
+    gaps = ahead_of(beside)
     difference = {"difference": statistics.mean(gaps), "paired": mean_of(gaps), "beside": beside}
     return found if name == beside else {**found, **difference}  # the control has no difference from itself
 

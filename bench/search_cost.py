@@ -47,7 +47,7 @@ REFERENCE, UNINFLATED = "straightforward", "straightforward, as many rounds as f
 ABLE = "fednas, able blocks alone"
 OURS, ALONE, UNIFORM, CENTRAL = "nested_race", "nested_race without a race", "uniform width", "centralised netadapt"
 AT_UNIFORM, GOES_ON = ", at the latency of uniform width", ", final training from its weights"
-PRUNED, ON_ONE = "random pruning", ", on one client"
+PRUNED, DRAWN_AT_RANDOM, ON_ONE = "random pruning", "random search", ", on one client"
 LIMIT = "latency_ms = 0.9077"  # 30% of the largest network's
 LIMIT_OF_A_STEP = "latency_ms = 2.8745"  # 95%: every candidate of the first step meets it
 LIMIT_OF_UNIFORM = "latency_ms = 0.7502"  # what uniform width needs, whose widths are rounded
@@ -61,7 +61,7 @@ RULE = Method(
     {"algorithm": "fednas", "groups": 1, "pretrain_rounds": MOST_ROUNDS, "rounds": 0, "parallel": 1},
     {LIMIT: LIMIT_OF_A_STEP, '\nrounds = 40\nstart = "fresh"': "\nrounds = 1"},
 )
-CONTROLS = (UNIFORM, PRUNED, "random search", "successive halving", "nsga2")
+CONTROLS = (UNIFORM, PRUNED, DRAWN_AT_RANDOM, "successive halving", "nsga2")
 INHERITED = {'start = "fresh"': 'start = "search"'}
 IID = {'partition = "dirichlet"\nalpha = 0.5': 'partition = "iid"'}
 RACE = {"algorithm": "nested_race", "entrants": 10, "rounds": 7}
@@ -105,7 +105,7 @@ def methods(full: int) -> list[tuple[Method, int]]:
         Method("growing rounds only", _fednas(1, 1, None, full - 1, schedule="growing")),
         Method("adaptive rounds only", _fednas(1, 1, None, full - 1, schedule="adaptive")),
         Method(UNINFLATED, _fednas(1, PRETRAIN + TRAIN, None, 0)),
-        Method("random search", {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
+        Method(DRAWN_AT_RANDOM, {"algorithm": "random_search", **DRAWN}, ALL_WIDTHS),
         Method("successive halving", {"algorithm": "successive_halving", "candidates": 27, "eta": 3}, ALL_WIDTHS),
         Method("nsga2", {"algorithm": "nsga2", **DRAWN, "population_size": 10}, ALL_WIDTHS),
     )

@@ -21,7 +21,7 @@ from bench.search_comparison import COSTS, limits_bar, over_limit, paired
 from bench.search_cost import OURS, RACE
 from bench.search_measured import DEFAULT, FEDNAS, FINAL, PROFILES
 from bench.search_rows import Row
-from bench.search_runs import Method, Sitting, geometric_mean_of, tasks_of
+from bench.search_runs import Method, Sitting, by_method, geometric_mean_of, tasks_of
 
 # Each of a class of its own, with what the largest network's widths scaled to 24, 40, 32 and 48 need there.
 LIMITS = {
@@ -41,10 +41,8 @@ def platforms(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
     """A row for each search and number of platforms that has runs; its cost beside that of one platform."""
     text = search_cost.RUN_FILE.read_text(encoding="utf-8")
     fleets = *((phone,) for phone in PHONES), *(PHONES[:count] for count in COUNTS)
-    rows: dict[str, list[Row]] = {name_of(search, fleet): [] for search in SEARCHES for fleet in fleets}
     methods = [method_of(search, fleet) for search in SEARCHES for fleet in fleets]
-    for row in sitting.rows(tasks_of(text, methods, sitting.seeds(SEEDS))):
-        rows[row["method"]].append(row)
+    rows = by_method(sitting.rows(tasks_of(text, methods, sitting.seeds(SEEDS))), [method.name for method in methods])
     found, bars = [], []
     for search, count in product(SEARCHES, COUNTS):
         name = name_of(search, PHONES[:count])

@@ -215,10 +215,16 @@ class Sitting:
             names: Of the methods of this sitting; None for all.
         """
         chosen = [(method, count) for method, count in methods if names is None or method.name in names]
-        rows: dict[str, list[Row]] = {method.name: [] for method, _ in chosen}
-        for row in self.rows([t for method, count in chosen for t in tasks_for(method, self.seeds(seeds[:count]))]):
-            rows[row["method"]].append(row)
-        return rows
+        rows = self.rows([t for method, count in chosen for t in tasks_for(method, self.seeds(seeds[:count]))])
+        return by_method(rows, [method.name for method, _ in chosen])
+
+
+def by_method(rows: Iterable[Row], names: Iterable[str]) -> dict[str, list[Row]]:
+    """Rows of each of these methods, in their order."""
+    found: dict[str, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        found[row["method"]].append(row)
+    return found
 
 
 def parser_of(
