@@ -1,8 +1,7 @@
-from math import exp, inf, log
+from math import inf
 
 import pytest
 
-from bench.search_comparison import analytic_rounds, candidates_of_steps, difference, is_counted, summary
 from bench.search_cost import (
     ALONE,
     APART,
@@ -15,7 +14,6 @@ from bench.search_cost import (
     PAIRS,
     REFERENCE,
     RULE,
-    RUN_FILE,
     SEEDS,
     UNIFORM,
     compare,
@@ -24,34 +22,15 @@ from bench.search_cost import (
     methods,
     swapped_pairs,
 )
-from bench.search_rows import NEEDS
 from bench.search_runs import tasks_of
 from device_runtime.examples import SpecOverrides, open_source
 from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file
 from pipeline.searching.choices import space_of
 from profiles.catalogue import load_profile
-from search.candidate import NOT_ASKED
 from search.cost import cost_of
 from search.pruning import reduce_one_block, scale_widths
-
-TEXT = RUN_FILE.read_text(encoding="utf-8")
-FILES = {task.method: task.run_file for task in tasks_of(TEXT, [method for method, _ in methods(10)], [0])}
-# Index, start and rounds of each trial: two steps of FedNAS, 3 and 2 candidates that all go on; and in one stage.
-FIRST, FURTHER = ((1, 0, 2), (2, 0, 2), (3, 0, 2)), ((4, 1, 5), (5, 2, 5), (6, 3, 5))
-STAGED = ((0, None, 0), *FIRST, *FURTHER, (7, 4, 2), (8, 4, 2), (9, 7, 5), (10, 8, 5))
-WHOLE = ((0, None, 0), (1, 0, 10), (2, 0, 10), (3, 0, 10), (4, 1, 10), (5, 1, 10))
-COUNTS = {"fednas": 3 * (5 * 2 + 5 * 5), REFERENCE: 30 * 5 * 10}
-
-
-def a_row(method, seed, accuracy, *, client_rounds=10, client_seconds=2.0, num_bytes=100):
-    costs = {"client_rounds": client_rounds, "client_seconds": client_seconds, "bytes": num_bytes}
-    models = [{"test_accuracy": accuracy, **{need: {"a": 1.0} for need in NEEDS}}]
-    final = {"client_rounds": 40, "client_seconds": 8.0, "bytes": 400}
-    is_staged = method == "fednas"  # in 10 groups of 3
-    steps = [[*step, 3 if is_staged and step[2] else None, 0.5, ""] for step in (STAGED if is_staged else WHOLE)]
-    row = {"method": method, "run_file": FILES[method], "seed": seed, "search": costs, "final": final}
-    return {**row, "models": models, "steps": steps, "num_trials": len(steps), "commit": "abc"}
+from tests.bench.conftest import COUNTS, FILES, TEXT, of_seeds
 
 
 def test_a_pair_is_swapped_where_the_rankings_order_it_differently():
@@ -82,56 +61,6 @@ def test_the_straightforward_search_trains_until_twice_as_long_swaps_at_most_one
     found, swaps = full_rounds([curves_turned_round_at(turned)] * len(APART))
     assert found == full
     assert list(swaps) == ["5 to 10", "10 to 20", "20 to 40"]
-
-
-def test_a_difference_has_its_mean_in_its_interval_and_its_bound_above_the_lower_end():
-    gap = difference([0.9, 0.8, 0.85], [0.8, 0.8, 0.8])
-    assert gap["mean"] == pytest.approx(0.05)
-    # Student's t with two degrees of freedom, 4.303 and 2.920, times the standard error 0.05 / sqrt(3).
-    assert gap["low"] == pytest.approx(0.05 - 4.303 * 0.05 / 3**0.5, abs=1e-4)
-    assert gap["high"] == pytest.approx(0.05 + 4.303 * 0.05 / 3**0.5, abs=1e-4)
-    assert gap["bound"] == pytest.approx(0.05 - 2.920 * 0.05 / 3**0.5, abs=1e-4)
-
-
-def of_seeds(method, accuracies, **costs):
-    return [a_row(method, seed, accuracy, **costs) for seed, accuracy in enumerate(accuracies)]
-
-
-def test_the_analytic_count_is_the_formula_step_by_step():
-    assert candidates_of_steps(a_row("fednas", 0, 0.5)) == [3, 2]
-    assert analytic_rounds(a_row("fednas", 0, 0.5)) == COUNTS["fednas"]
-    assert analytic_rounds(a_row(REFERENCE, 0, 0.5)) == COUNTS[REFERENCE]
-    more = a_row("fednas", 0, 0.5)
-    more["steps"].insert(4, [99, 0, 2, None, 0.5, ""])  # a fourth candidate of the first step, which does not go on
-    assert analytic_rounds(more) == COUNTS["fednas"] + 3 * 2
-
-
-def test_a_candidate_counts_by_the_clients_of_its_own_group():
-    row = a_row("fednas", 0, 0.5)
-    row["steps"][1][3], row["steps"][4][3] = 2, 4  # of 30 clients a tenth is 3: one less for 2 rounds, one more for 5
-    assert analytic_rounds(row) == COUNTS["fednas"] - 2 + 5
-
-
-@pytest.mark.parametrize(
-    ("clients", "counted"),
-    [
-        ([3] * 10, True),
-        ([2, 4, *[3] * 8, 2, 4], True),  # an eleventh candidate trains on the first group again
-        ([2, 4, *[3] * 8, 3], False),
-        ([3] * 9, True),
-        ([3] * 8 + [6], False),  # nobody is left for the tenth group
-        ([3] * 9 + [4], False),
-        ([30] * 10, False),  # everybody in each
-    ],
-)
-def test_groups_are_parts_of_the_clients_where_the_ledger_is_taken_for_counted(clients, counted):
-    row = a_row("fednas", 0, 0.5)
-    row["steps"] = [[0, None, 0, None, 0.5, ""], *([i, 0, 2, n, 0.5, ""] for i, n in enumerate(clients, 1))]
-    row["steps"] += [[20 + i, i, 5, clients[i - 1], 0.5, ""] for i in (1, 2, 3)]
-    row["search"]["client_rounds"] = 2 * sum(clients) + 5 * sum(clients[:3])
-    assert is_counted(row) == counted
-    row["search"]["client_rounds"] += 1
-    assert not is_counted(row)
 
 
 def test_costs_are_compared_by_what_the_other_costs_more_and_nothing_is_infinitely_less():
@@ -231,37 +160,6 @@ def test_a_method_that_costs_nothing_is_infinitely_cheaper():
     assert all(bar.met for bar in cheaper)
 
 
-def test_times_less_are_a_geometric_mean_over_seeds_with_an_interval():
-    ours, others = of_seeds("fednas", [0.8, 0.9], client_seconds=1.0), of_seeds(REFERENCE, [0.8, 0.9])
-    for row, seconds in zip(others, (2.0, 8.0), strict=True):
-        row["search"]["client_seconds"] = seconds
-    (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
-    told = found["times less in the search"]
-    assert told["client_seconds"]["mean"] == pytest.approx(4.0)
-    assert told["client_seconds"]["high"] == pytest.approx(4.0 * exp(12.7062 * log(2)), rel=1e-4)  # t of one degree
-    assert told["bytes"] == pytest.approx({"mean": 1, "low": 1, "high": 1})
-    ours[0]["search"]["client_seconds"] = 0.0  # in one seed alone: a mean of ratios has no end
-    (found, *_), _ = compare({REFERENCE: others, "fednas": ours}, full=10)
-    assert {*found["times less in the search"]["client_seconds"].values()} == {None}
-
-
-def test_a_summary_has_means_and_every_runs_failed_trials():
-    rows = of_seeds(OURS, [0.8, 0.9], client_seconds=2.0)
-    rows[1]["steps"][2][-1] = "too few reports"
-    rows[1]["steps"][3][-1] = NOT_ASKED
-    told = summary(OURS, rows)
-    assert (told["test_accuracy"], told["client_seconds"], told["total_seconds"]) == (0.85, 2.0, 10.0)
-    assert [run["failed_trials"] for run in told["runs"]] == [0, 1]
-    assert {run["commit"] for run in told["runs"]} == {"abc"}
-    assert "K of each step" not in told["runs"][0]
-    own = {"trial": 0}
-    curves = [{"models": [own], "final_curves": {"0": [0.1] * 30 + [0.3] * 9 + [end]}} for end in (0.4, 0.6)]
-    assert mean_last_gain(curves) == pytest.approx(0.4)
-    assert summary("fednas", of_seeds("fednas", [0.8]))["runs"][0]["K of each step"] == [3, 2]
-    growing = "growing rounds only"  # begins with one round more, as many as before it: no step's candidates stand out
-    assert "K of each step" not in summary(growing, of_seeds(growing, [0.8]))["runs"][0]
-
-
 def test_the_limit_of_equal_latency_is_what_uniform_width_needs():
     run = parse_run_file(FILES[f"{ALONE}{AT_UNIFORM}"])
     limit = run.budgets["default"].latency_ms
@@ -305,3 +203,9 @@ def test_claims_rest_on_all_seeds():
         "centralised netadapt",
         "fednas, iid",
     }
+
+
+def test_the_last_gain_is_what_the_last_ten_rounds_of_final_training_added():
+    own = {"trial": 0}
+    curves = [{"models": [own], "final_curves": {"0": [0.1] * 30 + [0.3] * 9 + [end]}} for end in (0.4, 0.6)]
+    assert mean_last_gain(curves) == pytest.approx(0.4)
