@@ -199,7 +199,7 @@ PAIRS = (
     *((ours, UNINFLATED) for ours in ("fednas", OURS)),
     (OURS, ALONE),
     (OURS, ABLE),
-    *((ABLE, name) for name in ("fednas", UNIFORM)),
+    *((ABLE, name) for name in (REFERENCE, "fednas", UNIFORM)),
     *((f"{name}{AT_UNIFORM}", UNIFORM) for name in (ALONE, "fednas")),
     (f"{OURS}{AT_UNIFORM}", f"{ALONE}{AT_UNIFORM}"),
     *((f"{name}{GOES_ON}", name) for name in ("fednas", OURS)),
@@ -213,7 +213,7 @@ PAIRS = (
         for name in ("parallel groups", "early dropping", "growing rounds", "adaptive rounds")
     ),
     *((ours, name) for name in CONTROLS for ours in ("fednas", OURS)),
-    *((name, UNIFORM) for name in CONTROLS if name != UNIFORM),
+    *((name, UNIFORM) for name in (*CONTROLS, REFERENCE) if name != UNIFORM),
 )
 
 
