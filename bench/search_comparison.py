@@ -15,6 +15,7 @@ from pipeline.run_file import parse_run_file
 from pipeline.run_sections import BudgetSection
 from pipeline.search_sections import FedNasSection
 from profiles.catalogue import load_profile
+from search.budget import DEFAULT
 from search.candidate import NOT_ASKED
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
@@ -72,7 +73,7 @@ def over_limit(row: Row) -> int:
     budgets = parse_run_file(row["run_file"]).budgets
     found = 0
     for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
-        limits = budgets.get(load_profile(platform).device_class, BudgetSection())
+        limits = budgets.get(load_profile(platform).device_class, budgets.get(DEFAULT, BudgetSection()))
         allowed = limits.model_dump(exclude_none=True)
         found += any(model[need][platform] > most for need, most in allowed.items())
     return found

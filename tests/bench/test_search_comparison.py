@@ -8,6 +8,7 @@ from bench.search_comparison import (
     candidates_of_steps,
     difference,
     is_counted,
+    limits_bar,
     paired,
     summary,
 )
@@ -87,3 +88,11 @@ def test_a_summary_has_means_and_every_runs_failed_trials():
     assert summary("fednas", of_seeds("fednas", [0.8]))["runs"][0]["K of each step"] == [3, 2]
     growing = "growing rounds only"  # begins with one round more, as many as before it: no step's candidates stand out
     assert "K of each step" not in summary(growing, of_seeds(growing, [0.8]))["runs"][0]
+
+
+@pytest.mark.parametrize(("latency_ms", "met"), [(0.907, True), (0.908, False)])
+def test_a_network_over_the_limit_of_all_classes_misses_the_bar_of_limits(latency_ms, met):
+    row = a_row(OURS, 0, 0.9)
+    row["models"][0] |= {"platforms": ["redmi-note-4"], "latency_ms": {"redmi-note-4": latency_ms}}
+    bar = limits_bar([row])
+    assert (bar.value, bar.met) == (0 if met else 1, met)

@@ -2,6 +2,7 @@ from math import inf
 
 import pytest
 
+from bench.measuring import Result
 from bench.search_cost import (
     ALONE,
     APART,
@@ -16,13 +17,15 @@ from bench.search_cost import (
     RULE,
     SEEDS,
     UNIFORM,
+    UNINFLATED,
+    _run,
     compare,
     full_rounds,
     mean_last_gain,
     methods,
     swapped_pairs,
 )
-from bench.search_runs import tasks_of
+from bench.search_runs import Sitting, tasks_of
 from device_runtime.examples import SpecOverrides, open_source
 from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file
@@ -30,7 +33,7 @@ from pipeline.searching.choices import space_of
 from profiles.catalogue import load_profile
 from search.cost import cost_of
 from search.pruning import reduce_one_block, scale_widths
-from tests.bench.conftest import COUNTS, FILES, TEXT, of_seeds
+from tests.bench.conftest import COUNTS, FILES, TEXT, a_row, of_seeds
 
 
 def test_a_pair_is_swapped_where_the_rankings_order_it_differently():
@@ -209,3 +212,38 @@ def test_the_last_gain_is_what_the_last_ten_rounds_of_final_training_added():
     own = {"trial": 0}
     curves = [{"models": [own], "final_curves": {"0": [0.1] * 30 + [0.3] * 9 + [end]}} for end in (0.4, 0.6)]
     assert mean_last_gain(curves) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_bench_counts_networks_over_their_limits(stub_runs, tmp_path, over):
+    def come_to(task):
+        if task.method == RULE.name:
+            return curves_turned_round_at(())
+        row = a_row(task.method, task.seed, 0.9)
+        is_over = over and task.seed == 3
+        own = {"platforms": ["redmi-note-4"], "trial": 0, "latency_ms": {"redmi-note-4": 1.0 if is_over else 0.9}}
+        models = [{**row["models"][0], **own}]
+        return {**row, "run_file": task.run_file, "models": models, "final_curves": {"0": [0.1] * 40}}
+
+    stub_runs(come_to)
+    result = Result("search_cost", {}, {}, [], [])
+    _run(Sitting(tmp_path), [OURS], result)
+    assert [(bar.value, bar.met) for bar in result.bars if "limits" in bar.name] == [(over, not over)]
+
+
+def test_the_optimisations_alone_and_the_references_have_the_settings_that_were_fixed_before():
+    sections = {name: parse_run_file(text).search for name, text in FILES.items()}
+    keys = ("groups", "pretrain_rounds", "keep", "rounds", "schedule")
+    told = {
+        name: tuple(getattr(own, key) for key in keys) for name, own in sections.items() if own.algorithm == "fednas"
+    }
+    assert told["fednas"] == told["fednas, able blocks alone"] == (10, 2, 3, 5, "constant")
+    assert told[REFERENCE] == (1, 10, None, 0, "constant")
+    assert told["parallel groups only"] == (10, 10, None, 0, "constant")
+    assert told["early dropping only"] == (1, 2, 3, 8, "constant")
+    assert told["growing rounds only"] == (1, 1, None, 9, "growing")
+    assert told["adaptive rounds only"] == (1, 1, None, 9, "adaptive")
+    assert told[UNINFLATED] == told[CENTRAL] == (1, 7, None, 0, "constant")
+    assert {
+        (own.entrants, own.rounds) for name, own in sections.items() if name.startswith(OURS) and "without" not in name
+    } == {(10, 7)}
