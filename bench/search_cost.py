@@ -36,7 +36,7 @@ from bench.search_comparison import (
 )
 from bench.search_plot import draw_costs
 from bench.search_rows import Row
-from bench.search_runs import Method, Sitting, parser_of, sitting_of, tasks_of
+from bench.search_runs import BenchError, Method, Sitting, parser_of, sitting_of, tasks_of
 
 RUN_FILE = Path(__file__).with_suffix(".toml")
 PACKAGES = ("torch", "onnxruntime-training-cpu", "numpy", "scikit-learn", "optuna")
@@ -130,8 +130,13 @@ def full_rounds(rows: Iterable[Row]) -> tuple[int, dict[str, int]]:
     """R_full, and how many pairs doubling swaps, from the curves of the first step's candidates.
 
     Where the rule never holds it is the cap, the last of `ROUNDS`.
+
+    Raises:
+        BenchError: No rows.
     """
     curves = [row["curves"] for row in rows]
+    if not curves:
+        raise BenchError(f"no row of `{RULE.name}`, which decides all others: run it first, without --kept")
     trials = sorted(
         set.intersection(*({t for t, c in one.items() if len(c) == MOST_ROUNDS} for one in curves)), key=int
     )

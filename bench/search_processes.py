@@ -29,7 +29,7 @@ from bench.measuring import Bar
 from bench.search_cost import LIMIT, OURS, RACE, RUN_FILE
 from bench.search_measured import FEDNAS, FINAL, PROFILES, handheld, run_handheld
 from bench.search_rows import Row
-from bench.search_runs import Method, Sitting, Task, tasks_of
+from bench.search_runs import BenchError, Method, Sitting, Task, tasks_of
 from pipeline.run_result import RESULT, read_result
 from pipeline.searching.run_folder import RUN_FILE as RUN_FILE_KEPT
 
@@ -67,7 +67,9 @@ def unreliable(sitting: Sitting) -> tuple[list[Row], list[Bar]]:
 
 def _runs_of(sitting: Sitting, name: str, search: dict[str, Any]) -> list[Row]:
     tasks = tasks_of(RUN_FILE.read_text(encoding="utf-8"), [Method(f"{name}, unbroken", search, UNRELIABLE)], [0])
-    (unbroken,) = sitting.rows(tasks, run_unbroken)
+    if not (whole := sitting.rows(tasks, run_unbroken)):
+        raise BenchError(f"no row of `{name}, unbroken`, beside which killed runs stand: run it first, without --kept")
+    (unbroken,) = whole
     # Of one seed: what differs is the moment. Timed beside each other, runs would end before they are killed.
     tasks = [Task(f"{name}, killed", kill, unbroken["run_file"]) for kill in sitting.seeds(KILLS)]
     return [unbroken, *sitting.rows(tasks, partial(kill_and_resume, wall_s=unbroken["wall_s"]))]

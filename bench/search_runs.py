@@ -44,7 +44,7 @@ class Task:
 
 
 class BenchError(RuntimeError):
-    """Tasks failed; a line for each."""
+    """Tasks failed, a line for each, or have no row that others need."""
 
 
 Run = Callable[[Task, Path], Row]  # from a task and the folder of all runs to what it came to

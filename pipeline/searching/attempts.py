@@ -36,10 +36,10 @@ def hold_rounds(
             if i not in were_held or rounds.run.kind == "emulated":
                 reasons[i].append(result.reason)
             if len(reasons[i]) == max_attempts:
+                more = "" if rounds.run.kind == "emulated" else "bring more clients and resume, or "
                 results[i] = (
                     f"round {keys[i]} failed {max_attempts} times: {'; then: '.join(reasons[i])}; "
-                    "bring more clients and resume, or begin anew with a longer round.deadline_s or a smaller "
-                    "round.min_reports"
+                    f"{more}begin anew with a longer round.deadline_s or a smaller round.min_reports"
                 )
     raise AssertionError("count() never ends")
 

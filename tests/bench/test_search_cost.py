@@ -25,7 +25,7 @@ from bench.search_cost import (
     methods,
     swapped_pairs,
 )
-from bench.search_runs import Sitting, tasks_of
+from bench.search_runs import BenchError, Sitting, tasks_of
 from device_runtime.examples import SpecOverrides, open_source
 from pipeline.digits import DATA_SCHEMES
 from pipeline.run_file import parse_run_file
@@ -247,3 +247,8 @@ def test_the_optimisations_alone_and_the_references_have_the_settings_that_were_
     assert {
         (own.entrants, own.rounds) for name, own in sections.items() if name.startswith(OURS) and "without" not in name
     } == {(10, 7)}
+
+
+def test_without_rows_that_decide_the_others_the_bench_says_which(tmp_path):
+    with pytest.raises(BenchError, match="no row of `rounds`"):
+        _run(Sitting(tmp_path, runs=False), [OURS], Result("search_cost", {}, {}, [], []))

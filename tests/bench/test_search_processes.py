@@ -31,7 +31,7 @@ from bench.search_processes import (
     session_of,
     unreliable,
 )
-from bench.search_runs import Method, Sitting, Task, replace_lines, tasks_of
+from bench.search_runs import BenchError, Method, Sitting, Task, replace_lines, tasks_of
 from pipeline.run_file import parse_run_file
 
 DIGITS = search_cost.RUN_FILE.read_text(encoding="utf-8")
@@ -266,3 +266,8 @@ def test_a_search_that_is_killed_and_resumed_comes_to_the_same_result(tmp_path, 
         held = killed["num_rounds when killed"]
         assert held == 0 if kill == AT_ONCE else 0 < held <= killed["num_rounds"]
         assert {name: killed[name] for name in same} == {name: unbroken[name] for name in same}
+
+
+def test_without_the_unbroken_run_the_bench_says_so(tmp_path):
+    with pytest.raises(BenchError, match="no row of `fednas, unbroken`"):
+        unreliable(Sitting(tmp_path, runs=False))
