@@ -11,7 +11,7 @@ from search.budget import Feasibility, InfeasibleError, Limits
 from search.candidate import Observation
 from search.layers import num_parameters
 from search.options import HyperParameterOptions, StemOptions
-from search.pruning import blocks_of, width_of
+from search.pruning import blocks_of, width_of, with_width
 from tests.search.conftest import ONE_NETWORK
 
 SPACE = replace(ONE_NETWORK, max_stages=1)
@@ -50,6 +50,14 @@ def test_uniform_scaling_takes_the_widest_network_that_just_meets_the_limit(make
     assert [network.stem.width for network in found.values()] == [width]
     assert [network.stages[0].width for network in found.values()] == [width]
     assert list(found) == ["a mid phone"]
+
+
+@pytest.mark.parametrize("width", [1592, 1584, 8])
+def test_uniform_scaling_goes_by_half_percents(make_profile, width):
+    network = replace(SPACE, stem=StemOptions((1600,)), max_stages=0).largest()
+    size = kib(num_parameters(with_width(network, blocks_of(network)[0], width)))
+    feasibility = Feasibility((make_profile("a phone", "mid", 0.01),), {"mid": Limits(size_kib=size)}, 8)
+    assert uniform_width(network, feasibility, 0)["a phone"].stem.width == width
 
 
 def test_a_limit_below_the_narrowest_network_is_an_error_with_its_need(make_feasibility):

@@ -199,6 +199,20 @@ def test_adaptive_rounds_end_when_the_leader_is_two_standard_errors_ahead(make_s
     assert len(search.ask(going, 9)) > 2
 
 
+def test_three_right_of_three_are_not_taken_for_certain(make_search):
+    search = make_search(schedule="adaptive", rounds=3)
+    state = search.init(0)
+    state = search.tell(state, [score(t) for t in search.ask(state, 9)])
+    for num_examples, is_decided in ((3, False), (300, True)):
+        told = [
+            Observation(t, 1.0, num_examples=num_examples) if t.index == 1 else Observation(t, 0.9, num_examples=100)
+            for t in search.ask(state, 9)
+        ]
+        further = search.ask(search.tell(state, told), 9)
+        assert (len(further) > 2) == is_decided  # the next step's candidates, or two that go on
+        assert {t.start_from for t in further} == ({1} if is_decided else {1, 2})
+
+
 def test_a_failed_candidate_is_out_and_a_step_without_any_ends_the_search(make_search):
     search = make_search()
     _, asked = run(search, failed=(5,))

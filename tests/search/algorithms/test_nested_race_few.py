@@ -53,6 +53,16 @@ def test_a_platform_with_few_clients_ships_its_favourite_as_the_others_left_it_a
     assert {name.split()[0] for trial in asked if trial.clients for name in trial.clients} == {"mid"}
 
 
+def test_where_a_race_has_the_favourite_of_a_platform_with_few_clients_both_ship_what_was_scored(make_search):
+    search = make_search(mid=6, high=1)  # of the same limits
+    state, asked = run(search)
+    favourites = [one for one in asked if one.candidate.architecture == state.races["high phone"][0].network]
+    assert not favourites[-1].is_scored
+    winners = search.winners(state, ())
+    assert asked[winners["mid phone"]].is_scored
+    assert winners["high phone"] == winners["mid phone"]
+
+
 def test_the_races_of_the_others_are_as_they_are_alone(make_search):
     _, alone = run(make_search(mid=6))
     _, beside = run(make_search(mid=6, entry=2))
