@@ -12,10 +12,9 @@ from bench.measuring import Bar
 from bench.search_rows import NEEDS, Row
 from bench.search_runs import geometric_mean_of
 from pipeline.run_file import parse_run_file
-from pipeline.run_sections import BudgetSection
 from pipeline.search_sections import FedNasSection
+from pipeline.searching.choices import feasibility_of
 from profiles.catalogue import load_profile
-from search.budget import DEFAULT
 from search.candidate import NOT_ASKED
 
 COLUMNS = ("method", "seeds", "test_accuracy", "client_rounds", "client_seconds", "megabytes", "total_seconds")
@@ -70,12 +69,11 @@ def is_counted(row: Row) -> bool:
 
 def over_limit(row: Row) -> int:
     """Platforms of a run whose network is predicted to need more than their class may."""
-    budgets = parse_run_file(row["run_file"]).budgets
+    feasibility = feasibility_of(parse_run_file(row["run_file"]), ())
     found = 0
     for model, platform in [(one, name) for one in row["models"] for name in one["platforms"]]:
-        limits = budgets.get(load_profile(platform).device_class, budgets.get(DEFAULT, BudgetSection()))
-        allowed = limits.model_dump(exclude_none=True)
-        found += any(model[need][platform] > most for need, most in allowed.items())
+        limits = vars(feasibility.limits_of(load_profile(platform).device_class))
+        found += any(model[need][platform] > most for need, most in limits.items() if most is not None)
     return found
 
 
